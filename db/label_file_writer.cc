@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "db/label_file_writer.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <utility>
+
+#include "db/block.h"
+#include "db/digest.h"
+#include "db/file_names.h"
+#include "db/lmdb_env.h"
+#include "db/lock_file.h"
+#include "db/names_table.h"
+#include "db/page_walk.h"
+#include "db/publish.h"
+#include "db/text.h"
+#include "format/record.h"
+
+namespace fkdb {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct PendingBlock {
+  uint64_t first_ordinal;
+  std::vector<std::byte> bytes;
+};
+
+}  // namespace
+
+struct LabelFileWriter::Impl {
+  std::filesystem::path path;
+  std::filesystem::path partial;
+  LabelFileWriterOptions options;
+  Manifest manifest;
+  std::unique_ptr<LockFile> lock;
+  EnvPtr env;
+  size_t map_bytes = 0;
+
+  BlockPacker packer;
+  std::vector<PendingBlock> pending;  // full blocks, not yet committed
+  size_t pending_bytes = 0;
+  uint64_t packed_images = 0;  // in committed and pending blocks
+  Clock::time_point last_commit = Clock::now();
+  Clock::time_point block_begun = Clock::now();
+
+  tl::unexpected<Error> In(Error error) const {
+    return Fail(error.code, fmt::format("{}: {}", partial.string(), error.message));
+  }
+
+  Result<void> RefuseExisting() const;
+  Result<void> Start();
+  Result<void> CheckResumed();
+  void Pack(bool all);
+  Result<void> Commit();
+  template <class Body>
+  Result<void> Transact(Body body);
+  Result<void> ReadBack(std::span<const std::string> keys);
+};
+
+// Runs `body(txn)` and commits. A full map aborts the transaction, grows and runs it again: LMDB
+// poisons a transaction that met MDB_MAP_FULL.
+template <class Body>
+Result<void> LabelFileWriter::Impl::Transact(Body body) {
+  for (;;) {
+    FKDB_ASSIGN(TxnPtr txn, BeginTxn(env.get(), 0));
+    int rc = body(txn.get());
+    if (rc == 0) rc = mdb_txn_commit(txn.release());
+    if (rc == 0) return {};
+    txn.reset();
+    if (rc != MDB_MAP_FULL) return LmdbFail(rc, "write");
+    map_bytes *= 2;
+    if (const int resized = mdb_env_set_mapsize(env.get(), map_bytes)) return LmdbFail(resized, "grow the map");
+  }
+}
+
+Result<void> LabelFileWriter::Impl::RefuseExisting() const {
+  std::error_code ec;
+  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  if (!std::filesystem::is_directory(folder, ec)) {
+    return Fail(ErrorCode::kNotFound, fmt::format("{}: no such folder for the output", folder.string()));
+  }
+  if (std::filesystem::exists(path, ec) && !options.overwrite) {
+    return Fail(ErrorCode::kAlreadyExists,
+                fmt::format("{}: exists already; choose another name, or --overwrite to replace it", path.string()));
+  }
+  if (std::filesystem::exists(partial, ec) && !options.resume && !options.overwrite) {
+    return Fail(ErrorCode::kAlreadyExists,
+                fmt::format("{}: an interrupted build is there; --resume continues it, --overwrite throws it away",
+                            partial.string()));
+  }
+  return {};
+}
+
+Result<void> LabelFileWriter::Impl::Start() {
+  std::error_code ec;
+  const bool exists = std::filesystem::exists(partial, ec);
+  const bool continues = options.resume && exists;
+  if (exists && !continues) std::filesystem::remove(partial, ec);
+  std::filesystem::remove(LmdbLockPath(partial), ec);  // ours alone: we hold the writer lock
+  map_bytes = std::max<size_t>(options.initial_map_bytes, 1 << 16);
+  if (continues) {
+    FKDB_ASSIGN(const FileLayout layout, WalkPages(partial, FileEnd::kBehindLastPage));
+    map_bytes = std::max<size_t>(map_bytes, layout.file_bytes * 2);
+  }
+  FKDB_ASSIGN(env, OpenEnv(partial, MDB_NOTLS, map_bytes));
+  if (continues) return CheckResumed();
+  const std::string mark = BuildFormatValue(kFormatVersion), sealed = SealManifest(ToJson(manifest));
+  return Transact([&](MDB_txn* txn) {
+    MDB_dbi meta, other;
+    int rc = mdb_dbi_open(txn, kMetaDatabase, MDB_CREATE, &meta);
+    if (rc == 0) rc = mdb_dbi_open(txn, kBlocksDatabase, MDB_CREATE, &other);
+    if (rc == 0) rc = mdb_dbi_open(txn, kNamesDatabase, MDB_CREATE, &other);
+    for (const auto& [name, text] : {std::pair(kFormatKey, &mark), std::pair(kManifestKey, &sealed)}) {
+      MDB_val key = {name.size(), const_cast<char*>(name.data())};
+      MDB_val value = {text->size(), const_cast<char*>(text->data())};
+      if (rc == 0) rc = mdb_put(txn, meta, &key, &value, 0);
+    }
+    return rc;
+  });
+}
+
+// The recipe in the file against the one asked for, and how far the earlier run came.
+Result<void> LabelFileWriter::Impl::CheckResumed() {
+  FKDB_ASSIGN(const TxnPtr txn, BeginTxn(env.get(), MDB_RDONLY));
+  FKDB_ASSIGN(const MDB_dbi meta, OpenDatabase(txn.get(), kMetaDatabase, 0));
+  MDB_val key = {kManifestKey.size(), const_cast<char*>(kManifestKey.data())}, value;
+  if (const int rc = mdb_get(txn.get(), meta, &key, &value)) return LmdbFail(rc, "read the manifest");
+  FKDB_ASSIGN(const std::string_view json, UnsealManifest(Bytes(value)));
+  FKDB_ASSIGN(const Manifest stored, ParseManifest(json));
+  if (stored.data_set != manifest.data_set) {
+    return Fail(ErrorCode::kMismatch, "cannot resume with another data set: " + RecipeDifference(stored, manifest));
+  }
+  if (const std::string difference = RecipeDifference(stored, manifest); !difference.empty()) {
+    return Fail(ErrorCode::kInvalidArgument, "cannot resume with another recipe: " + difference);
+  }
+  manifest.provenance = stored.provenance;
+
+  FKDB_ASSIGN(const MDB_dbi blocks, OpenDatabase(txn.get(), kBlocksDatabase, 0));
+  MDB_cursor* raw = nullptr;
+  if (const int rc = mdb_cursor_open(txn.get(), blocks, &raw)) return LmdbFail(rc, "find the last block");
+  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(raw, mdb_cursor_close);
+  const int rc = mdb_cursor_get(raw, &key, &value, MDB_LAST);
+  if (rc == MDB_NOTFOUND) return {};
+  if (rc) return LmdbFail(rc, "find the last block");
+  uint64_t first = 0;
+  if (!ParseOrdinalKey(Bytes(key), &first)) return Fail(ErrorCode::kCorruption, "a block's key is not an ordinal");
+  FKDB_ASSIGN(const BlockView last, BlockView::Open(Bytes(value), first));
+  packed_images = first + last.count();
+  return {};
+}
+
+Result<LabelFileWriter> LabelFileWriter::Open(const std::filesystem::path& path, const Manifest& recipe,
+                                              const LabelFileWriterOptions& options) {
+  auto impl = std::make_unique<Impl>();
+  impl->path = path;
+  impl->partial = PartialPath(path);
+  impl->options = options;
+  impl->manifest = recipe;
+  impl->packer = BlockPacker(options.block_bytes);
+  FKDB_TRY(impl->RefuseExisting());
+  FKDB_ASSIGN(LockFile lock, LockFile::Acquire(WriterLockPath(path)));
+  impl->lock = std::make_unique<LockFile>(std::move(lock));
+  FKDB_TRY(impl->RefuseExisting());  // another writer may have finished before the lock was ours
+  if (auto started = impl->Start(); !started) return impl->In(std::move(started).error());
+  return LabelFileWriter(std::move(impl));
+}
+
+LabelFileWriter::LabelFileWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+LabelFileWriter::LabelFileWriter(LabelFileWriter&&) noexcept = default;
+LabelFileWriter& LabelFileWriter::operator=(LabelFileWriter&&) noexcept = default;
+
+LabelFileWriter::~LabelFileWriter() {
+  if (!impl_) return;
+  impl_->env.reset();
+  std::error_code ec;
+  std::filesystem::remove(LmdbLockPath(impl_->partial), ec);
+}
+
+uint64_t LabelFileWriter::num_images() const { return impl_->packed_images + impl_->packer.size(); }
+
+// Moves finished blocks out of the packer.
+void LabelFileWriter::Impl::Pack(bool all) {
+  while (!packer.empty() && (all || packer.ready())) {
+    const auto records = packer.TakeBlock();
+    pending.push_back({packed_images, BuildBlock(packed_images, records)});
+    pending_bytes += pending.back().bytes.size();
+    packed_images += records.size();
+    block_begun = Clock::now();
+  }
+}
+
+Result<void> LabelFileWriter::Impl::Commit() {
+  last_commit = Clock::now();
+  if (pending.empty()) return {};
+  FKDB_TRY(Transact([&](MDB_txn* txn) {
+    MDB_dbi blocks;
+    int rc = mdb_dbi_open(txn, kBlocksDatabase, 0, &blocks);
+    for (const PendingBlock& block : pending) {
+      OrdinalKey ordinal(block.first_ordinal);
+      MDB_val key = ordinal.val(), value = Value(block.bytes);
+      if (rc == 0) rc = mdb_put(txn, blocks, &key, &value, MDB_APPEND);
+    }
+    return rc;
+  }));
+  pending.clear();
+  pending_bytes = 0;
+  return {};
+}
+
+Result<void> LabelFileWriter::Append(std::vector<std::byte> record) {
+  Impl& w = *impl_;
+  if (w.packer.empty()) w.block_begun = Clock::now();
+  w.packer.Add(std::move(record));
+  w.Pack(/*all=*/SecondsSince(w.block_begun) > w.options.short_block_seconds);
+  if (w.pending_bytes >= w.options.commit_bytes || SecondsSince(w.last_commit) >= w.options.commit_seconds) {
+    if (auto committed = w.Commit(); !committed) return w.In(std::move(committed).error());
+  }
+  return {};
+}
+
+Result<void> LabelFileWriter::Flush() {
+  impl_->Pack(/*all=*/true);
+  if (auto committed = impl_->Commit(); !committed) return impl_->In(std::move(committed).error());
+  return {};
+}
+
+// Every record as it lies in the file: checks it against its key, counts, and computes the digest.
+Result<void> LabelFileWriter::Impl::ReadBack(std::span<const std::string> keys) {
+  FKDB_ASSIGN(const TxnPtr txn, BeginTxn(env.get(), MDB_RDONLY));
+  FKDB_ASSIGN(const MDB_dbi blocks, OpenDatabase(txn.get(), kBlocksDatabase, 0));
+  MDB_cursor* raw = nullptr;
+  if (const int rc = mdb_cursor_open(txn.get(), blocks, &raw)) return LmdbFail(rc, "read the blocks back");
+  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(raw, mdb_cursor_close);
+  LogicalDigest digest(manifest.spec, manifest.data_set.class_names);
+  manifest.num_images = manifest.num_crops = 0;
+  manifest.skipped.clear();
+  MDB_val key, value;
+  int rc;
+  while ((rc = mdb_cursor_get(raw, &key, &value, MDB_NEXT)) == 0) {
+    uint64_t first = 0;
+    if (!ParseOrdinalKey(Bytes(key), &first) || first != manifest.num_images) {
+      return Fail(ErrorCode::kCorruption, fmt::format("expected a block of image {}", manifest.num_images));
+    }
+    FKDB_ASSIGN(const BlockView block, BlockView::Open(Bytes(value), first));
+    for (uint32_t i = 0; i < block.count(); ++i) {
+      const uint64_t ordinal = manifest.num_images++;
+      FKDB_ASSIGN(const auto bytes, block.Record(i));
+      FKDB_ASSIGN(const RecordView record, RecordView::Open(bytes, manifest.spec));
+      FKDB_TRY(record.Validate());
+      if (ordinal >= keys.size() || record.key_hash() != Hash64(keys[ordinal])) {
+        return Fail(ErrorCode::kInvalidArgument,
+                    fmt::format("image {} is not '{}'", ordinal,
+                                ordinal < keys.size() ? Printable(keys[ordinal]) : "(no such key)"));
+      }
+      digest.Add(ImageDigest(keys[ordinal], record));
+      manifest.num_crops += record.num_crops();
+      if (record.skipped()) manifest.skipped.push_back(ordinal);
+    }
+  }
+  if (rc != MDB_NOTFOUND) return LmdbFail(rc, "read the blocks back");
+  if (manifest.num_images != keys.size()) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("{} images were appended, {} keys given", manifest.num_images, keys.size()));
+  }
+  manifest.digest = digest.Finish();
+  return {};
+}
+
+Result<Manifest> LabelFileWriter::Finish(std::span<const std::string> keys) {
+  Impl& w = *impl_;
+  FKDB_TRY(Flush());
+  if (auto read = w.ReadBack(keys); !read) return w.In(std::move(read).error());
+  FKDB_ASSIGN(const std::vector<std::byte> names, BuildNamesTable(keys));
+  w.manifest.complete = true;
+  const std::string sealed = SealManifest(ToJson(w.manifest));
+  auto written = w.Transact([&](MDB_txn* txn) {
+    MDB_dbi meta, dbi;
+    int rc = mdb_dbi_open(txn, kMetaDatabase, 0, &meta);
+    if (rc == 0) rc = mdb_dbi_open(txn, kNamesDatabase, 0, &dbi);
+    OrdinalKey zero(0);
+    MDB_val names_key = zero.val(), names_value = Value(names);
+    if (rc == 0) rc = mdb_put(txn, dbi, &names_key, &names_value, 0);
+    MDB_val key = {kManifestKey.size(), const_cast<char*>(kManifestKey.data())};
+    MDB_val value = {sealed.size(), const_cast<char*>(sealed.data())};
+    if (rc == 0) rc = mdb_put(txn, meta, &key, &value, 0);
+    return rc;
+  });
+  if (!written) return w.In(std::move(written).error());
+
+  MDB_envinfo info;
+  MDB_stat stat;
+  int rc = mdb_env_info(w.env.get(), &info);
+  if (rc == 0) rc = mdb_env_stat(w.env.get(), &stat);
+  if (rc != 0) return LmdbFail(rc, "read the number of pages");
+  w.env.reset();
+  FKDB_TRY(Publish(w.partial, w.path, (info.me_last_pgno + 1) * stat.ms_psize, w.options.overwrite));
+  std::error_code ec;
+  std::filesystem::remove(LmdbLockPath(w.partial), ec);
+  w.lock.reset();
+  return w.manifest;
+}
+
+}  // namespace fkdb

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a label set says about itself: its spec, where its images and labels came from, and what it
+// holds. Stored as JSON in the file's `meta` database; FORMAT.md lists the fields.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "format/label_spec.h"
+#include "format/result.h"
+
+namespace fkdb {
+
+constexpr uint32_t kFormatVersion = 1;
+
+struct DataSetInfo {
+  std::string name;
+  std::string layout;        // "folder" or "idx"
+  uint64_t num_images = 0;
+  uint32_t channels = 3;     // 1 or 3, of the decoded images
+  std::string key_list_sha256;  // of the keys in order, each followed by a zero byte; hex
+  std::vector<std::string> class_names;  // in index order; empty if images have no class
+  bool operator==(const DataSetInfo&) const = default;
+};
+
+struct TeacherInfo {
+  std::string name;    // as the user gave it
+  std::string sha256;  // of the teacher's file, hex
+  bool operator==(const TeacherInfo&) const = default;
+};
+
+// How crops were sampled and turned into the teacher's input.
+struct AugmentationInfo {
+  uint32_t crops = 0;  // M, regions an image
+  uint64_t seed = 0;
+  std::array<double, 2> scale = {0.08, 1};         // of the image's area
+  std::array<double, 2> ratio = {3. / 4, 4. / 3};  // width / height
+  double flip_probability = 0.5;
+  uint32_t input_height = 224;
+  uint32_t input_width = 224;
+  std::string interpolation = "bilinear";
+  std::string resampling = "pillow-integer-horizontal-first";
+  std::string exif = "ignored";
+  std::vector<double> mean;  // (channels), of values in 0 to 1
+  std::vector<double> std;   // (channels)
+  bool operator==(const AugmentationInfo&) const = default;
+};
+
+struct ProvenanceInfo {
+  std::string tool;     // "fkdb-write 0.1.0"
+  std::string created;  // UTC, ISO 8601
+  std::string licence;
+  std::string notes;
+};
+
+struct Manifest {
+  // The recipe: fixed when writing starts; a resumed build must ask for the same.
+  LabelSpec spec;
+  DataSetInfo data_set;
+  std::vector<TeacherInfo> teachers;
+  AugmentationInfo augmentation;
+  uint32_t teacher_batch_size = 0;
+
+  // The outcome: counts so far, and once finished the digest.
+  uint64_t num_images = 0;  // records, skipped ones included
+  uint64_t num_crops = 0;
+  std::vector<uint64_t> skipped;  // ordinals of images without crops, ascending
+  std::string digest;             // "sha256:.." (db/digest.h); empty until finished
+  bool complete = false;
+
+  ProvenanceInfo provenance;
+};
+
+// Two-space indented JSON.
+std::string ToJson(const Manifest& manifest);
+// Errors: Corruption (not a manifest; names the field), Unsupported (newer version or feature).
+Result<Manifest> ParseManifest(std::string_view json);
+
+// The first difference between two recipes, e.g. "labels.top_k: 5 in the file, 10 asked for";
+// empty if there is none.
+std::string RecipeDifference(const Manifest& stored, const Manifest& wanted);
+
+}  // namespace fkdb

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/box.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace fkdb {
+namespace {
+
+// One side: the edges `begin` and `begin + length` in pixels of an image side of `size`.
+void RoundEdges(float begin, float length, uint32_t size, uint32_t* first, uint32_t* count) {
+  const double side = size;
+  const double near = std::nearbyint(static_cast<double>(begin) * side);
+  const double far = std::nearbyint((static_cast<double>(begin) + length) * side);
+  const double low = std::clamp(near, 0.0, side - 1);
+  const double high = std::clamp(far, low + 1, side);
+  *first = static_cast<uint32_t>(low);
+  *count = static_cast<uint32_t>(high - low);
+}
+
+}  // namespace
+
+PixelBox ToPixels(const FractionBox& box, uint32_t image_width, uint32_t image_height) {
+  PixelBox pixels;
+  RoundEdges(box.top, box.height, image_height, &pixels.top, &pixels.height);
+  RoundEdges(box.left, box.width, image_width, &pixels.left, &pixels.width);
+  return pixels;
+}
+
+}  // namespace fkdb

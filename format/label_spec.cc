@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/label_spec.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+
+namespace fkdb {
+namespace {
+
+template <class Enum>
+struct Named {
+  Enum value;
+  std::string_view name;
+};
+
+constexpr std::array kKinds = {
+    Named<LabelKind>{LabelKind::kFull, "full"},
+    Named<LabelKind>{LabelKind::kHard, "hard"},
+    Named<LabelKind>{LabelKind::kSmoothing, "smoothing"},
+    Named<LabelKind>{LabelKind::kMarginalSmoothing, "marginal-smoothing"},
+    Named<LabelKind>{LabelKind::kMarginalRenorm, "marginal-renorm"},
+    Named<LabelKind>{LabelKind::kLogits, "logits"},
+};
+constexpr std::array kBoxes = {
+    Named<BoxEncoding>{BoxEncoding::kPixel, "pixel"},
+    Named<BoxEncoding>{BoxEncoding::kFractionF32, "fraction-f32"},
+};
+constexpr std::array kValues = {
+    Named<ValueEncoding>{ValueEncoding::kF32, "f32"},
+    Named<ValueEncoding>{ValueEncoding::kF16, "f16"},
+};
+
+template <class Table, class Enum>
+std::string_view NameIn(const Table& table, Enum value) {
+  for (const auto& entry : table) {
+    if (entry.value == value) return entry.name;
+  }
+  return "unknown";
+}
+
+template <class Enum, class Table>
+Result<Enum> ParseIn(const Table& table, std::string_view what, std::string_view name) {
+  std::string known;
+  for (const auto& entry : table) {
+    if (entry.name == name) return entry.value;
+    known += known.empty() ? "" : ", ";
+    known += entry.name;
+  }
+  return Fail(ErrorCode::kUnsupported,
+              fmt::format("{} '{}' is not known to this version of fkdb; it knows {}", what, name, known));
+}
+
+}  // namespace
+
+std::string_view Name(LabelKind kind) { return NameIn(kKinds, kind); }
+std::string_view Name(BoxEncoding encoding) { return NameIn(kBoxes, encoding); }
+std::string_view Name(ValueEncoding encoding) { return NameIn(kValues, encoding); }
+
+Result<LabelKind> ParseLabelKind(std::string_view name) {
+  return ParseIn<LabelKind>(kKinds, "label kind", name);
+}
+Result<BoxEncoding> ParseBoxEncoding(std::string_view name) {
+  return ParseIn<BoxEncoding>(kBoxes, "box encoding", name);
+}
+Result<ValueEncoding> ParseValueEncoding(std::string_view name) {
+  return ParseIn<ValueEncoding>(kValues, "value encoding", name);
+}
+
+Result<LabelSpec> CheckLabelSpec(LabelSpec spec) {
+  const auto bad = [](std::string message) {
+    return Fail(ErrorCode::kInvalidArgument, std::move(message));
+  };
+  if (spec.num_classes < 1 || spec.num_classes > kMaxClasses) {
+    return bad(fmt::format("{} classes: expected 1 to {}", spec.num_classes, kMaxClasses));
+  }
+  if (!(spec.temperature > 0) || !std::isfinite(spec.temperature)) {
+    return bad(fmt::format("temperature {}: expected a positive number", spec.temperature));
+  }
+  switch (spec.kind) {
+    case LabelKind::kFull:
+    case LabelKind::kLogits:
+      spec.top_k = 0;
+      break;
+    case LabelKind::kHard:
+    case LabelKind::kSmoothing:
+      spec.top_k = 1;
+      break;
+    case LabelKind::kMarginalSmoothing:
+    case LabelKind::kMarginalRenorm:
+      if (spec.top_k < 1 || spec.top_k > spec.num_classes) {
+        return bad(fmt::format("top-k {}: expected 1 to the number of classes, {}", spec.top_k,
+                               spec.num_classes));
+      }
+      break;
+  }
+  if (spec.kind == LabelKind::kLogits && spec.temperature != 1) {
+    return bad("logits are stored before softmax: their temperature is chosen at training time");
+  }
+  return spec;
+}
+
+uint64_t RecordBytesBound(const LabelSpec& spec, uint64_t crops) {
+  const uint64_t value_bytes = spec.values == ValueEncoding::kF32 ? 4 : 2;
+  const uint64_t index_bytes = spec.wide_indices() ? 4 : 2;
+  // 512: table, skip reason excluded, vector headers and padding; boxes at their widest.
+  return 512 + crops * (1 + 16 + index_bytes * spec.num_indices() + value_bytes * spec.num_values());
+}
+
+}  // namespace fkdb

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// The labelled crops of one image: as an owner that is encoded (Record), and as a view of encoded
+// bytes that copies nothing (RecordView). record.fbs is the schema, FORMAT.md the meaning.
+//
+//   Record   key_hash, width, height, class_index, content_hash, exif, skip_reason
+//            boxes (M), flips (M), indices (M, num_indices), values (M, num_values), row-major
+//
+// A skipped image has no crops and says why; any other has at least one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "format/box.h"
+#include "format/hash.h"
+#include "format/label_spec.h"
+#include "format/result.h"
+
+namespace fkdb {
+
+// On disk, never change.
+enum class ExifConvention : uint8_t {
+  kIgnored = 0,  // boxes count the pixels as stored; an EXIF orientation was not applied
+};
+
+constexpr int32_t kNoClass = -1;
+constexpr size_t kMaxSkipReasonBytes = 1024;
+
+struct Record {
+  uint64_t key_hash = 0;  // Hash64 of the key
+  uint32_t width = 0;     // of the original image, pixels; 0 x 0 if it could not be read
+  uint32_t height = 0;
+  int32_t class_index = kNoClass;
+  ContentHash content_hash{};
+  ExifConvention exif = ExifConvention::kIgnored;
+  std::string skip_reason;  // empty unless the image was skipped
+
+  std::vector<PixelBox> pixel_boxes;        // (M), if spec.boxes is kPixel
+  std::vector<FractionBox> fraction_boxes;  // (M), otherwise
+  std::vector<uint8_t> flips;               // (M), 0 or 1; the flip follows crop and resize
+  std::vector<uint32_t> indices;            // (M, spec.num_indices())
+  std::vector<float> values;                // (M, spec.num_values()), not yet rounded
+
+  uint32_t num_crops() const { return static_cast<uint32_t>(flips.size()); }
+};
+
+// The record's bytes, a multiple of 8 long. Values are rounded as the spec's encoding wants
+// (format/quantize.h). The result always passes RecordView::Open and Validate.
+// Errors: InvalidArgument (what is wrong with the record), ResourceExhausted (over 1 GiB).
+Result<std::vector<std::byte>> EncodeRecord(const LabelSpec& spec, const Record& record);
+
+// Reads a record where it lies. The view borrows `bytes` (8-byte aligned) and the spec's values.
+class RecordView {
+ public:
+  // Runs the FlatBuffers verifier and checks that every array has the length the spec and the
+  // number of crops ask for: after this no read leaves `bytes`. Errors: Corruption.
+  static Result<RecordView> Open(std::span<const std::byte> bytes, const LabelSpec& spec);
+
+  // Checks what crop `crop` says: box inside the image, indices distinct and below C, values
+  // finite, a distribution, and descending where the kind wants it. Errors: Corruption.
+  Result<void> ValidateCrop(uint32_t crop) const;
+  // All of them.
+  Result<void> Validate() const;
+
+  uint64_t key_hash() const;
+  uint32_t width() const;
+  uint32_t height() const;
+  int32_t class_index() const;
+  ContentHash content_hash() const;
+  ExifConvention exif() const;
+  bool skipped() const { return num_crops_ == 0; }
+  std::string_view skip_reason() const;
+
+  uint32_t num_crops() const { return num_crops_; }
+  const LabelSpec& spec() const { return spec_; }
+
+  // crop < num_crops() for all of these.
+  PixelBox pixel_box(uint32_t crop) const;        // of a fraction box: ToPixels
+  FractionBox fraction_box(uint32_t crop) const;  // only if spec().boxes is kFractionF32
+  bool flip(uint32_t crop) const { return flips_[crop >> 3] >> (crop & 7) & 1; }
+  void CopyIndices(uint32_t crop, uint32_t* out) const;  // (spec().num_indices())
+  void CopyValues(uint32_t crop, float* out) const;      // (spec().num_values())
+
+  // The stored arrays themselves, no copy; empty where the spec stores the other width.
+  std::span<const uint16_t> indices_u16() const { return indices_u16_; }  // (M, num_indices)
+  std::span<const uint32_t> indices_u32() const { return indices_u32_; }  // (M, num_indices)
+  std::span<const float> values_f32() const { return values_f32_; }       // (M, num_values)
+  std::span<const uint16_t> values_f16() const { return values_f16_; }    // (M, num_values)
+  std::span<const uint16_t> boxes_u16() const { return boxes_u16_; }      // (M, 4)
+  std::span<const uint32_t> boxes_u32() const { return boxes_u32_; }      // (M, 4)
+  std::span<const float> boxes_f32() const { return boxes_f32_; }         // (M, 4)
+  std::span<const uint8_t> flip_bits() const { return flips_; }           // (ceil(M / 8)), bit i % 8
+
+ private:
+  RecordView(const void* table, const LabelSpec& spec) : table_(table), spec_(spec) {}
+
+  const void* table_;  // the FlatBuffers table
+  LabelSpec spec_;
+  uint32_t num_crops_ = 0;
+  std::span<const uint8_t> flips_;
+  std::span<const uint16_t> boxes_u16_, indices_u16_, values_f16_;
+  std::span<const uint32_t> boxes_u32_, indices_u32_;
+  std::span<const float> boxes_f32_, values_f32_;
+};
+
+}  // namespace fkdb

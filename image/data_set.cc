@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/data_set.h"
+
+#include <fmt/format.h>
+
+namespace fkdb {
+
+Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path& path, uint64_t limit) {
+  std::error_code ec;
+  const auto status = std::filesystem::status(path, ec);
+  if (!std::filesystem::exists(status)) {
+    return Fail(ErrorCode::kNotFound, fmt::format("{}: no such image folder or IDX file", path.string()));
+  }
+  FKDB_ASSIGN(std::unique_ptr<DataSet> set,
+              std::filesystem::is_directory(status) ? OpenFolder(path) : OpenIdx(path));
+  if (limit > 0 && limit < set->keys_.size()) {
+    set->keys_.resize(limit);
+    set->class_indices_.resize(limit);
+  }
+  return set;
+}
+
+}  // namespace fkdb

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The images that labels belong to: a folder of JPEG and PNG files, or an IDX file. Images are known
+// by key and listed in bytewise key order; an image's place in that order is its ordinal.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "format/result.h"
+#include "image/image.h"
+
+namespace fkdb {
+
+// Immutable; Load may be called from many threads.
+class DataSet {
+ public:
+  virtual ~DataSet() = default;
+
+  const std::string& name() const { return name_; }
+  const std::string& layout() const { return layout_; }  // "folder" or "idx"
+  uint32_t channels() const { return channels_; }        // of every image: 3, or 1 for IDX
+  const std::vector<std::string>& keys() const { return keys_; }
+  uint64_t size() const { return keys_.size(); }
+  // In index order; empty if images have no class.
+  const std::vector<std::string>& class_names() const { return class_names_; }
+  int32_t class_index(uint64_t ordinal) const { return class_indices_[ordinal]; }  // -1: no class
+
+  // Decodes image `ordinal` < size(). `file`, unless null, gets the bytes that its content hash is
+  // taken of: the image file, or the pixels of an IDX image. Errors: NotFound, IoError, Corruption,
+  // Unsupported; the message names the image.
+  virtual Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file = nullptr) const = 0;
+
+ protected:
+  friend Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path&, uint64_t);
+  std::string name_;
+  std::string layout_;
+  uint32_t channels_ = 3;
+  std::vector<std::string> keys_;
+  std::vector<std::string> class_names_;
+  std::vector<int32_t> class_indices_;
+};
+
+// `path`: a folder (images below it; their class is the first folder of their path, if there is
+// one), or an IDX image file such as `train-images-idx3-ubyte`, plain or gzipped, with its labels
+// beside it. Only the first `limit` images are taken (0: all). Errors: NotFound, IoError, Corruption
+// (IDX), InvalidArgument (no image in the folder).
+Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path& path, uint64_t limit = 0);
+
+Result<std::unique_ptr<DataSet>> OpenFolder(const std::filesystem::path& path);
+Result<std::unique_ptr<DataSet>> OpenIdx(const std::filesystem::path& path);
+
+}  // namespace fkdb

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// 8-bit samples to a network's input: (x / 255 - mean) / std, channels first.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "format/result.h"
+
+namespace fkdb {
+
+class Normalizer {
+ public:
+  // mean, std: (channels), 1 or 3, of values in 0 to 1; std positive. Errors: InvalidArgument.
+  static Result<Normalizer> Make(std::span<const double> mean, std::span<const double> std);
+
+  uint32_t channels() const { return static_cast<uint32_t>(tables_.size()); }
+  // pixels (count, channels) interleaved -> out (channels, count). The float32 operations of
+  // torchvision's to_tensor and normalize, in their order: the same bits.
+  void Run(const uint8_t* pixels, size_t count, float* out) const;
+
+ private:
+  std::vector<std::array<float, 256>> tables_;  // (channels)
+};
+
+}  // namespace fkdb

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Crop and resize with antialiasing: the pixels Pillow gives, bit for bit. Its integer two-pass
+// resampling (horizontal pass first, 8-bit samples between the passes) sees only the crop, as
+// image.crop(box).resize(size) does, so a teacher and its students see the same bytes on every
+// machine.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "format/box.h"
+#include "format/result.h"
+#include "image/image.h"
+
+namespace fkdb {
+
+enum class Interpolation { kBilinear, kBicubic };
+
+std::string_view Name(Interpolation interpolation);
+Result<Interpolation> ParseInterpolation(std::string_view name);  // "bilinear", "bicubic"
+
+// Resizes crops to one size. Keeps its scratch memory: one object a thread.
+class CropResizer {
+ public:
+  CropResizer(uint32_t out_height, uint32_t out_width, Interpolation interpolation);
+
+  // Writes the region `box` (inside the image, at least 1 x 1) resized, then mirrored left to right
+  // if `flip`: out (out_height, out_width, image.channels).
+  void Run(const Image& image, const PixelBox& box, bool flip, uint8_t* out);
+
+  uint32_t out_height() const { return out_height_; }
+  uint32_t out_width() const { return out_width_; }
+
+ private:
+  // For each output position the window of input positions it averages and their weights in
+  // fixed point.
+  struct Kernel {
+    uint32_t in_size = 0;
+    uint32_t width = 0;             // weights a position
+    std::vector<uint32_t> first;    // (out)
+    std::vector<uint32_t> count;    // (out)
+    std::vector<int32_t> weights;   // (out, width)
+    void Prepare(uint32_t in, uint32_t out, Interpolation interpolation);
+  };
+
+  uint32_t out_height_;
+  uint32_t out_width_;
+  Interpolation interpolation_;
+  Kernel horizontal_, vertical_;
+  std::vector<uint8_t> between_;  // (box rows, out_width, channels)
+  std::vector<int32_t> sums_;     // (out_width * channels)
+};
+
+// What an evaluation sees: the image resized so that its shorter side is `resize` (the longer one
+// rounded down), then the centre `crop` x `crop`. crop <= resize.
+// out (crop, crop, image.channels).
+void ResizeAndCenterCrop(const Image& image, uint32_t resize, uint32_t crop, Interpolation interpolation,
+                         uint8_t* out);
+
+}  // namespace fkdb

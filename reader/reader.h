@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Serves the label records of one label set without copying them.
+// Thread-safe. A RecordView borrows the map and is valid as long as the Reader. Usable in forked
+// children; after spawning or pickling, open anew.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "db/label_file.h"
+#include "format/record.h"
+#include "format/result.h"
+
+namespace fkdb {
+
+class Reader {
+ public:
+  // Checks size, structure, version, manifest and names before any label is served.
+  // Errors: NotFound, Unsupported (newer format), Corruption, Incomplete (a `.partial`, unless
+  // options.allow_partial).
+  static Result<Reader> Open(const std::filesystem::path& path, const LabelFileOptions& options = {});
+
+  const LabelFile& file() const { return file_; }
+  const Manifest& manifest() const { return file_.manifest(); }
+  const LabelSpec& spec() const { return file_.manifest().spec; }
+  uint64_t num_images() const { return file_.num_images(); }
+
+  // The image's record, its checksum and structure verified; call ValidateCrop on it before using a
+  // crop (FillBatch does). Errors: NotFound, Corruption: name the file and the image.
+  Result<RecordView> Get(uint64_t ordinal) const;
+  // Errors: NotFound, Corruption.
+  Result<uint64_t> Find(std::string_view key) const { return file_.Find(key); }
+  Result<std::optional<std::string>> Key(uint64_t ordinal) const { return file_.Key(ordinal); }
+
+  // `error` with the file and the image in front, for messages about a record.
+  Error About(uint64_t ordinal, Error error) const;
+
+ private:
+  explicit Reader(LabelFile file) : file_(std::move(file)) {}
+  LabelFile file_;
+};
+
+}  // namespace fkdb

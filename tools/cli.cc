@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/cli.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <exception>
+
+namespace fkdb {
+
+int ExitCodeOf(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:
+      return kExitUsage;
+    case ErrorCode::kCorruption:
+      return kExitVerificationFailed;
+    case ErrorCode::kUnsupported:
+      return kExitIncompatible;
+    case ErrorCode::kLocked:
+      return kExitLocked;
+    case ErrorCode::kIncomplete:
+      return kExitIncomplete;
+    case ErrorCode::kMismatch:
+      return kExitMismatch;
+    case ErrorCode::kNotFound:
+    case ErrorCode::kAlreadyExists:
+    case ErrorCode::kIoError:
+    case ErrorCode::kResourceExhausted:
+    case ErrorCode::kModel:
+    case ErrorCode::kCuda:
+      break;
+  }
+  return kExitRuntimeError;
+}
+
+void AddCommonFlags(CLI::App& app, CommonFlags* flags, const std::string& json_help) {
+  app.set_version_flag("--version", app.get_name() + " " FKDB_VERSION);
+  if (!json_help.empty()) app.add_flag("--json", flags->json, json_help);
+  app.add_flag("--quiet", flags->quiet, "Say nothing but results and errors");
+  app.get_formatter()->column_width(34);
+}
+
+int RunTool(CLI::App& app, int argc, char** argv, const std::function<Result<int>()>& body) {
+  const auto complain = [&](const std::string& message) {
+    // One line, whatever a library put into its message.
+    std::string line = message.substr(0, message.find('\n'));
+    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), line.c_str());
+  };
+  try {
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+      if (e.get_exit_code() == 0) {  // --help, --version
+        app.exit(e);
+        return kExitOk;
+      }
+      complain(std::string(e.what()) + " (see --help)");
+      return kExitUsage;
+    }
+    const Result<int> result = body();
+    if (result) return *result;
+    complain(result.error().message);
+    return ExitCodeOf(result.error().code);
+  } catch (const std::bad_alloc&) {
+    complain("out of memory");
+  } catch (const std::exception& e) {
+    complain(e.what());
+  }
+  return kExitRuntimeError;
+}
+
+Result<void> PrintOut(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return {};
+  return Fail(ErrorCode::kIoError, "cannot write to stdout");
+}
+
+Progress::Progress(bool quiet) : enabled_(!quiet && ::isatty(STDERR_FILENO) == 1) {}
+
+void Progress::Show(const std::string& line) {
+  if (!enabled_) return;
+  std::fprintf(stderr, "\r\x1b[K%s", line.c_str());
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void Progress::Done() {
+  if (drawn_) std::fputs("\n", stderr);
+  drawn_ = false;
+}
+
+std::string HumanBytes(double bytes) {
+  constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  size_t unit = 0;
+  for (; bytes >= 1024 && unit + 1 < kUnits.size(); ++unit) bytes /= 1024;
+  return fmt::format("{:.{}f} {}", bytes, unit == 0 ? 0 : 2, kUnits[unit]);
+}
+
+std::string HumanSeconds(double seconds) {
+  const auto s = static_cast<long>(std::clamp(seconds, 0.0, 1e9) + 0.5);
+  if (s < 60) return fmt::format("{}s", s);
+  if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
+  return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
+}
+
+}  // namespace fkdb

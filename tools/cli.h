@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every fkdb program shares: --version, --json and --quiet, one line for an error, and the
+// exit codes users script against.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "format/result.h"
+
+namespace fkdb {
+
+// Promises to users, never change.
+enum ExitCode {
+  kExitOk = 0,
+  kExitRuntimeError = 1,
+  kExitUsage = 2,
+  kExitVerificationFailed = 3,
+  kExitIncompatible = 4,
+  kExitLocked = 5,
+  kExitIncomplete = 6,
+  kExitMismatch = 7,
+};
+int ExitCodeOf(ErrorCode code);
+
+struct CommonFlags {
+  bool json = false;
+  bool quiet = false;
+};
+
+// Adds --version, --json (with `json_help`, unless empty) and --quiet.
+void AddCommonFlags(CLI::App& app, CommonFlags* flags, const std::string& json_help);
+
+// Parses, runs `body`, and turns its error into one line on stderr and an exit code. `body` returns
+// the exit code of success. Exceptions of third parties end here too.
+int RunTool(CLI::App& app, int argc, char** argv, const std::function<Result<int>()>& body);
+
+// Writes all of `text` to stdout, or ends the program quietly if nobody reads it.
+Result<void> PrintOut(const std::string& text);
+
+// A progress line on stderr: redrawn on a terminal, silent otherwise.
+class Progress {
+ public:
+  explicit Progress(bool quiet);
+  void Show(const std::string& line);
+  // Ends the redrawn line; call before other output.
+  void Done();
+
+ private:
+  bool enabled_;
+  bool drawn_ = false;
+};
+
+// "1.3 GiB"; "3m20s".
+std::string HumanBytes(double bytes);
+std::string HumanSeconds(double seconds);
+
+}  // namespace fkdb

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "writer/group_labeller.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "db/text.h"
+#include "format/quantize.h"
+
+namespace fkdb {
+namespace {
+
+size_t RoundUp(size_t n) {
+  constexpr size_t kMultiple = kBatchMultiple;
+  return (n + kMultiple - 1) / kMultiple * kMultiple;
+}
+
+bool Stopped(const std::atomic<bool>* stop) { return stop && stop->load(std::memory_order_relaxed); }
+
+}  // namespace
+
+uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image) {
+  return batch_size / std::gcd(batch_size, crops_per_image);
+}
+
+Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Teacher& teacher, const Manifest& recipe,
+                                          bool skip_bad) {
+  const AugmentationInfo& a = recipe.augmentation;
+  FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
+  FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(a.mean, a.std));
+  FKDB_TRY(ParseInterpolation(a.interpolation));
+  if (normalizer.channels() != data.channels()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", normalizer.channels(),
+                                                         data.channels()));
+  }
+  return GroupLabeller(data, teacher, recipe, skip_bad, sampler, normalizer);
+}
+
+GroupLabeller::GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
+                             CropSampler sampler, Normalizer normalizer)
+    : data_(data),
+      teacher_(teacher),
+      spec_(recipe.spec),
+      augmentation_(recipe.augmentation),
+      batch_size_(recipe.teacher_batch_size),
+      skip_bad_(skip_bad),
+      has_classes_(!recipe.data_set.class_names.empty()),
+      sampler_(std::move(sampler)),
+      normalizer_(std::move(normalizer)),
+      resizer_(augmentation_.input_height, augmentation_.input_width,
+               *ParseInterpolation(augmentation_.interpolation)),
+      input_floats_(size_t{data.channels()} * augmentation_.input_height * augmentation_.input_width),
+      pixels_(input_floats_),
+      inputs_(RoundUp(batch_size_) * input_floats_),
+      outputs_(RoundUp(batch_size_) * teacher.num_outputs()) {
+  slots_.reserve(batch_size_);
+}
+
+Result<Image> GroupLabeller::BeginImage(uint64_t ordinal, Record* record) {
+  record->key_hash = Hash64(data_.keys()[ordinal]);
+  record->class_index = has_classes_ ? data_.class_index(ordinal) : kNoClass;
+  file_.clear();
+  auto image = data_.Load(ordinal, &file_);
+  record->content_hash = HashContent(file_);
+  if (!image) {
+    if (!skip_bad_) {
+      return Fail(image.error().code == ErrorCode::kNotFound ? ErrorCode::kNotFound : ErrorCode::kIoError,
+                  image.error().message + "; --skip-bad labels the others");
+    }
+    record->skip_reason = image.error().message;
+    return image;
+  }
+  record->width = image->width;
+  record->height = image->height;
+  const uint32_t crops = augmentation_.crops;
+  for (uint32_t i = 0; i < crops; ++i) {
+    const SampledCrop crop =
+        sampler_.Sample(augmentation_.seed, record->key_hash, i, image->width, image->height);
+    record->pixel_boxes.push_back(crop.box);
+    record->flips.push_back(crop.flip);
+  }
+  record->indices.resize(size_t{crops} * spec_.num_indices());
+  record->values.resize(size_t{crops} * spec_.num_values());
+  return image;
+}
+
+Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t first) {
+  if (slots_.empty()) return {};
+  const size_t padded = RoundUp(slots_.size());
+  std::fill(inputs_.begin() + static_cast<ptrdiff_t>(slots_.size() * input_floats_),
+            inputs_.begin() + static_cast<ptrdiff_t>(padded * input_floats_), 0.0f);
+  FKDB_TRY(teacher_.Forward(inputs_.data(), static_cast<int64_t>(padded), outputs_.data()));
+  const size_t c = teacher_.num_outputs();
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot slot = slots_[i];
+    Record& record = (*records)[slot.record];
+    const std::span<float> output = std::span(outputs_).subspan(i * c, c);
+    // For logits the softmax only finds NaN and infinity; its result is dropped.
+    std::vector<float> probabilities(c);
+    if (!Softmax(output, spec_.temperature, probabilities)) {
+      return Fail(ErrorCode::kModel,
+                  fmt::format("teacher '{}' gave NaN or infinity for crop {} of image '{}': check the model and "
+                              "its normalization",
+                              teacher_.name(), slot.crop, Printable(data_.keys()[first + slot.record])));
+    }
+    const std::span<const float> kept = spec_.kind == LabelKind::kLogits ? output : std::span(probabilities);
+    QuantizeCrop(spec_, kept, std::span(record.indices).subspan(slot.crop * spec_.num_indices(), spec_.num_indices()),
+                 std::span(record.values).subspan(slot.crop * spec_.num_values(), spec_.num_values()));
+  }
+  slots_.clear();
+  return {};
+}
+
+Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first, uint64_t end,
+                                                                 std::atomic<uint64_t>* crops_done,
+                                                                 const std::atomic<bool>* stop) {
+  std::vector<Record> records(end - first);
+  slots_.clear();
+  for (uint64_t ordinal = first; ordinal < end; ++ordinal) {
+    Record& record = records[ordinal - first];
+    auto image = BeginImage(ordinal, &record);
+    if (!image && !skip_bad_) return Fail(std::move(image).error());
+    for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
+      resizer_.Run(*image, record.pixel_boxes[crop], record.flips[crop], pixels_.data());
+      normalizer_.Run(pixels_.data(), pixels_.size() / data_.channels(),
+                      inputs_.data() + slots_.size() * input_floats_);
+      slots_.push_back({ordinal - first, crop});
+      if (slots_.size() < batch_size_) continue;
+      if (Stopped(stop)) return std::vector<std::vector<std::byte>>();
+      const size_t count = slots_.size();
+      FKDB_TRY(RunBatch(&records, first));
+      if (crops_done) *crops_done += count;
+    }
+  }
+  const size_t count = slots_.size();
+  FKDB_TRY(RunBatch(&records, first));
+  if (crops_done) *crops_done += count;
+
+  std::vector<std::vector<std::byte>> encoded;
+  for (size_t i = 0; i < records.size(); ++i) {
+    auto bytes = EncodeRecord(spec_, records[i]);
+    if (!bytes) {
+      return Fail(bytes.error().code,
+                  fmt::format("image '{}': {}", Printable(data_.keys()[first + i]), bytes.error().message));
+    }
+    encoded.push_back(std::move(*bytes));
+  }
+  return encoded;
+}
+
+}  // namespace fkdb

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Labels one group: consecutive images whose crops fill whole teacher batches.
+//
+// A teacher's bits depend on the batch, so batches must not depend on threads, ranks or resumes.
+// With M crops an image and batches of B crops, a group is B / gcd(B, M) images: group g holds
+// images g x size to (g + 1) x size - 1, its crops in (image, crop) order make M / gcd(B, M) full
+// batches, and a group is always computed whole. Only the last group, and one with a skipped
+// image, end in a smaller batch.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "db/manifest.h"
+#include "format/record.h"
+#include "format/result.h"
+#include "image/crop_sampler.h"
+#include "image/data_set.h"
+#include "image/normalize.h"
+#include "image/resample.h"
+#include "writer/teacher.h"
+
+namespace fkdb {
+
+// Images a group.
+uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image);
+
+class GroupLabeller {
+ public:
+  // `recipe`: spec, augmentation, class names and teacher_batch_size are used. Borrows data set and teacher.
+  // Errors: InvalidArgument (sampling, normalization).
+  static Result<GroupLabeller> Make(const DataSet& data, const Teacher& teacher, const Manifest& recipe,
+                                    bool skip_bad);
+
+  // The encoded records of images [first, end), which must be one group (or the last one).
+  // `crops_done` counts up as crops are labelled; `stop` ends the work early: the result is then
+  // empty. One thread at a time; use one labeller a thread.
+  // Errors: a bad image (without skip_bad), non-finite outputs, and those of the teacher.
+  Result<std::vector<std::vector<std::byte>>> Label(uint64_t first, uint64_t end,
+                                                    std::atomic<uint64_t>* crops_done,
+                                                    const std::atomic<bool>* stop);
+
+ private:
+  GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
+                CropSampler sampler, Normalizer normalizer);
+
+  // Fills the record's fields that come from the image, and its boxes and flips.
+  Result<Image> BeginImage(uint64_t ordinal, Record* record);
+  // Labels the crops in the batch and clears it.
+  Result<void> RunBatch(std::vector<Record>* records, uint64_t first);
+
+  struct Slot {
+    size_t record;  // of the group
+    uint32_t crop;
+  };
+
+  const DataSet& data_;
+  const Teacher& teacher_;
+  LabelSpec spec_;
+  AugmentationInfo augmentation_;
+  size_t batch_size_;
+  bool skip_bad_;
+  bool has_classes_;
+  CropSampler sampler_;
+  Normalizer normalizer_;
+  CropResizer resizer_;
+  size_t input_floats_;           // an input's
+  std::vector<uint8_t> pixels_;   // of one crop
+  std::vector<float> inputs_;     // (batch_size rounded up, channels, height, width)
+  std::vector<float> outputs_;    // (batch_size rounded up, num_outputs)
+  std::vector<Slot> slots_;       // the crops in the batch
+  std::vector<std::byte> file_;
+};
+
+}  // namespace fkdb

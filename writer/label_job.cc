@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "writer/label_job.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "db/sha256.h"
+#include "writer/group_labeller.h"
+
+namespace fkdb {
+namespace {
+
+using Records = std::vector<std::vector<std::byte>>;
+using Clock = std::chrono::steady_clock;
+
+// Hands groups to worker threads and their records back in group order. At most two groups a worker
+// wait, so memory stays bounded when one group is slow.
+class GroupQueue {
+ public:
+  GroupQueue(uint64_t first_group, uint64_t end_group, int workers)
+      : next_(first_group), wanted_(first_group), end_(end_group), ahead_(2 * static_cast<uint64_t>(workers)) {}
+
+  // False when there is no more to do.
+  bool Claim(uint64_t* group) {
+    std::unique_lock lock(mutex_);
+    room_.wait(lock, [&] { return closed_ || next_ >= end_ || next_ < wanted_ + ahead_; });
+    if (closed_ || next_ >= end_) return false;
+    *group = next_++;
+    return true;
+  }
+
+  void Deliver(uint64_t group, Result<Records> records) {
+    const std::lock_guard lock(mutex_);
+    done_.emplace(group, std::move(records));
+    arrived_.notify_one();
+  }
+
+  // The next group in order, or none after `patience`.
+  std::optional<Result<Records>> Take(std::chrono::milliseconds patience) {
+    std::unique_lock lock(mutex_);
+    if (!arrived_.wait_for(lock, patience, [&] { return done_.contains(wanted_); })) return std::nullopt;
+    auto node = done_.extract(wanted_++);
+    room_.notify_all();
+    return std::move(node.mapped());
+  }
+
+  bool finished() const { return wanted_ >= end_; }
+
+  void Close() {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    room_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable room_, arrived_;
+  uint64_t next_, wanted_;
+  const uint64_t end_, ahead_;
+  bool closed_ = false;
+  std::map<uint64_t, Result<Records>> done_;
+};
+
+}  // namespace
+
+Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options) {
+  const auto bad = [](std::string message) { return Fail(ErrorCode::kInvalidArgument, std::move(message)); };
+  Manifest recipe;
+  recipe.spec = options.spec;
+  recipe.spec.num_classes = teacher.num_outputs();
+  FKDB_ASSIGN(recipe.spec, CheckLabelSpec(recipe.spec));
+  recipe.augmentation = options.augmentation;
+  const AugmentationInfo& a = recipe.augmentation;
+  if (a.crops < 1 || a.crops > kMaxCropsPerImage) {
+    return bad(fmt::format("{} crops an image: expected 1 to {}", a.crops, kMaxCropsPerImage));
+  }
+  if (a.input_height < 1 || a.input_width < 1) return bad("the teacher's input needs at least one pixel a side");
+  if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
+  recipe.teacher_batch_size = options.batch_size;
+  if (const uint64_t bound = RecordBytesBound(recipe.spec, a.crops); bound > kMaxRecordBytes) {
+    return Fail(ErrorCode::kResourceExhausted,
+                fmt::format("{} crops of {} labels take up to {} bytes an image: at most {}; store fewer crops or a "
+                            "smaller top-k",
+                            a.crops, Name(recipe.spec.kind), bound, kMaxRecordBytes));
+  }
+  const size_t classes = options.use_classes ? data.class_names().size() : 0;
+  if (classes > 0 && recipe.spec.kind != LabelKind::kLogits && classes != teacher.num_outputs()) {
+    return bad(fmt::format("teacher '{}' has {} outputs, data set '{}' {} classes; if its folders are not the "
+                           "teacher's classes, say --no-classes",
+                           teacher.name(), teacher.num_outputs(), data.name(), classes));
+  }
+  recipe.data_set.name = data.name();
+  recipe.data_set.layout = data.layout();
+  recipe.data_set.num_images = data.size();
+  recipe.data_set.channels = data.channels();
+  recipe.data_set.key_list_sha256 = Sha256OfKeys(data.keys());
+  if (options.use_classes) recipe.data_set.class_names = data.class_names();
+  recipe.teachers = {{teacher.name(), teacher.sha256()}};
+  recipe.provenance = options.provenance;
+  return recipe;
+}
+
+Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, const std::filesystem::path& out,
+                                   const LabelJobOptions& options) {
+  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teacher, options));
+  FKDB_TRY(GroupLabeller::Make(data, teacher, recipe, options.skip_bad));
+  FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
+
+  const uint32_t crops = recipe.augmentation.crops;
+  const uint64_t group_size = GroupSize(recipe.teacher_batch_size, crops);
+  const uint64_t first_group = writer.num_images() / group_size;
+  const uint64_t end_group = (data.size() + group_size - 1) / group_size;
+  // The first group may be half written: it is computed whole, its known records are dropped.
+  uint64_t known = writer.num_images() - first_group * group_size;
+
+  std::atomic<uint64_t> crops_done = 0;
+  const auto begun = Clock::now();
+  const auto progress = [&] {
+    LabelProgress p;
+    p.images = writer.num_images();
+    p.all_images = data.size();
+    p.crops = crops_done;
+    p.all_crops = (data.size() - std::min(data.size(), first_group * group_size)) * crops;
+    p.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
+    return p;
+  };
+  const auto stopped = [&] { return options.stop && options.stop->load(); };
+
+  GroupQueue queue(first_group, end_group, options.threads);
+  const auto work = [&] {
+    auto labeller = GroupLabeller::Make(data, teacher, recipe, options.skip_bad);
+    for (uint64_t group; !stopped() && queue.Claim(&group);) {
+      const uint64_t first = group * group_size;
+      queue.Deliver(group, labeller->Label(first, std::min(first + group_size, data.size()), &crops_done,
+                                           options.stop));
+    }
+  };
+  Result<void> outcome;
+  {
+    std::vector<std::jthread> workers;
+    for (int t = 0; t < options.threads; ++t) workers.emplace_back(work);
+    while (outcome && !queue.finished() && !stopped()) {
+      if (auto records = queue.Take(std::chrono::milliseconds(200)); records && !*records) {
+        outcome = Fail(std::move(*records).error());
+      } else if (records && !(*records)->empty()) {
+        for (; known < (*records)->size() && outcome; ++known) outcome = writer.Append(std::move((**records)[known]));
+        known = 0;
+      }
+      if (options.progress) options.progress(progress());
+    }
+    queue.Close();
+  }
+
+  LabelJobResult result;
+  if (outcome && writer.num_images() < data.size()) {
+    result.interrupted = true;
+    outcome = writer.Flush();
+  } else if (!outcome) {
+    const auto flushed = writer.Flush();  // keep what was labelled before the failure
+    static_cast<void>(flushed);
+    return Fail(std::move(outcome).error());
+  }
+  FKDB_TRY(outcome);
+  result.images_written = writer.num_images();
+  result.progress = progress();
+  if (result.interrupted) return result;
+  FKDB_ASSIGN(result.manifest, writer.Finish(data.keys()));
+  return result;
+}
+
+}  // namespace fkdb

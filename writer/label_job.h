@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Builds a label set: every image of a data set, M random crops each, labelled by a teacher, into one
+// label file. Groups are labelled on several threads and written in order, so that the digest does
+// not depend on their number, on kills or on resumes.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "db/label_file_writer.h"
+#include "db/manifest.h"
+#include "format/result.h"
+#include "image/data_set.h"
+#include "writer/teacher.h"
+
+namespace fkdb {
+
+struct LabelProgress {
+  uint64_t images = 0;       // written, those of earlier runs included
+  uint64_t all_images = 0;
+  uint64_t crops = 0;        // labelled by this run
+  uint64_t all_crops = 0;    // that this run has to label
+  double seconds = 0;        // since this run began
+};
+
+struct LabelJobOptions {
+  // Changes behaviour.
+  LabelSpec spec;  // num_classes is the teacher's
+  AugmentationInfo augmentation;
+  uint32_t batch_size = 64;  // crops a teacher batch: a different one may give other last bits
+  bool skip_bad = false;     // record broken images as skipped instead of stopping
+  bool use_classes = true;   // the data set's classes are the teacher's; off: images have none
+  LabelFileWriterOptions file;
+  ProvenanceInfo provenance;
+
+  // Changes performance, never the digest.
+  int threads = 1;
+
+  // Called now and then from the calling thread.
+  std::function<void(const LabelProgress&)> progress;
+  // When it turns true, what is done is committed and the job ends with `interrupted`.
+  const std::atomic<bool>* stop = nullptr;
+};
+
+struct LabelJobResult {
+  Manifest manifest;         // final, unless interrupted
+  bool interrupted = false;
+  uint64_t images_written = 0;
+  LabelProgress progress;
+};
+
+// The manifest a job starts from. Errors: InvalidArgument (an option that makes no sense, a teacher
+// whose outputs are not the data set's classes), ResourceExhausted (records over 1 GiB).
+Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options);
+
+// Errors: those of PlanRecipe, LabelFileWriter and GroupLabeller.
+Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, const std::filesystem::path& out,
+                                   const LabelJobOptions& options);
+
+}  // namespace fkdb

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the label writer asks of a teacher: outputs for a batch of inputs. Torch, CUDA and model files
+// are the implementation's business (trainer/torch_teacher.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "format/result.h"
+
+namespace fkdb {
+
+class Teacher {
+ public:
+  virtual ~Teacher() = default;
+
+  virtual const std::string& name() const = 0;    // as the user gave it
+  virtual const std::string& sha256() const = 0;  // of its file, hex
+  virtual uint32_t num_outputs() const = 0;       // C, or the width of a self-supervised head
+
+  // Logits of `n` inputs: input (n, channels, height, width) float32 normalized, output
+  // (n, num_outputs). May be called from several threads at once; each call computes on its
+  // caller's thread, so that the result does not depend on how many there are. The bits of a row
+  // may depend on n and on the other rows: callers that want them again repeat the whole batch.
+  // Errors: whatever the teacher's runtime reports.
+  virtual Result<void> Forward(const float* input, int64_t n, float* output) const = 0;
+};
+
+// Batches are padded with zeros to a multiple of this: below it, a row's bits depend on its place
+// in the batch.
+constexpr int64_t kBatchMultiple = 16;
+
+}  // namespace fkdb
