@@ -9,7 +9,7 @@
 #include "db/file_names.h"
 #include "db/lmdb_env.h"
 #include "db/page_walk.h"
-#include "db/text.h"
+#include "format/text.h"
 #include "format/record.h"
 
 namespace fkdb {

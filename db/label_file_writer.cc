@@ -14,7 +14,7 @@
 #include "db/names_table.h"
 #include "db/page_walk.h"
 #include "db/publish.h"
-#include "db/text.h"
+#include "format/text.h"
 #include "format/record.h"
 
 namespace fkdb {

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
-#include "db/text.h"
+#include "format/text.h"
 
 namespace fkdb {
 namespace {
@@ -257,7 +257,6 @@ Result<Manifest> ParseManifest(std::string_view text) {
   }
 
   Manifest m;
-  Json counts;
   Fields fields(json, "");
   fields.Read("labels", &m.spec);
   fields.Read("data_set", &m.data_set);
@@ -269,7 +268,8 @@ Result<Manifest> ParseManifest(std::string_view text) {
   fields.Read("complete", &m.complete);
   fields.Read("provenance", &m.provenance);
   FKDB_TRY(fields.Done());
-  Fields count_fields(json.value("counts", Json()), "counts.");
+  const Json counts = json.value("counts", Json());
+  Fields count_fields(counts, "counts.");
   count_fields.Read("images", &m.num_images);
   count_fields.Read("crops", &m.num_crops);
   FKDB_TRY(count_fields.Done());

@@ -196,8 +196,9 @@ class Walker {
   }
 
   Result<void> WalkTree(const TreeInfo& tree, const std::string& name, std::vector<StoredValue>* values) {
-    // 0x08: integer keys, which only the free list has.
-    if (tree.flags != (free_database_ ? 0x08 : 0)) {
+    // 0x08: integer keys, which only the free list has; its upper bits are the environment's flags.
+    const int flags = free_database_ ? tree.flags & 0xff : tree.flags;
+    if (flags != (free_database_ ? 0x08 : 0)) {
       return Corrupt(fmt::format("tree '{}' has flags {:#x}", name, tree.flags));
     }
     if (tree.root == kNoPage) {

@@ -7,6 +7,11 @@
 
 namespace fkdb {
 
+Normalization DefaultNormalization(uint32_t channels) {
+  if (channels == 1) return {{0.449}, {0.226}};
+  return {{0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}};
+}
+
 Result<Normalizer> Normalizer::Make(std::span<const double> mean, std::span<const double> std) {
   if (mean.size() != std.size() || (mean.size() != 1 && mean.size() != 3)) {
     return Fail(ErrorCode::kInvalidArgument,

@@ -12,6 +12,14 @@
 
 namespace fkdb {
 
+struct Normalization {
+  std::vector<double> mean;  // (channels), of values in 0 to 1
+  std::vector<double> std;   // (channels)
+};
+
+// ImageNet's for 3 channels; for 1 the averages of its three.
+Normalization DefaultNormalization(uint32_t channels);
+
 class Normalizer {
  public:
   // mean, std: (channels), 1 or 3, of values in 0 to 1; std positive. Errors: InvalidArgument.

@@ -6,7 +6,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "db/text.h"
+#include "format/text.h"
 #include "format/recover.h"
 
 namespace fkdb {

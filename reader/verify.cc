@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "db/digest.h"
-#include "db/text.h"
+#include "format/text.h"
 #include "reader/reader.h"
 
 namespace fkdb {

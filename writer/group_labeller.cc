@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "db/text.h"
+#include "format/text.h"
 #include "format/quantize.h"
 
 namespace fkdb {

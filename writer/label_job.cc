@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <map>
-#include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "db/sha256.h"
+#include "image/ordered_queue.h"
 #include "writer/group_labeller.h"
 
 namespace fkdb {
@@ -20,54 +19,6 @@ namespace {
 
 using Records = std::vector<std::vector<std::byte>>;
 using Clock = std::chrono::steady_clock;
-
-// Hands groups to worker threads and their records back in group order. At most two groups a worker
-// wait, so memory stays bounded when one group is slow.
-class GroupQueue {
- public:
-  GroupQueue(uint64_t first_group, uint64_t end_group, int workers)
-      : next_(first_group), wanted_(first_group), end_(end_group), ahead_(2 * static_cast<uint64_t>(workers)) {}
-
-  // False when there is no more to do.
-  bool Claim(uint64_t* group) {
-    std::unique_lock lock(mutex_);
-    room_.wait(lock, [&] { return closed_ || next_ >= end_ || next_ < wanted_ + ahead_; });
-    if (closed_ || next_ >= end_) return false;
-    *group = next_++;
-    return true;
-  }
-
-  void Deliver(uint64_t group, Result<Records> records) {
-    const std::lock_guard lock(mutex_);
-    done_.emplace(group, std::move(records));
-    arrived_.notify_one();
-  }
-
-  // The next group in order, or none after `patience`.
-  std::optional<Result<Records>> Take(std::chrono::milliseconds patience) {
-    std::unique_lock lock(mutex_);
-    if (!arrived_.wait_for(lock, patience, [&] { return done_.contains(wanted_); })) return std::nullopt;
-    auto node = done_.extract(wanted_++);
-    room_.notify_all();
-    return std::move(node.mapped());
-  }
-
-  bool finished() const { return wanted_ >= end_; }
-
-  void Close() {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
-    room_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable room_, arrived_;
-  uint64_t next_, wanted_;
-  const uint64_t end_, ahead_;
-  bool closed_ = false;
-  std::map<uint64_t, Result<Records>> done_;
-};
 
 }  // namespace
 
@@ -103,7 +54,8 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
   recipe.data_set.channels = data.channels();
   recipe.data_set.key_list_sha256 = Sha256OfKeys(data.keys());
   if (options.use_classes) recipe.data_set.class_names = data.class_names();
-  recipe.teachers = {{teacher.name(), teacher.sha256()}};
+  FKDB_ASSIGN(std::string teacher_hash, Sha256OfFile(teacher.file()));
+  recipe.teachers = {{teacher.name(), std::move(teacher_hash)}};
   recipe.provenance = options.provenance;
   return recipe;
 }
@@ -134,12 +86,12 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, 
   };
   const auto stopped = [&] { return options.stop && options.stop->load(); };
 
-  GroupQueue queue(first_group, end_group, options.threads);
+  OrderedQueue<Result<Records>> queue(first_group, end_group, 2 * static_cast<uint64_t>(options.threads));
   const auto work = [&] {
     auto labeller = GroupLabeller::Make(data, teacher, recipe, options.skip_bad);
-    for (uint64_t group; !stopped() && queue.Claim(&group);) {
-      const uint64_t first = group * group_size;
-      queue.Deliver(group, labeller->Label(first, std::min(first + group_size, data.size()), &crops_done,
+    while (const std::optional<uint64_t> group = stopped() ? std::nullopt : queue.Claim()) {
+      const uint64_t first = *group * group_size;
+      queue.Deliver(*group, labeller->Label(first, std::min(first + group_size, data.size()), &crops_done,
                                            options.stop));
     }
   };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "format/result.h"
@@ -14,9 +15,9 @@ class Teacher {
  public:
   virtual ~Teacher() = default;
 
-  virtual const std::string& name() const = 0;    // as the user gave it
-  virtual const std::string& sha256() const = 0;  // of its file, hex
-  virtual uint32_t num_outputs() const = 0;       // C, or the width of a self-supervised head
+  virtual const std::string& name() const = 0;            // for the manifest and for messages
+  virtual const std::filesystem::path& file() const = 0;  // its weights: their hash tells teachers apart
+  virtual uint32_t num_outputs() const = 0;               // C, or the width of a self-supervised head
 
   // Logits of `n` inputs: input (n, channels, height, width) float32 normalized, output
   // (n, num_outputs). May be called from several threads at once; each call computes on its

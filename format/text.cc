@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "db/text.h"
+#include "format/text.h"
 
 #include <fmt/format.h>
 

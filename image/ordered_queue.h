@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Numbered pieces of work for several threads, whose results come out in the order of their numbers.
+// At most `ahead` pieces are under way or waiting, so memory stays bounded however slow one is.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+namespace fkdb {
+
+template <class T>
+class OrderedQueue {
+ public:
+  // Pieces first .. end - 1.
+  OrderedQueue(uint64_t first, uint64_t end, uint64_t ahead)
+      : next_(first), wanted_(first), end_(end), ahead_(ahead) {}
+
+  // The next piece to work on, waiting for room; none when there is no more, or after Close.
+  std::optional<uint64_t> Claim() {
+    std::unique_lock lock(mutex_);
+    room_.wait(lock, [&] { return closed_ || next_ >= end_ || next_ < wanted_ + ahead_; });
+    if (closed_ || next_ >= end_) return std::nullopt;
+    return next_++;
+  }
+
+  // The result of a claimed piece. Every claimed piece must be delivered.
+  void Deliver(uint64_t piece, T result) {
+    const std::lock_guard lock(mutex_);
+    done_.emplace(piece, std::move(result));
+    arrived_.notify_one();
+  }
+
+  // The next result in order, or none if it does not arrive within `patience`. One caller.
+  std::optional<T> Take(std::chrono::milliseconds patience) {
+    std::unique_lock lock(mutex_);
+    if (!arrived_.wait_for(lock, patience, [&] { return done_.contains(wanted_); })) return std::nullopt;
+    auto node = done_.extract(wanted_++);
+    room_.notify_all();
+    return std::move(node.mapped());
+  }
+
+  // All results were taken.
+  bool finished() const {
+    const std::lock_guard lock(mutex_);
+    return wanted_ >= end_;
+  }
+
+  // Ends the work: Claim gives no more pieces. The workers can then be joined.
+  void Close() {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    room_.notify_all();
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable room_, arrived_;
+  uint64_t next_, wanted_;
+  const uint64_t end_, ahead_;
+  bool closed_ = false;
+  std::map<uint64_t, T> done_;
+};
+
+}  // namespace fkdb

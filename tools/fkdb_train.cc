@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// fkdb-train: trains a student from a label set, or the same student on plain labels.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "image/data_set.h"
+#include "reader/reader.h"
+#include "tools/cli.h"
+#include "tools/pixel_flags.h"
+#include "trainer/match.h"
+#include "trainer/supervision.h"
+#include "trainer/train.h"
+
+namespace fkdb {
+namespace {
+
+struct Flags : CommonFlags {
+  std::string images, val, db, supervision, crop_order = "cycle", out = "fkdb-run";
+  PixelFlags pixels;
+  TrainConfig train;
+  std::optional<uint32_t> crops_per_image, val_resize, val_crop;
+  uint64_t limit = 0;
+};
+
+std::string ProgressLine(const TrainProgress& p) {
+  const double left = p.step > 0 ? static_cast<double>(p.steps - p.step) : 0;
+  return fmt::format("epoch {} of {}  step {} of {} ({:.0f} to go)  loss {:.4f}  lr {:.4f}  {:.0f} crops/s", p.epoch,
+                     p.epochs, p.step, p.steps, left, p.loss, p.learning_rate, p.crops_per_second);
+}
+
+std::string MetricsText(const std::string& line) {
+  const auto m = nlohmann::json::parse(line);
+  std::string text = fmt::format("epoch {:>4}  lr {:.5f}  loss {:.4f}", m["epoch"].get<int>(), m["lr"].get<double>(),
+                                 m["loss"].get<double>());
+  if (m.contains("top1")) {
+    text += fmt::format("  top-1 {:.2f}%  top-5 {:.2f}%", 100 * m["top1"].get<double>(), 100 * m["top5"].get<double>());
+  }
+  return text + fmt::format("  {:.1f} s for {} crop{} an image\n", m["seconds"].get<double>(),
+                            m["crops_per_image"].get<int>(), m["crops_per_image"].get<int>() == 1 ? "" : "s");
+}
+
+Result<void> CheckValidation(const DataSet& train, const DataSet& validation, const Supervision& supervision) {
+  const auto& names = train.class_names();
+  const bool same = names.empty() ? validation.class_names().size() == supervision.spec().num_classes
+                                  : validation.class_names() == names;
+  if (same && validation.channels() == train.channels()) return {};
+  return Fail(ErrorCode::kMismatch,
+              fmt::format("the validation images of '{}' have other classes or channels than the training images of "
+                          "'{}': {} and {} classes",
+                          validation.name(), train.name(), validation.class_names().size(), names.size()));
+}
+
+Result<int> Run(Flags& flags) {
+  TrainConfig& config = flags.train;
+  if (flags.supervision.empty()) flags.supervision = flags.db.empty() ? "hard" : "db";
+  const bool from_db = flags.supervision == "db";
+  if (from_db && flags.db.empty()) return Fail(ErrorCode::kInvalidArgument, "--supervision db needs a label set: --db DB");
+
+  FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
+  FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(*data));
+  std::optional<Reader> reader;
+  if (!flags.db.empty()) {
+    FKDB_ASSIGN(reader, Reader::Open(flags.db));
+    FKDB_TRY(CheckMatch(*reader, *data));
+    pixels = reader->manifest().augmentation;
+  }
+  FKDB_ASSIGN(pixels, flags.pixels.Over(pixels));
+  FKDB_ASSIGN(const Interpolation interpolation, ParseInterpolation(pixels.interpolation));
+  config.input = {pixels.input_height, pixels.input_width, interpolation, pixels.mean, pixels.std};
+
+  std::unique_ptr<Supervision> supervision;
+  if (from_db) {
+    const CropOrder order = flags.crop_order == "cycle" ? CropOrder::kCycle : CropOrder::kVisit;
+    FKDB_ASSIGN(supervision, DbSupervision(*reader, order, config.seed));
+    config.labels = reader->manifest().digest;
+  } else {
+    FKDB_ASSIGN(supervision,
+                HardSupervision(*data, {pixels.scale, pixels.ratio, pixels.flip_probability}, config.seed));
+  }
+  config.supervision = flags.supervision + (from_db ? ":" + flags.crop_order : "");
+  config.crops_per_image = flags.crops_per_image.value_or(from_db ? 4 : 1);
+  config.out = flags.out;
+
+  std::unique_ptr<DataSet> validation;
+  if (!flags.val.empty()) {
+    FKDB_ASSIGN(validation, OpenDataSet(flags.val));
+    FKDB_TRY(CheckValidation(*data, *validation, *supervision));
+    config.evaluate_resize = flags.val_resize.value_or(validation->layout() == "idx" ? 0 : 256);
+    config.evaluate_crop = flags.val_crop.value_or(224);
+    if (config.evaluate_resize != 0 && config.evaluate_crop > config.evaluate_resize) {
+      return Fail(ErrorCode::kInvalidArgument, fmt::format("--val-crop {} is more than --val-resize {}",
+                                                           config.evaluate_crop, config.evaluate_resize));
+    }
+  }
+
+  Progress progress(flags.quiet || flags.json);
+  TrainHooks hooks;
+  hooks.progress = [&](const TrainProgress& p) { progress.Show(ProgressLine(p)); };
+  hooks.metrics = [&](const std::string& line) {
+    progress.Done();
+    if (flags.quiet && !flags.json) return;
+    static_cast<void>(PrintOut(flags.json ? line + "\n" : MetricsText(line)));
+  };
+  hooks.stop = StopOnSignals();
+  auto trained = Train(config, *data, *supervision, validation.get(), hooks);
+  progress.Done();
+  FKDB_ASSIGN(const TrainResult result, std::move(trained));
+  const std::string weights = (config.out / kWeightsFile).string();
+  if (flags.json) {
+    nlohmann::ordered_json json = {{"finished", result.finished},
+                                   {"steps", result.steps},
+                                   {"loss", result.loss},
+                                   {"seconds_per_epoch", result.seconds_per_epoch}};
+    if (validation) json.update({{"top1", result.top1}, {"top5", result.top5}});
+    if (result.finished) json["weights"] = weights;
+    FKDB_TRY(PrintOut(json.dump() + "\n"));
+  } else if (!flags.quiet && result.finished) {
+    FKDB_TRY(PrintOut(fmt::format("{}: {:.2f} s an epoch\n", weights, result.seconds_per_epoch)));
+  }
+  if (!result.finished && !flags.quiet) {
+    fmt::print(stderr, "fkdb-train: stopped after {} steps; the same command with --resume continues\n", result.steps);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace fkdb
+
+int main(int argc, char** argv) {
+  fkdb::Flags flags;
+  CLI::App app("Trains a student from a label set (FKD), or the same student on plain labels.", "fkdb-train");
+  AddCommonFlags(app, &flags, "Metrics and result as lines of JSON");
+  fkdb::TrainConfig& train = flags.train;
+  app.add_option("--images", flags.images, "The training images: a folder, or an IDX file of images")->required();
+  app.add_option("--val", flags.val, "Validation images with classes");
+  app.add_option("--db", flags.db, "The label set of the training images");
+  app.add_option("--supervision", flags.supervision, "db (with --db) or hard (the images' own classes)")
+      ->check(CLI::IsMember({"db", "hard"}));
+  app.add_option("--model", train.model, "resnet18, or resnet6-wN for inputs of about 28 pixels")->required();
+  app.add_option("--epochs", train.epochs, "Each shows one crop of every image")->required();
+  app.add_option("--crops-per-image", flags.crops_per_image, "Crops of an image in a batch, m (db: 4, hard: 1)");
+  app.add_option("--batch-size", train.batch_size, "Crops a step")->capture_default_str();
+  app.add_option("--lr", train.learning_rate, "Of the first epoch; cosine to 0")->capture_default_str();
+  app.add_option("--momentum", train.momentum, "Of SGD")->capture_default_str();
+  app.add_option("--weight-decay", train.weight_decay, "Of all parameters")->capture_default_str();
+  app.add_option("--temperature", train.temperature, "Of the student's softmax")->capture_default_str();
+  app.add_option("--tau", train.tau, "Of the softmax over stored logits")->capture_default_str();
+  app.add_option("--crop-order", flags.crop_order, "cycle: each stored crop once before any twice; visit: at random")
+      ->check(CLI::IsMember({"cycle", "visit"}))
+      ->capture_default_str();
+  app.add_option("--seed", train.seed, "Of weights, image order and crops")->capture_default_str();
+  app.add_option("--device", train.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--threads", train.num_threads, "Torch's threads on the CPU (0: one a processor)")->capture_default_str();
+  app.add_option("--workers", train.workers, "Threads that load batches")->check(CLI::Range(1, 256))->capture_default_str();
+  app.add_option("--out", flags.out, "Folder for checkpoint, weights and metrics")->capture_default_str();
+  app.add_flag("--resume", train.resume, "Continue from the checkpoint in --out");
+  app.add_option("--checkpoint-steps", train.checkpoint_steps, "Save every N steps too (0: after each pass)")
+      ->capture_default_str();
+  app.add_option("--max-steps", train.max_steps, "Stop, saved, after N steps in all (0: no limit)")->capture_default_str();
+  app.add_option("--val-resize", flags.val_resize, "Shorter side of validation images (256; IDX: as they are)");
+  app.add_option("--val-crop", flags.val_crop, "Centre crop of validation images (224)");
+  app.add_option("--limit", flags.limit, "Only the first N training images in key order");
+  flags.pixels.AddTo(app);
+  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// fkdb-write: labels random crops of every image with a teacher and stores them in one file.
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <ctime>
+#include <filesystem>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+
+#include "image/data_set.h"
+#include "tools/cli.h"
+#include "tools/pixel_flags.h"
+#include "trainer/torch_teacher.h"
+#include "writer/label_job.h"
+
+namespace fkdb {
+namespace {
+
+struct Flags : CommonFlags {
+  std::string images, teacher, out;
+  std::string label = "marginal-smoothing", encoding = "f16", device = "cpu";
+  PixelFlags pixels;
+  AugmentationInfo augmentation;
+  LabelJobOptions job;
+  uint64_t limit = 0;
+  bool no_classes = false;
+
+  Flags() {
+    augmentation.crops = 200;
+    job.spec.top_k = 5;
+    job.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  }
+};
+
+std::string ProgressLine(const LabelProgress& p) {
+  const double rate = static_cast<double>(p.crops) / std::max(p.seconds, 1e-9);
+  const double left = static_cast<double>(p.all_crops - std::min(p.all_crops, p.crops)) / std::max(rate, 1e-9);
+  return fmt::format("{} of {} images  {:.1f}% of the crops  {:.0f} crops/s  {} left", p.images, p.all_images,
+                     100.0 * static_cast<double>(p.crops) / static_cast<double>(std::max<uint64_t>(1, p.all_crops)), rate,
+                     p.crops > 0 ? HumanSeconds(left) : "?");
+}
+
+Result<int> Run(Flags& flags) {
+  FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
+  FKDB_ASSIGN(AugmentationInfo augmentation, DefaultAugmentation(*data));
+  augmentation.crops = flags.augmentation.crops;
+  augmentation.seed = flags.augmentation.seed;
+  FKDB_ASSIGN(augmentation, flags.pixels.Over(augmentation));
+
+  LabelJobOptions& job = flags.job;
+  job.augmentation = augmentation;
+  FKDB_ASSIGN(job.spec.kind, ParseLabelKind(flags.label));
+  FKDB_ASSIGN(job.spec.values, ParseValueEncoding(flags.encoding));
+  job.use_classes = !flags.no_classes;
+  job.provenance.tool = "fkdb-write " FKDB_VERSION;
+  job.provenance.created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+
+  const TeacherOptions teacher_options = {data->channels(), augmentation.input_height, augmentation.input_width,
+                                          job.batch_size, flags.device};
+  FKDB_ASSIGN(const std::unique_ptr<Teacher> teacher, LoadTeacher(flags.teacher, teacher_options));
+
+  Progress progress(flags.quiet);
+  job.progress = [&](const LabelProgress& p) { progress.Show(ProgressLine(p)); };
+  job.stop = StopOnSignals();
+  auto labelled = LabelImages(*data, *teacher, flags.out, job);
+  progress.Done();
+  FKDB_ASSIGN(const LabelJobResult result, std::move(labelled));
+  if (result.interrupted) {
+    return Fail(ErrorCode::kIncomplete,
+                fmt::format("stopped after {} of {} images; the same command with --resume continues", result.images_written,
+                            data->size()));
+  }
+  const Manifest& m = result.manifest;
+  const double seconds = result.progress.seconds;
+  const double rate = static_cast<double>(result.progress.crops) / std::max(seconds, 1e-9);
+  std::error_code ec;
+  const uint64_t bytes = std::filesystem::file_size(flags.out, ec);
+  const double bytes_per_crop = static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, m.num_crops));
+  if (flags.json) {
+    const nlohmann::ordered_json json = {{"out", flags.out},           {"images", m.num_images},
+                                         {"skipped", m.skipped.size()}, {"crops", m.num_crops},
+                                         {"file_bytes", bytes},         {"bytes_per_crop", bytes_per_crop},
+                                         {"digest", m.digest},          {"seconds", seconds},
+                                         {"crops_per_second", rate}};
+    FKDB_TRY(PrintOut(json.dump() + "\n"));
+  } else if (!flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("{}: {} images{}, {} crops, {} ({:.1f} bytes a crop), {} at {:.0f} crops/s\n{}\n",
+                                  flags.out, m.num_images,
+                                  m.skipped.empty() ? "" : fmt::format(" ({} skipped)", m.skipped.size()), m.num_crops,
+                                  HumanBytes(static_cast<double>(bytes)), bytes_per_crop, HumanSeconds(seconds), rate,
+                                  m.digest)));
+  }
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace fkdb
+
+int main(int argc, char** argv) {
+  fkdb::Flags flags;
+  CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
+  AddCommonFlags(app, &flags, "The summary as one line of JSON");
+  app.add_option("--images", flags.images, "A folder of JPEG and PNG images, or an IDX file of images")->required();
+  app.add_option("--teacher", flags.teacher, "A TorchScript file, or MODEL:WEIGHTS.safetensors")->required();
+  app.add_option("--out", flags.out, "The label set to write, NAME.fkdb")->required();
+  app.add_option("--crops", flags.augmentation.crops, "Random crops an image, M")->capture_default_str();
+  app.add_option("--label", flags.label, "What is kept of the teacher's output")
+      ->check(CLI::IsMember({"full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"}))
+      ->capture_default_str();
+  app.add_option("--top-k", flags.job.spec.top_k, "K of the marginal kinds")->capture_default_str();
+  app.add_option("--temperature", flags.job.spec.temperature, "Of the teacher's softmax")->capture_default_str();
+  app.add_option("--encoding", flags.encoding, "How values are stored")
+      ->check(CLI::IsMember({"f16", "f32"}))
+      ->capture_default_str();
+  app.add_option("--batch-size", flags.job.batch_size, "Crops a teacher batch")->capture_default_str();
+  app.add_option("--device", flags.device, "Of the teacher: cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--threads", flags.job.threads, "Teacher batches at once")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--seed", flags.augmentation.seed, "Of the crops")->capture_default_str();
+  app.add_option("--limit", flags.limit, "Only the first N images in key order");
+  app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the teacher's classes");
+  app.add_flag("--skip-bad", flags.job.skip_bad, "Record images that cannot be read as skipped, and go on");
+  auto* resume = app.add_flag("--resume", flags.job.file.resume, "Continue an interrupted build");
+  app.add_flag("--overwrite", flags.job.file.overwrite, "Replace an existing output")->excludes(resume);
+  app.add_option("--licence", flags.job.provenance.licence, "Of the label set, for the manifest");
+  app.add_option("--notes", flags.job.provenance.notes, "For the manifest");
+  flags.pixels.AddTo(app);
+  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/batch_loader.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "image/ordered_queue.h"
+#include "reader/epoch_plan.h"
+
+namespace fkdb {
+namespace {
+
+uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (batch_size + crops - 1) / crops; }
+
+class Loader : public BatchLoader {
+ public:
+  Loader(const DataSet& data, const Supervision& supervision, const InputSpec& input, Normalizer normalizer,
+         uint64_t pass_number, Pass pass, uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers)
+      : data_(data),
+        supervision_(supervision),
+        input_(input),
+        normalizer_(std::move(normalizer)),
+        pass_number_(pass_number),
+        pass_(pass),
+        images_a_step_(ImagesAStep(pass.crops, batch_size)),
+        order_(ImageOrder(supervision.images().size(), seed, pass_number)),
+        queue_(first_step, NumSteps(supervision.images().size(), pass.crops, batch_size),
+               static_cast<uint64_t>(workers) + 2) {
+    for (int w = 0; w < workers; ++w) workers_.emplace_back([this] { Work(); });
+  }
+  ~Loader() override { queue_.Close(); }  // the threads join as they are destroyed, before the rest
+
+  Result<std::optional<TrainBatch>> Next() override {
+    if (failed_ || queue_.finished()) return std::optional<TrainBatch>();
+    for (;;) {
+      auto batch = queue_.Take(std::chrono::milliseconds(1000));
+      if (!batch) continue;
+      failed_ = !*batch;
+      if (failed_) return Fail(std::move(*batch).error());
+      return std::optional<TrainBatch>(std::move(**batch));
+    }
+  }
+
+ private:
+  void Work() {
+    CropResizer resizer(input_.height, input_.width, input_.interpolation);
+    std::vector<uint8_t> pixels(size_t{data_.channels()} * input_.height * input_.width);
+    while (const std::optional<uint64_t> step = queue_.Claim()) queue_.Deliver(*step, Load(*step, &resizer, &pixels));
+  }
+
+  Result<TrainBatch> Load(uint64_t step, CropResizer* resizer, std::vector<uint8_t>* pixels) const {
+    StepPlan plan = {pass_number_, pass_, {}};
+    const uint64_t first = step * images_a_step_, end = std::min(first + images_a_step_, order_.size());
+    for (uint64_t i = first; i < end; ++i) plan.ordinals.push_back(supervision_.images()[order_(i)]);
+
+    TrainBatch batch;
+    batch.step = step;
+    FKDB_TRY(supervision_.FillLabels(plan, &batch.labels));
+    const size_t crop_floats = pixels->size();
+    batch.inputs.resize(batch.labels.size() * crop_floats);
+    for (size_t i = 0; i < plan.ordinals.size(); ++i) {
+      FKDB_ASSIGN(const Image image, data_.Load(plan.ordinals[i]));
+      FKDB_TRY(supervision_.AddCrops(plan, i, image.width, image.height, &batch.labels));
+      for (size_t n = i * pass_.crops; n < (i + 1) * pass_.crops; ++n) {
+        resizer->Run(image, batch.labels.boxes()[n], batch.labels.flips()[n], pixels->data());
+        normalizer_.Run(pixels->data(), crop_floats / data_.channels(), batch.inputs.data() + n * crop_floats);
+      }
+    }
+    return batch;
+  }
+
+  const DataSet& data_;
+  const Supervision& supervision_;
+  const InputSpec input_;
+  const Normalizer normalizer_;
+  const uint64_t pass_number_;
+  const Pass pass_;
+  const uint64_t images_a_step_;
+  const Permutation order_;
+  bool failed_ = false;
+  OrderedQueue<Result<TrainBatch>> queue_;
+  std::vector<std::jthread> workers_;  // last: joined first
+};
+
+}  // namespace
+
+uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size) {
+  const uint64_t images = ImagesAStep(crops, batch_size);
+  return (num_images + images - 1) / images;
+}
+
+Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision,
+                                                       const InputSpec& input, uint64_t pass_number, Pass pass,
+                                                       uint32_t batch_size, uint64_t seed, uint64_t first_step,
+                                                       int workers) {
+  FKDB_ASSIGN(Normalizer normalizer, Normalizer::Make(input.mean, input.std));
+  if (normalizer.channels() != data.channels()) {
+    return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
+  }
+  return std::unique_ptr<BatchLoader>(std::make_unique<Loader>(data, supervision, input, std::move(normalizer),
+                                                               pass_number, pass, batch_size, seed, first_step,
+                                                               workers));
+}
+
+}  // namespace fkdb

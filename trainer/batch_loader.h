@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Turns the steps of a pass into batches of network input and labels, ahead of their use, on worker
+// threads. Batches come in step order and hold the same bits whatever the number of workers.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "format/result.h"
+#include "image/data_set.h"
+#include "image/normalize.h"
+#include "image/resample.h"
+#include "reader/label_batch.h"
+#include "trainer/schedule.h"
+#include "trainer/supervision.h"
+
+namespace fkdb {
+
+struct InputSpec {
+  uint32_t height = 224;
+  uint32_t width = 224;
+  Interpolation interpolation = Interpolation::kBilinear;
+  std::vector<double> mean;  // (channels)
+  std::vector<double> std;   // (channels)
+};
+
+struct TrainBatch {
+  uint64_t step = 0;          // of its pass
+  std::vector<float> inputs;  // (N, channels, height, width)
+  LabelBatch labels;          // N
+};
+
+// One pass. Destroying it stops its workers.
+class BatchLoader {
+ public:
+  // `batch_size` crops a step, rounded up to whole images; the last step of a pass may be smaller.
+  // Steps before `first_step` are left out. Borrows data and supervision.
+  static Result<std::unique_ptr<BatchLoader>> Make(const DataSet& data, const Supervision& supervision,
+                                                   const InputSpec& input, uint64_t pass_number, Pass pass,
+                                                   uint32_t batch_size, uint64_t seed, uint64_t first_step,
+                                                   int workers);
+  virtual ~BatchLoader() = default;
+
+  // The next batch, or none at the end of the pass. Errors: a broken, missing or resized image, a
+  // damaged record.
+  virtual Result<std::optional<TrainBatch>> Next() = 0;
+};
+
+// Steps of a pass.
+uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size);
+
+}  // namespace fkdb

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model's state (and its optimizer's) to and from files of named tensors. Includes Torch: for
+// trainer's own sources only.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/optim/sgd.h>
+
+#include <filesystem>
+#include <string>
+
+#include "format/result.h"
+#include "trainer/safetensors.h"
+
+namespace fkdb {
+
+// Parameters and buffers under `prefix` + their name.
+void StoreModel(const torch::nn::Module& model, const std::string& prefix, TensorFile* file);
+// All of the model's parameters and buffers, and no other tensor under the prefix, must be in the
+// file with their dtype and shape. num_batches_tracked may be missing. Errors: Mismatch, naming the
+// first tensor that differs.
+Result<void> LoadModel(const TensorFile& file, const std::string& prefix, torch::nn::Module* model);
+
+// Momentum buffers, under `prefix` + their parameter's name.
+void StoreMomentum(const torch::nn::Module& model, torch::optim::SGD& optimizer, const std::string& prefix,
+                   TensorFile* file);
+Result<void> LoadMomentum(const TensorFile& file, const std::string& prefix, const torch::nn::Module& model,
+                          torch::optim::SGD* optimizer);
+
+}  // namespace fkdb

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/evaluate.h"
+
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <thread>
+#include <vector>
+
+#include "image/ordered_queue.h"
+
+namespace fkdb {
+namespace {
+
+constexpr size_t kBatch = 256;
+
+struct Batch {
+  std::vector<float> inputs;
+  std::vector<int64_t> classes;
+};
+
+Result<void> AddImage(const DataSet& data, uint64_t ordinal, const InputSpec& input, const EvaluationView& view,
+                      const Normalizer& normalizer, Batch* batch) {
+  FKDB_ASSIGN(const Image image, data.Load(ordinal));
+  const size_t samples = size_t{input.height} * input.width * image.channels;
+  std::vector<uint8_t> pixels;
+  if (view.resize == 0) {
+    if (image.height != input.height || image.width != input.width) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  fmt::format("image '{}' is {} x {}, the input {} x {}", data.keys()[ordinal], image.width,
+                              image.height, input.width, input.height));
+    }
+    pixels = image.pixels;
+  } else {
+    pixels.resize(samples);
+    ResizeAndCenterCrop(image, view.resize, view.crop, input.interpolation, pixels.data());
+  }
+  const size_t at = batch->inputs.size();
+  batch->inputs.resize(at + samples);
+  normalizer.Run(pixels.data(), samples / image.channels, batch->inputs.data() + at);
+  batch->classes.push_back(data.class_index(ordinal));
+  return {};
+}
+
+}  // namespace
+
+Result<Accuracy> Evaluate(Model& model, const DataSet& data, const InputSpec& input, const EvaluationView& view,
+                          c10::Device device, int workers) {
+  FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(input.mean, input.std));
+  InputSpec seen = input;
+  if (view.resize != 0) seen.height = seen.width = view.crop;
+  std::vector<uint64_t> images;
+  for (uint64_t i = 0; i < data.size(); ++i) {
+    if (data.class_index(i) >= 0) images.push_back(i);
+  }
+  if (images.empty()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("no image of '{}' has a class", data.name()));
+  }
+
+  OrderedQueue<Result<Batch>> queue(0, (images.size() + kBatch - 1) / kBatch, static_cast<uint64_t>(workers) + 2);
+  const auto work = [&] {
+    while (const auto piece = queue.Claim()) {
+      Batch batch;
+      Result<void> added;
+      const size_t end = std::min(images.size(), (*piece + 1) * kBatch);
+      for (size_t i = *piece * kBatch; i < end && added; ++i) {
+        added = AddImage(data, images[i], seen, view, normalizer, &batch);
+      }
+      queue.Deliver(*piece, added ? Result<Batch>(std::move(batch)) : Result<Batch>(Fail(added.error())));
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (int w = 0; w < workers; ++w) threads.emplace_back(work);
+  const struct Closer {
+    OrderedQueue<Result<Batch>>& queue;
+    ~Closer() { queue.Close(); }  // before the threads are joined
+  } closer{queue};
+
+  model.eval();
+  const torch::NoGradGuard no_grad;
+  int64_t right1 = 0, right5 = 0;
+  while (!queue.finished()) {
+    auto taken = queue.Take(std::chrono::milliseconds(1000));
+    if (!taken) continue;
+    FKDB_ASSIGN(Batch batch, std::move(*taken));
+    const auto n = static_cast<int64_t>(batch.classes.size());
+    const torch::Tensor x =
+        torch::from_blob(batch.inputs.data(), {n, data.channels(), seen.height, seen.width}, torch::kFloat32);
+    const torch::Tensor logits = model.forward(x.to(device)).to(torch::kCPU);
+    const torch::Tensor target = torch::from_blob(batch.classes.data(), {n}, torch::kInt64);
+    const torch::Tensor best = std::get<1>(logits.topk(std::min<int64_t>(5, logits.size(1)), 1));
+    const torch::Tensor hit = best.eq(target.unsqueeze(1));
+    right1 += hit.select(1, 0).sum().item<int64_t>();
+    right5 += hit.any(1).sum().item<int64_t>();
+  }
+  const auto count = static_cast<double>(images.size());
+  return Accuracy{static_cast<double>(right1) / count, static_cast<double>(right5) / count, images.size()};
+}
+
+}  // namespace fkdb

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Top-1 and top-5 of a model on a data set. Includes Torch: for trainer's own sources only.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+
+#include "format/result.h"
+#include "image/data_set.h"
+#include "trainer/batch_loader.h"
+#include "trainer/models.h"
+
+namespace fkdb {
+
+struct EvaluationView {
+  // The shorter side is resized to `resize`, then the centre `crop` x `crop` is taken. 0: images
+  // as they are, which must all have the input's size.
+  uint32_t resize = 256;
+  uint32_t crop = 224;
+};
+
+struct Accuracy {
+  double top1 = 0;  // share of images, 0 to 1
+  double top5 = 0;
+  uint64_t images = 0;
+};
+
+// Images without a class are left out. Errors: a broken image; InvalidArgument (no image has a class,
+// or an image's size is not the input's).
+Result<Accuracy> Evaluate(Model& model, const DataSet& data, const InputSpec& input, const EvaluationView& view,
+                          c10::Device device, int workers);
+
+}  // namespace fkdb

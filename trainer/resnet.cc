@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/resnet.h"
+
+#include <torch/nn/functional/pooling.h>
+#include <torch/nn/init.h>
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/linear.h>
+
+namespace fkdb {
+namespace {
+
+namespace nn = torch::nn;
+
+nn::Conv2d Conv(int64_t in, int64_t out, int64_t kernel, int64_t stride) {
+  return nn::Conv2d(nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).bias(false));
+}
+
+class BasicBlock : public nn::Module {
+ public:
+  BasicBlock(int64_t in, int64_t out, int64_t stride)
+      : conv1_(register_module("conv1", Conv(in, out, 3, stride))),
+        bn1_(register_module("bn1", nn::BatchNorm2d(out))),
+        conv2_(register_module("conv2", Conv(out, out, 3, 1))),
+        bn2_(register_module("bn2", nn::BatchNorm2d(out))) {
+    if (stride == 1 && in == out) return;
+    downsample_ = register_module("downsample", nn::Sequential(Conv(in, out, 1, stride), nn::BatchNorm2d(out)));
+  }
+
+  torch::Tensor forward(const torch::Tensor& x) {
+    torch::Tensor y = bn1_(conv1_(x)).relu_();
+    y = bn2_(conv2_(y));
+    y += downsample_.is_empty() ? x : downsample_->forward(x);
+    return y.relu_();
+  }
+
+ private:
+  nn::Conv2d conv1_;
+  nn::BatchNorm2d bn1_;
+  nn::Conv2d conv2_;
+  nn::BatchNorm2d bn2_;
+  nn::Sequential downsample_{nullptr};
+};
+
+class ResNet : public Model {
+ public:
+  ResNet(const ResNetShape& shape, int64_t channels, int64_t classes)
+      : large_stem_(shape.large_stem),
+        conv1_(register_module("conv1", Conv(channels, shape.stem_width, large_stem_ ? 7 : 3, large_stem_ ? 2 : 1))),
+        bn1_(register_module("bn1", nn::BatchNorm2d(shape.stem_width))) {
+    int64_t width = shape.stem_width;
+    for (const ResNetShape::Stage& stage : shape.stages) {
+      nn::Sequential blocks;
+      for (int64_t b = 0; b < stage.blocks; ++b) {
+        blocks->push_back(BasicBlock(width, stage.width, b == 0 ? stage.stride : 1));
+        width = stage.width;
+      }
+      layers_.push_back(register_module("layer" + std::to_string(layers_.size() + 1), blocks));
+    }
+    fc_ = register_module("fc", nn::Linear(width, classes));
+    for (const auto& module : modules(/*include_self=*/false)) {
+      if (const auto* conv = module->as<nn::Conv2d>()) {
+        nn::init::kaiming_normal_(conv->weight, 0, torch::kFanOut, torch::kReLU);
+      }
+    }
+  }
+
+  torch::Tensor forward(torch::Tensor x) override {
+    x = bn1_(conv1_(x)).relu_();
+    if (large_stem_) x = nn::functional::max_pool2d(x, nn::functional::MaxPool2dFuncOptions(3).stride(2).padding(1));
+    for (nn::Sequential& layer : layers_) x = layer->forward(x);
+    return fc_(x.mean({2, 3}));
+  }
+
+ private:
+  bool large_stem_;
+  nn::Conv2d conv1_;
+  nn::BatchNorm2d bn1_;
+  std::vector<nn::Sequential> layers_;
+  nn::Linear fc_{nullptr};
+};
+
+}  // namespace
+
+std::shared_ptr<Model> MakeResNet(const ResNetShape& shape, int64_t channels, int64_t classes) {
+  return std::make_shared<ResNet>(shape, channels, classes);
+}
+
+}  // namespace fkdb

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/supervision.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "format/text.h"
+
+namespace fkdb {
+namespace {
+
+class Hard : public Supervision {
+ public:
+  Hard(const DataSet& images, CropSampler sampler, uint64_t seed) : data_(images), sampler_(sampler), seed_(seed) {
+    spec_.kind = LabelKind::kHard;
+    spec_.num_classes = static_cast<uint32_t>(images.class_names().size());
+    spec_.top_k = 1;
+    for (uint64_t i = 0; i < images.size(); ++i) {
+      if (images.class_index(i) >= 0) images_.push_back(i);
+    }
+  }
+
+  const LabelSpec& spec() const override { return spec_; }
+  const std::vector<uint64_t>& images() const override { return images_; }
+
+  Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
+    labels->Resize(spec_, step.ordinals.size() * step.pass.crops);
+    uint32_t* index = labels->indices().data();
+    for (const uint64_t ordinal : step.ordinals) {
+      index = std::fill_n(index, step.pass.crops, static_cast<uint32_t>(data_.class_index(ordinal)));
+    }
+    return {};
+  }
+
+  Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
+                        LabelBatch* labels) const override {
+    // The stream is the image, the index the epoch: a crop seen once is not seen again.
+    for (uint32_t i = 0; i < step.pass.crops; ++i) {
+      const SampledCrop crop =
+          sampler_.Sample(seed_, ~step.ordinals[image], step.pass.epoch + i, width, height);
+      labels->boxes()[image * step.pass.crops + i] = crop.box;
+      labels->flips()[image * step.pass.crops + i] = crop.flip;
+    }
+    return {};
+  }
+
+ private:
+  const DataSet& data_;
+  CropSampler sampler_;
+  uint64_t seed_;
+  LabelSpec spec_;
+  std::vector<uint64_t> images_;
+};
+
+class Db : public Supervision {
+ public:
+  Db(const Reader& labels, CropOrder order, uint64_t seed) : reader_(labels), order_(order), seed_(seed) {
+    const auto& skipped = labels.manifest().skipped;
+    for (uint64_t i = 0; i < labels.num_images(); ++i) {
+      if (!std::binary_search(skipped.begin(), skipped.end(), i)) images_.push_back(i);
+    }
+  }
+
+  const LabelSpec& spec() const override { return reader_.spec(); }
+  const std::vector<uint64_t>& images() const override { return images_; }
+
+  Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
+    const uint32_t m = step.pass.crops;
+    std::vector<uint32_t> crops(step.ordinals.size() * m);
+    std::vector<CropRequest> requests;
+    for (size_t i = 0; i < step.ordinals.size(); ++i) {
+      FKDB_ASSIGN(const RecordView record, reader_.Get(step.ordinals[i]));
+      const std::span<uint32_t> chosen = std::span(crops).subspan(i * m, m);
+      if (!record.skipped()) {
+        SelectCrops(order_, seed_, step.pass_number, step.ordinals[i], record.num_crops(), step.pass.epoch, chosen);
+      }
+      requests.push_back({step.ordinals[i], chosen});
+    }
+    return FillBatch(reader_, requests, labels);
+  }
+
+  Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
+                        LabelBatch*) const override {
+    const uint64_t ordinal = step.ordinals[image];
+    FKDB_ASSIGN(const RecordView record, reader_.Get(ordinal));
+    if (record.width() == width && record.height() == height) return {};
+    return Fail(reader_.About(ordinal, {ErrorCode::kMismatch,
+                                        fmt::format("it was {} x {} pixels when labelled and is {} x {} now",
+                                                    record.width(), record.height(), width, height)}));
+  }
+
+ private:
+  const Reader& reader_;
+  CropOrder order_;
+  uint64_t seed_;
+  std::vector<uint64_t> images_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling,
+                                                     uint64_t seed) {
+  if (images.class_names().empty()) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("'{}' has no classes to train on: expected a folder for each class, or an IDX label file "
+                            "beside the images",
+                            images.name()));
+  }
+  FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make(sampling));
+  return std::unique_ptr<Supervision>(std::make_unique<Hard>(images, sampler, seed));
+}
+
+Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed) {
+  auto supervision = std::make_unique<Db>(labels, order, seed);
+  if (supervision->images().empty()) {
+    return Fail(ErrorCode::kMismatch,
+                fmt::format("{}: every image in it was skipped", labels.file().path().string()));
+  }
+  return std::unique_ptr<Supervision>(std::move(supervision));
+}
+
+}  // namespace fkdb

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the crops of a training step and their labels come from: the same training loop runs on hard
+// labels (plain training) and on a label set (FKD).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "format/result.h"
+#include "image/crop_sampler.h"
+#include "image/data_set.h"
+#include "reader/epoch_plan.h"
+#include "reader/label_batch.h"
+#include "reader/reader.h"
+#include "trainer/schedule.h"
+
+namespace fkdb {
+
+// The images of one step, in batch order. The batch holds pass.crops crops of the first image, then
+// those of the second, and so on.
+struct StepPlan {
+  uint64_t pass_number;
+  Pass pass;
+  std::vector<uint64_t> ordinals;
+};
+
+// Thread-safe.
+class Supervision {
+ public:
+  virtual ~Supervision() = default;
+
+  // Of every label it gives.
+  virtual const LabelSpec& spec() const = 0;
+  // Ordinals of the images that have labels, ascending.
+  virtual const std::vector<uint64_t>& images() const = 0;
+  // Sizes `labels` for the step and fills its labels. Boxes and flips are complete after AddCrops
+  // was called for each image of the step.
+  virtual Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const = 0;
+  // Completes boxes and flips of the step's image number `image`, which turned out to have this
+  // size. Errors: Mismatch (not the size it had when it was labelled).
+  virtual Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
+                                LabelBatch* labels) const = 0;
+};
+
+// One-hot labels of the data set's classes and fresh random crops at each visit. Borrows `images`.
+// Errors: InvalidArgument (a data set without classes; the sampling).
+Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling,
+                                                     uint64_t seed);
+
+// The stored crops and labels. Borrows `labels`, which must match the data set (CheckMatch).
+Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed);
+
+}  // namespace fkdb

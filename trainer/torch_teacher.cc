@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/torch_teacher.h"
+
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+#include <torch/csrc/jit/api/module.h>
+#include <torch/cuda.h>
+#include <torch/script.h>
+
+#include <cstring>
+#include <filesystem>
+#include <functional>
+
+#include "trainer/checkpoint.h"
+#include "trainer/device.h"
+#include "trainer/models.h"
+#include "trainer/safetensors.h"
+
+namespace fkdb {
+namespace {
+
+using Network = std::function<torch::Tensor(torch::Tensor)>;
+
+// Torch puts a backtrace behind its messages; the first line says it.
+std::string FirstLine(const char* message) {
+  const std::string_view text(message);
+  return std::string(text.substr(0, text.find('\n')));
+}
+
+class TorchTeacher : public Teacher {
+ public:
+  TorchTeacher(std::string name, std::filesystem::path file, Network network, torch::Device device,
+               const TeacherOptions& options)
+      : name_(std::move(name)),
+        file_(std::move(file)),
+        network_(std::move(network)),
+        device_(device),
+        input_{options.channels, options.input_height, options.input_width} {}
+
+  const std::string& name() const override { return name_; }
+  const std::filesystem::path& file() const override { return file_; }
+  uint32_t num_outputs() const override { return num_outputs_; }
+
+  Result<void> Forward(const float* input, int64_t n, float* output) const override {
+    try {
+      FKDB_ASSIGN(const torch::Tensor y, Run(input, n));
+      std::memcpy(output, y.const_data_ptr<float>(), y.nbytes());
+      return {};
+    } catch (const std::exception& e) {
+      return Broken(FirstLine(e.what()));
+    }
+  }
+
+  // The first runs of a TorchScript module compile it, and may compute otherwise than later ones.
+  Result<void> WarmUp(int64_t batch) {
+    batch = (batch + kBatchMultiple - 1) / kBatchMultiple * kBatchMultiple;
+    const std::vector<float> zeros(static_cast<size_t>(batch * input_[0] * input_[1] * input_[2]));
+    try {
+      for (int run = 0; run < 3; ++run) {
+        FKDB_ASSIGN(const torch::Tensor y, Run(zeros.data(), batch));
+        num_outputs_ = static_cast<uint32_t>(y.size(1));
+      }
+      return {};
+    } catch (const std::exception& e) {
+      return Broken(FirstLine(e.what()));
+    }
+  }
+
+ private:
+  tl::unexpected<Error> Broken(const std::string& what) const {
+    return Fail(ErrorCode::kModel, fmt::format("teacher '{}': {}", name_, what));
+  }
+
+  Result<torch::Tensor> Run(const float* input, int64_t n) const {
+    // One thread a call: see Teacher::Forward. The setting is the calling thread's own.
+    thread_local const bool single = (at::set_num_threads(1), true);
+    static_cast<void>(single);
+    const c10::InferenceMode inference;
+    const torch::Tensor x =
+        torch::from_blob(const_cast<float*>(input), {n, input_[0], input_[1], input_[2]}, torch::kFloat32);
+    const torch::Tensor y = network_(x.to(device_)).to(torch::kCPU, torch::kFloat32).contiguous();
+    if (y.dim() != 2 || y.size(0) != n || (num_outputs_ != 0 && y.size(1) != num_outputs_)) {
+      return Broken(fmt::format("gives an output of shape [{}] for an input of [{}, {}, {}, {}], expected [{}, C]",
+                                fmt::join(y.sizes(), ", "), n, input_[0], input_[1], input_[2], n));
+    }
+    return y;
+  }
+
+  std::string name_;
+  std::filesystem::path file_;
+  Network network_;
+  torch::Device device_;
+  int64_t input_[3];
+  uint32_t num_outputs_ = 0;
+};
+
+Result<Network> LoadScript(const std::string& path, torch::Device device) {
+  try {
+    torch::jit::Module module = torch::jit::load(path, device);
+    module.eval();
+    module = torch::jit::freeze(module);
+    module = torch::jit::optimize_for_inference(module);
+    return [module](torch::Tensor x) mutable {
+      const torch::IValue out = module.forward({std::move(x)});
+      TORCH_CHECK(out.isTensor(), "gives ", out.tagKind(), ", expected one tensor");
+      return out.toTensor();
+    };
+  } catch (const std::exception& e) {
+    return Fail(ErrorCode::kModel,
+                fmt::format("{}: not a TorchScript file this fkdb can load: {}", path, FirstLine(e.what())));
+  }
+}
+
+Result<Network> LoadBuiltIn(const std::string& model_name, const std::string& path, torch::Device device,
+                            uint32_t channels) {
+  FKDB_ASSIGN(const TensorFile weights, ReadTensorFile(path));
+  const auto fc = weights.tensors.find("fc.weight");
+  if (fc == weights.tensors.end() || fc->second.shape.size() != 2) {
+    return Fail(ErrorCode::kMismatch, fmt::format("{}: not weights of {}: tensor 'fc.weight' is missing", path, model_name));
+  }
+  FKDB_ASSIGN(const std::shared_ptr<Model> model, MakeModel(model_name, channels, fc->second.shape[0]));
+  if (auto loaded = LoadModel(weights, "", model.get()); !loaded) {
+    return Fail(loaded.error().code, fmt::format("{}: {}", path, loaded.error().message));
+  }
+  model->eval();
+  model->to(device);
+  return [model](torch::Tensor x) { return model->forward(std::move(x)); };
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const TeacherOptions& options) {
+  const size_t colon = spec.find(':');
+  const std::string model_name = colon == std::string::npos ? "" : spec.substr(0, colon);
+  const bool built_in = IsModelName(model_name);
+  const std::string path = built_in ? spec.substr(colon + 1) : spec;
+  std::error_code ec;
+  if (!std::filesystem::is_regular_file(path, ec)) {
+    if (IsModelName(path)) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  fmt::format("teacher '{}' has no weights: expected {}:WEIGHTS.safetensors", spec, spec));
+    }
+    return Fail(ErrorCode::kNotFound, fmt::format("teacher '{}': no such file (expected a TorchScript file, or "
+                                                  "MODEL:WEIGHTS.safetensors with one of {})",
+                                                  path, ModelNames()));
+  }
+  FKDB_ASSIGN(const torch::Device device, ParseDevice(options.device));
+  FKDB_ASSIGN(Network network, built_in ? LoadBuiltIn(model_name, path, device, options.channels)
+                                        : LoadScript(path, device));
+  // Named without its folder: where a teacher lay says nothing about the labels.
+  const std::string file_name = std::filesystem::path(path).filename().string();
+  auto teacher = std::make_unique<TorchTeacher>(built_in ? model_name + ":" + file_name : file_name, path,
+                                                std::move(network), device, options);
+  FKDB_TRY(teacher->WarmUp(options.batch_size));
+  return teacher;
+}
+
+}  // namespace fkdb

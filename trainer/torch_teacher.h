@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Teachers that run on Torch: a TorchScript file, or one of our models with its weights.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "format/result.h"
+#include "writer/teacher.h"
+
+namespace fkdb {
+
+struct TeacherOptions {
+  uint32_t channels = 3;      // of the input
+  uint32_t input_height = 224;
+  uint32_t input_width = 224;
+  uint32_t batch_size = 64;   // of the warm-up
+  std::string device = "cpu";
+};
+
+// `spec`: the path of a TorchScript file, or MODEL:WEIGHTS with a name trainer/models.h knows and a
+// safetensors file, e.g. "resnet18:weights.safetensors". The model is frozen, optimized for
+// inference, warmed up, and must give (N, C) for (N, channels, height, width).
+// Errors: NotFound, Model (does not load, run, or give such an output), Mismatch (weights of another
+// model), InvalidArgument, Cuda (no such device).
+Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const TeacherOptions& options);
+
+}  // namespace fkdb

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/train.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/optim/sgd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "trainer/checkpoint.h"
+#include "trainer/device.h"
+#include "trainer/evaluate.h"
+#include "trainer/label_loss.h"
+#include "trainer/models.h"
+#include "trainer/schedule.h"
+
+namespace fkdb {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// What a resumed run must share with the run that saved.
+Json Identity(const TrainConfig& c, const DataSet& data) {
+  return {{"model", c.model},
+          {"epochs", c.epochs},
+          {"crops_per_image", c.crops_per_image},
+          {"batch_size", c.batch_size},
+          {"learning_rate", c.learning_rate},
+          {"momentum", c.momentum},
+          {"weight_decay", c.weight_decay},
+          {"temperature", c.temperature},
+          {"tau", c.tau},
+          {"seed", c.seed},
+          {"input_height", c.input.height},
+          {"input_width", c.input.width},
+          {"interpolation", Name(c.input.interpolation)},
+          {"mean", c.input.mean},
+          {"std", c.input.std},
+          {"supervision", c.supervision},
+          {"labels", c.labels},
+          {"images", data.size()}};
+}
+
+// Where training stands, between two steps.
+struct Position {
+  uint64_t pass = 0;
+  uint64_t step = 0;      // of the pass
+  double loss_sum = 0;    // over the crops of the pass so far
+  uint64_t crops = 0;     // of the pass so far
+  double seconds = 0;     // spent on the pass so far
+  uint64_t all_steps = 0; // of all passes
+};
+
+class Training {
+ public:
+  Training(const TrainConfig& config, const DataSet& data, const Supervision& supervision, const DataSet* validation,
+           const TrainHooks& hooks, c10::Device device)
+      : config_(config),
+        data_(data),
+        supervision_(supervision),
+        validation_(validation),
+        hooks_(hooks),
+        device_(device),
+        passes_(PlanPasses(config.epochs, config.crops_per_image)) {}
+
+  Result<void> Begin() {
+    // Everything random in the weights comes from here; crops and order come from counters.
+    torch::manual_seed(config_.seed);
+    FKDB_ASSIGN(model_, MakeModel(config_.model, data_.channels(), supervision_.spec().num_classes));
+    model_->to(device_);
+    optimizer_ = std::make_unique<torch::optim::SGD>(model_->parameters(), torch::optim::SGDOptions(config_.learning_rate)
+                                                                               .momentum(config_.momentum)
+                                                                               .weight_decay(config_.weight_decay));
+    std::error_code ec;
+    std::filesystem::create_directories(config_.out, ec);
+    if (ec) {
+      return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create the folder: {}", config_.out.string(), ec.message()));
+    }
+    const bool exists = std::filesystem::exists(config_.out / kCheckpointFile, ec);
+    if (exists && !config_.resume) {
+      return Fail(ErrorCode::kAlreadyExists,
+                  fmt::format("{}: a training is there already; --resume continues it, or choose another folder",
+                              config_.out.string()));
+    }
+    return exists ? Restore() : Result<void>();
+  }
+
+  Result<TrainResult> Run() {
+    while (position_.pass < passes_.size()) {
+      FKDB_ASSIGN(const bool done, RunPass());
+      if (!done) break;
+    }
+    result_.finished = position_.pass == passes_.size();
+    result_.steps = position_.all_steps;
+    if (result_.finished) {
+      TensorFile weights;
+      StoreModel(*model_, "", &weights);
+      weights.metadata["model"] = config_.model;
+      FKDB_TRY(WriteTensorFile(config_.out / kWeightsFile, weights));
+    }
+    if (run_epochs_ > 0) result_.seconds_per_epoch = run_seconds_ / run_epochs_;
+    return result_;
+  }
+
+ private:
+  // True when the pass ended; false when it was stopped (and saved) before.
+  Result<bool> RunPass() {
+    const Pass pass = passes_[position_.pass];
+    const uint64_t steps = NumSteps(supervision_.images().size(), pass.crops, config_.batch_size);
+    const double rate = CosineRate(config_.learning_rate, pass.epoch, config_.epochs);
+    for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
+    FKDB_ASSIGN(const auto loader,
+                BatchLoader::Make(data_, supervision_, config_.input, position_.pass, pass, config_.batch_size,
+                                  config_.seed, position_.step, config_.workers));
+    model_->train();
+    const auto begun = Clock::now();
+    const double seconds_before = position_.seconds;
+    const uint64_t crops_before = position_.crops;
+    for (;;) {
+      FKDB_ASSIGN(std::optional<TrainBatch> batch, loader->Next());
+      if (!batch) break;
+      FKDB_TRY(Step(*batch));
+      position_.seconds = seconds_before + SecondsSince(begun);
+      if (hooks_.progress) {
+        const auto crops = static_cast<double>(position_.crops - crops_before);
+        hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate,
+                         crops / std::max(1e-9, position_.seconds - seconds_before)});
+      }
+      const bool stop = (hooks_.stop && *hooks_.stop) || position_.all_steps == config_.max_steps;
+      const bool last = position_.step == steps;
+      const bool due = config_.checkpoint_steps > 0 && position_.all_steps % config_.checkpoint_steps == 0;
+      if ((stop || due) && !last) FKDB_TRY(Save());
+      if (stop && !last) return false;
+    }
+    run_seconds_ += SecondsSince(begun);
+    run_epochs_ += pass.crops * static_cast<double>(position_.crops - crops_before) / static_cast<double>(position_.crops);
+    FKDB_TRY(EndPass(pass, rate));
+    return !((hooks_.stop && *hooks_.stop) || position_.all_steps == config_.max_steps);
+  }
+
+  Result<void> Step(TrainBatch& batch) {
+    const auto n = static_cast<int64_t>(batch.labels.size());
+    const torch::Tensor x = torch::from_blob(batch.inputs.data(),
+                                             {n, data_.channels(), config_.input.height, config_.input.width},
+                                             torch::kFloat32);
+    optimizer_->zero_grad();
+    const SparseLabels labels =
+        SparseLabelsOf(batch.labels.spec(), batch.labels.indices().data(), batch.labels.values().data());
+    const torch::Tensor logits = model_->forward(x.to(device_));
+    const torch::Tensor loss = LabelLoss(logits, labels, static_cast<float>(config_.temperature),
+                                         static_cast<float>(config_.tau));
+    const double value = loss.item<double>();
+    if (!std::isfinite(value)) {
+      return Fail(ErrorCode::kModel,
+                  fmt::format("the loss is {} at step {} of epoch {}: a lower --lr may help; the last checkpoint is {}",
+                              value, position_.step, passes_[position_.pass].epoch,
+                              (config_.out / kCheckpointFile).string()));
+    }
+    loss.backward();
+    optimizer_->step();
+    position_.loss_sum += value * static_cast<double>(n);
+    position_.crops += static_cast<uint64_t>(n);
+    ++position_.step;
+    ++position_.all_steps;
+    return {};
+  }
+
+  double MeanLoss() const { return position_.loss_sum / static_cast<double>(std::max<uint64_t>(1, position_.crops)); }
+
+  Result<void> EndPass(const Pass& pass, double rate) {
+    Json line = {{"pass", position_.pass},
+                 {"epoch", pass.epoch + pass.crops},
+                 {"crops_per_image", pass.crops},
+                 {"lr", rate},
+                 {"loss", MeanLoss()},
+                 {"crops", position_.crops},
+                 {"seconds", position_.seconds}};
+    result_.loss = MeanLoss();
+    if (validation_) {
+      FKDB_ASSIGN(const Accuracy accuracy,
+                  Evaluate(*model_, *validation_, config_.input, {config_.evaluate_resize, config_.evaluate_crop},
+                           device_, config_.workers));
+      line["top1"] = result_.top1 = accuracy.top1;
+      line["top5"] = result_.top5 = accuracy.top5;
+    }
+    ++position_.pass;
+    position_ = {position_.pass, 0, 0, 0, 0, position_.all_steps};
+    FKDB_TRY(Save());
+    return AppendMetrics(line.dump());
+  }
+
+  Result<void> AppendMetrics(const std::string& line) {
+    const auto path = config_.out / kMetricsFile;
+    std::FILE* file = std::fopen(path.c_str(), "a");
+    const bool written = file && std::fprintf(file, "%s\n", line.c_str()) >= 0;
+    if ((file && std::fclose(file) != 0) || !written) {
+      return Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it", path.string()));
+    }
+    if (hooks_.metrics) hooks_.metrics(line);
+    return {};
+  }
+
+  Result<void> Save() {
+    TensorFile file;
+    StoreModel(*model_, "model.", &file);
+    StoreMomentum(*model_, *optimizer_, "momentum.", &file);
+    file.metadata["config"] = Identity(config_, data_).dump();
+    const Json position = {{"pass", position_.pass},   {"step", position_.step},       {"loss_sum", position_.loss_sum},
+                           {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps}};
+    file.metadata["position"] = position.dump();
+    return WriteTensorFile(config_.out / kCheckpointFile, file);
+  }
+
+  Result<void> Restore() {
+    const auto path = config_.out / kCheckpointFile;
+    const auto in = [&](const Error& error) { return Fail(error.code, fmt::format("{}: {}", path.string(), error.message)); };
+    FKDB_ASSIGN(const TensorFile file, ReadTensorFile(path));
+    const auto metadata = [&](const char* key) {
+      const auto found = file.metadata.find(key);
+      return found == file.metadata.end() ? Json() : Json::parse(found->second, nullptr, false);
+    };
+    const Json stored = metadata("config"), position = metadata("position"), wanted = Identity(config_, data_);
+    if (!stored.is_object() || !position.is_object()) {
+      return in({ErrorCode::kCorruption, "not a checkpoint of fkdb-train"});
+    }
+    for (const auto& [name, value] : wanted.items()) {
+      const Json before = stored.value(name, Json());
+      if (before == value) continue;
+      return in({ErrorCode::kInvalidArgument, fmt::format("cannot resume with another configuration: {} was {}, now {}",
+                                                          name, before.dump(), value.dump())});
+    }
+    position_ = {position.value("pass", uint64_t{0}),   position.value("step", uint64_t{0}),
+                 position.value("loss_sum", 0.0),       position.value("crops", uint64_t{0}),
+                 position.value("seconds", 0.0),        position.value("all_steps", uint64_t{0})};
+    if (auto loaded = LoadModel(file, "model.", model_.get()); !loaded) return in(loaded.error());
+    if (auto loaded = LoadMomentum(file, "momentum.", *model_, optimizer_.get()); !loaded) return in(loaded.error());
+    return {};
+  }
+
+  const TrainConfig& config_;
+  const DataSet& data_;
+  const Supervision& supervision_;
+  const DataSet* validation_;
+  const TrainHooks& hooks_;
+  const c10::Device device_;
+  const std::vector<Pass> passes_;
+  std::shared_ptr<Model> model_;
+  std::unique_ptr<torch::optim::SGD> optimizer_;
+  Position position_;
+  TrainResult result_;
+  double run_seconds_ = 0, run_epochs_ = 0;
+};
+
+Result<void> CheckConfig(const TrainConfig& c) {
+  const auto bad = [](std::string message) { return Fail(ErrorCode::kInvalidArgument, std::move(message)); };
+  if (c.epochs < 1 || c.crops_per_image < 1 || c.batch_size < 1) {
+    return bad(fmt::format("{} epochs, {} crops an image, batches of {}: expected 1 or more of each", c.epochs,
+                           c.crops_per_image, c.batch_size));
+  }
+  if (!(c.temperature > 0) || !(c.tau > 0)) return bad("temperatures must be positive");
+  return {};
+}
+
+}  // namespace
+
+Result<TrainResult> Train(const TrainConfig& config, const DataSet& data, const Supervision& supervision,
+                          const DataSet* validation, const TrainHooks& hooks) {
+  FKDB_TRY(CheckConfig(config));
+  FKDB_ASSIGN(const c10::Device device, ParseDevice(config.device));
+  if (config.num_threads > 0) at::set_num_threads(config.num_threads);
+  Training training(config, data, supervision, validation, hooks, device);
+  FKDB_TRY(training.Begin());
+  return training.Run();
+}
+
+}  // namespace fkdb
