@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <chrono>
 #include <utility>
 
@@ -73,6 +74,10 @@ Result<void> LabelFileWriter::Impl::Transact(Body body) {
     if (rc == 0) rc = mdb_txn_commit(txn.release());
     if (rc == 0) return {};
     txn.reset();
+    if (rc == EIO) {  // what LMDB makes of a write that was cut short
+      return Fail(ErrorCode::kResourceExhausted, "cannot write all of a transaction: the disk is full or failing; what "
+                                                 "was committed is intact, --resume continues");
+    }
     if (rc != MDB_MAP_FULL) return LmdbFail(rc, "write");
     map_bytes *= 2;
     if (const int resized = mdb_env_set_mapsize(env.get(), map_bytes)) return LmdbFail(resized, "grow the map");

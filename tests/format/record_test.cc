@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/record.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "format/half.h"
+#include "tests/format/test_labels.h"
+
+namespace fkdb {
+namespace {
+
+using test::Describe;
+using test::MakeSpec;
+
+void ExpectSame(const LabelSpec& spec, const Record& record, const RecordView& view) {
+  ASSERT_EQ(view.num_crops(), record.num_crops());
+  EXPECT_EQ(view.key_hash(), record.key_hash);
+  EXPECT_EQ(view.width(), record.width);
+  EXPECT_EQ(view.height(), record.height);
+  EXPECT_EQ(view.class_index(), record.class_index);
+  EXPECT_EQ(view.content_hash(), record.content_hash);
+  EXPECT_EQ(view.skip_reason(), record.skip_reason);
+  std::vector<uint32_t> indices(spec.num_indices());
+  std::vector<float> values(spec.num_values());
+  for (uint32_t i = 0; i < record.num_crops(); ++i) {
+    if (spec.boxes == BoxEncoding::kPixel) {
+      EXPECT_EQ(view.pixel_box(i), record.pixel_boxes[i]);
+    } else {
+      EXPECT_EQ(view.fraction_box(i), record.fraction_boxes[i]);
+    }
+    EXPECT_EQ(view.flip(i), record.flips[i] != 0);
+    if (!indices.empty()) view.CopyIndices(i, indices.data());
+    for (size_t k = 0; k < indices.size(); ++k) EXPECT_EQ(indices[k], record.indices[i * indices.size() + k]);
+    if (!values.empty()) view.CopyValues(i, values.data());
+    for (size_t k = 0; k < values.size(); ++k) {
+      const float exact = record.values[i * values.size() + k];
+      if (spec.values == ValueEncoding::kF32) {
+        EXPECT_EQ(values[k], exact);
+      } else {
+        EXPECT_NEAR(values[k], exact, std::max(0x1p-10f, std::fabs(exact) * 0x1p-10f));
+      }
+    }
+  }
+}
+
+TEST(Record, RoundTripsEveryKindEncodingKAndM) {
+  std::mt19937_64 random(1);
+  for (const LabelKind kind : test::kAllKinds) {
+    for (const ValueEncoding values : test::kAllValues) {
+      for (const BoxEncoding boxes : test::kAllBoxes) {
+        for (const auto& [classes, k] : {std::pair{2u, 1u}, {2u, 2u}, {10u, 5u}, {1000u, 10u}, {70000u, 5u}, {40u, 40u}}) {
+          for (const uint32_t crops : {1u, 7u, 8u, 9u, 200u}) {
+            if (uint64_t{classes} * crops > 200000) continue;
+            const LabelSpec spec = MakeSpec(kind, classes, k, values, boxes);
+            const Record record = test::RandomRecord(spec, crops, random);
+            const auto bytes = EncodeRecord(spec, record);
+            ASSERT_TRUE(bytes) << Describe(spec) << ": " << bytes.error().message;
+            EXPECT_EQ(bytes->size() % 8, 0u);
+            EXPECT_LE(bytes->size(), RecordBytesBound(spec, crops)) << Describe(spec);
+            const auto view = RecordView::Open(*bytes, spec);
+            ASSERT_TRUE(view) << Describe(spec);
+            EXPECT_TRUE(view->Validate());
+            ExpectSame(spec, record, *view);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Record, ImagesWiderThan16BitsKeepTheirBoxes) {
+  std::mt19937_64 random(2);
+  const LabelSpec spec = MakeSpec(LabelKind::kHard, 10, 1);
+  const Record record = test::RandomRecord(spec, 20, random, 70000, 3);
+  const auto bytes = EncodeRecord(spec, record);
+  ASSERT_TRUE(bytes);
+  const auto view = RecordView::Open(*bytes, spec);
+  ASSERT_TRUE(view);
+  EXPECT_EQ(view->boxes_u32().size(), 80u);
+  ExpectSame(spec, record, *view);
+}
+
+TEST(Record, ASkippedImageSaysWhy) {
+  const LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 10, 5);
+  Record record;
+  record.key_hash = 5;
+  record.skip_reason = "broken JPEG";
+  const auto bytes = EncodeRecord(spec, record);
+  ASSERT_TRUE(bytes);
+  const auto view = RecordView::Open(*bytes, spec);
+  ASSERT_TRUE(view);
+  EXPECT_TRUE(view->skipped());
+  EXPECT_EQ(view->skip_reason(), "broken JPEG");
+  record.skip_reason.clear();
+  EXPECT_EQ(EncodeRecord(spec, record).error().message, "record: no crops and no reason for it");
+}
+
+class BadRecord : public testing::Test {
+ protected:
+  LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF32);
+  Record record = Good();
+
+  Record Good() {
+    std::mt19937_64 random(3);
+    Record r = test::RandomRecord(spec, 2, random);
+    r.indices = {1, 2, 3, 4, 5, 6};
+    r.values = {0.5f, 0.25f, 0.125f, 0.5f, 0.25f, 0.125f};
+    r.pixel_boxes = {{0, 0, 10, 10}, {5, 6, 7, 8}};
+    return r;
+  }
+  std::string EncodeError() {
+    const auto bytes = EncodeRecord(spec, record);
+    if (bytes) return "";
+    EXPECT_EQ(bytes.error().code, ErrorCode::kInvalidArgument);
+    return bytes.error().message;
+  }
+};
+
+TEST_F(BadRecord, EachFaultIsNamed) {
+  EXPECT_EQ(EncodeError(), "");
+  record.indices[4] = 10;
+  EXPECT_EQ(EncodeError(), "index 10: expected below 10 classes");
+  record = Good();
+  record.indices[4] = 4;
+  EXPECT_EQ(EncodeError(), "crop 1: an index comes twice");
+  record = Good();
+  record.values[1] = 0.75f;
+  EXPECT_EQ(EncodeError(), "crop 0: probability 1 is 0.75, more than the one before, 0.5");
+  record = Good();
+  record.values[0] = NAN;
+  EXPECT_EQ(EncodeError(), "crop 0: probability 0 is nan");
+  record = Good();
+  record.values[5] = -0.1f;
+  EXPECT_EQ(EncodeError(), "crop 1: probability 2 is -0.1");
+  record = Good();
+  record.values = {0.5f, 0.5f, 0.5f, 0.5f, 0.25f, 0.125f};
+  EXPECT_EQ(EncodeError(), "crop 0: probabilities sum to 1.5");
+  record = Good();
+  record.pixel_boxes[1] = {370, 0, 6, 5};
+  EXPECT_EQ(EncodeError(), "box [370, 0, 6, 5] leaves the image of 500 x 375 pixels");
+  record = Good();
+  record.pixel_boxes[1] = {0, 0, 0, 5};
+  EXPECT_EQ(EncodeError(), "crop 1: box [0, 0, 0, 5] is not inside the image of 500 x 375 pixels");
+  record = Good();
+  record.pixel_boxes.pop_back();
+  EXPECT_EQ(EncodeError(), "record of 2 crops: expected 2 pixel boxes, got 1");
+  record = Good();
+  record.values.push_back(0);
+  EXPECT_EQ(EncodeError(), "record of 2 crops: expected 6 values, got 7");
+  record = Good();
+  record.skip_reason = "why";
+  EXPECT_EQ(EncodeError(), "record: 2 crops of a skipped image");
+}
+
+TEST_F(BadRecord, ReadUnderAnotherSpecIsRefused) {
+  const auto bytes = EncodeRecord(spec, record);
+  ASSERT_TRUE(bytes);
+  const auto message = [&](const LabelSpec& other) { return RecordView::Open(*bytes, other).error().message; };
+  EXPECT_EQ(message(MakeSpec(LabelKind::kMarginalSmoothing, 10, 4, ValueEncoding::kF32)),
+            "record: expected 8 elements in indices_u16, got 6");
+  EXPECT_EQ(message(MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF16)),
+            "record: array values_f32 is not expected for this label spec");
+  EXPECT_EQ(message(MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF32, BoxEncoding::kFractionF32)),
+            "record: array boxes_u16 is not expected for this label spec");
+  EXPECT_EQ(message(MakeSpec(LabelKind::kHard, 10, 1, ValueEncoding::kF32)),
+            "record: expected 2 elements in indices_u16, got 6");
+}
+
+// Whatever a single byte becomes, and wherever the bytes end, reading stays inside them: no crash,
+// no sanitizer report. (The record's checksum lies above this layer.)
+TEST_F(BadRecord, EveryByteFlippedAndEveryTruncationIsSafe) {
+  const auto good = EncodeRecord(spec, record);
+  ASSERT_TRUE(good);
+  int refused = 0;
+  const auto read = [&](std::span<const std::byte> bytes) {
+    const auto view = RecordView::Open(bytes, spec);
+    if (!view || !view->Validate()) {
+      ++refused;
+      return;
+    }
+    std::vector<uint32_t> indices(spec.num_indices());
+    std::vector<float> values(spec.num_values());
+    for (uint32_t i = 0; i < view->num_crops(); ++i) {
+      view->CopyIndices(i, indices.data());
+      view->CopyValues(i, values.data());
+    }
+  };
+  for (size_t at = 0; at < good->size(); ++at) {
+    for (const int mask : {0x01, 0x80, 0xff}) {
+      std::vector<std::byte> bytes = *good;
+      bytes[at] ^= static_cast<std::byte>(mask);
+      read(bytes);
+    }
+  }
+  EXPECT_GT(refused, 100);
+  refused = 0;
+  for (size_t size = 0; size < good->size(); size += 8) {
+    const std::vector<std::byte> bytes(good->begin(), good->begin() + static_cast<ptrdiff_t>(size));
+    read(bytes);
+  }
+  EXPECT_EQ(refused, static_cast<int>(good->size() / 8));
+}
+
+TEST(Box, FractionEdgesRoundHalvesToEven) {
+  EXPECT_EQ(ToPixels({0.25f, 0.5f, 0.5f, 0.25f}, 8, 8), (PixelBox{2, 4, 4, 2}));
+  EXPECT_EQ(ToPixels({0.25f, 0.25f, 0.5f, 0.5f}, 10, 10), (PixelBox{2, 2, 6, 6}));  // 2.5 -> 2, 7.5 -> 8
+  EXPECT_EQ(ToPixels({0, 0, 0.01f, 1}, 10, 10), (PixelBox{0, 0, 1, 10}));          // never empty
+}
+
+// float32 fractions always give the whole-pixel box back.
+TEST(Box, PixelBoxesSurviveAsFractions) {
+  std::mt19937_64 random(4);
+  for (int i = 0; i < 100000; ++i) {
+    const auto width = 1 + static_cast<uint32_t>(random() % 6000), height = 1 + static_cast<uint32_t>(random() % 6000);
+    PixelBox box;
+    box.height = 1 + static_cast<uint32_t>(random() % height);
+    box.width = 1 + static_cast<uint32_t>(random() % width);
+    box.top = static_cast<uint32_t>(random() % (height - box.height + 1));
+    box.left = static_cast<uint32_t>(random() % (width - box.width + 1));
+    const auto h = static_cast<float>(height), w = static_cast<float>(width);
+    const FractionBox fraction = {static_cast<float>(box.top) / h, static_cast<float>(box.left) / w,
+                                  static_cast<float>(box.height) / h, static_cast<float>(box.width) / w};
+    ASSERT_EQ(ToPixels(fraction, width, height), box) << width << " x " << height;
+  }
+}
+
+TEST(LabelSpec, IsCheckedAndNamed) {
+  LabelSpec spec;
+  spec.num_classes = 10;
+  spec.top_k = 11;
+  EXPECT_EQ(CheckLabelSpec(spec).error().message, "top-k 11: expected 1 to the number of classes, 10");
+  spec.top_k = 0;
+  EXPECT_EQ(CheckLabelSpec(spec).error().message, "top-k 0: expected 1 to the number of classes, 10");
+  spec.kind = LabelKind::kHard;
+  EXPECT_EQ(CheckLabelSpec(spec)->top_k, 1u);
+  spec.num_classes = (1u << 24) + 1;
+  EXPECT_EQ(CheckLabelSpec(spec).error().message, "16777217 classes: expected 1 to 16777216");
+  spec.num_classes = 10;
+  spec.temperature = 0;
+  EXPECT_EQ(CheckLabelSpec(spec).error().message, "temperature 0: expected a positive number");
+  const auto unknown = ParseLabelKind("relabel");
+  EXPECT_EQ(unknown.error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(unknown.error().message,
+            "label kind 'relabel' is not known to this version of fkdb; it knows full, hard, smoothing, "
+            "marginal-smoothing, marginal-renorm, logits");
+  for (const LabelKind kind : test::kAllKinds) EXPECT_EQ(*ParseLabelKind(Name(kind)), kind);
+}
+
+TEST(LabelSpec, ARecordOverOneGiBIsRefused) {
+  const LabelSpec spec = MakeSpec(LabelKind::kFull, 21841, 0, ValueEncoding::kF32);
+  EXPECT_GT(RecordBytesBound(spec, 20000), kMaxRecordBytes);
+  EXPECT_LT(RecordBytesBound(spec, 10000), kMaxRecordBytes);
+}
+
+}  // namespace
+}  // namespace fkdb
