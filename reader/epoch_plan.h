@@ -23,7 +23,8 @@ Permutation ImageOrder(uint64_t num_images, uint64_t seed, uint64_t pass);
 // its ordinal) gives at its visit in pass `pass`; each is below num_crops >= 1.
 //
 // kCycle needs to know how many crops of the image earlier passes have used: `used_before`.
-// m > num_crops repeats crops: each still comes once before any comes twice.
+// Where m does not divide num_crops, a visit ends one round and begins the next, and may show a crop
+// of both; so does every visit with m > num_crops.
 void SelectCrops(CropOrder order, uint64_t seed, uint64_t pass, uint64_t image, uint32_t num_crops,
                  uint64_t used_before, std::span<uint32_t> crops);
 

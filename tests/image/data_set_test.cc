@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/data_set.h"
+
+#include <gtest/gtest.h>
+#include <zlib.h>
+
+#include "format/random.h"
+#include "image/crop_sampler.h"
+#include "image/normalize.h"
+#include "image/ordered_queue.h"
+#include "image/resample.h"
+#include "tests/db/test_files.h"
+
+#include <thread>
+
+namespace fkdb {
+namespace {
+
+namespace fs = std::filesystem;
+const fs::path kGolden = fs::path(FKDB_SOURCE_DIR) / "tests/golden/pillow";
+
+class DataSetTest : public test::TempFolder {
+ protected:
+  void Add(const std::string& key, const std::string& from = "rgb.png") {
+    fs::create_directories((folder_ / key).parent_path());
+    fs::copy_file(kGolden / from, folder_ / key);
+  }
+};
+
+TEST_F(DataSetTest, AFolderIsListedInKeyOrder) {
+  Add("b/2.png");
+  Add("a/deep/1.PNG");
+  Add("a/0.jpeg", "420.jpg");
+  Add("a-b/3.JPG", "420.jpg");
+  test::WriteBytes(folder_ / "a/notes.txt", "no image");
+  const auto set = OpenDataSet(folder_);
+  ASSERT_TRUE(set) << set.error().message;
+  EXPECT_EQ((*set)->keys(), (std::vector<std::string>{"a-b/3.JPG", "a/0.jpeg", "a/deep/1.PNG", "b/2.png"}));
+  EXPECT_EQ((*set)->class_names(), (std::vector<std::string>{"a", "a-b", "b"}));
+  EXPECT_EQ((*set)->class_index(0), 1);
+  EXPECT_EQ((*set)->class_index(1), 0);
+  EXPECT_EQ((*set)->class_index(3), 2);
+  EXPECT_EQ((*set)->name(), folder_.filename().string());
+  EXPECT_EQ((*OpenDataSet(folder_.string() + "/"))->name(), folder_.filename().string());
+  std::vector<std::byte> file;
+  const auto image = (*set)->Load(3, &file);
+  ASSERT_TRUE(image);
+  EXPECT_EQ(image->width, 67u);
+  EXPECT_EQ(file.size(), fs::file_size(kGolden / "rgb.png"));
+  EXPECT_EQ((*OpenDataSet(folder_, 2))->size(), 2u);
+  EXPECT_EQ((*OpenDataSet(folder_, 2))->class_names().size(), 3u) << "a limit must not renumber the classes";
+}
+
+TEST_F(DataSetTest, ImagesAtTheTopHaveNoClass) {
+  Add("1.png");
+  const auto set = OpenDataSet(folder_);
+  ASSERT_TRUE(set);
+  EXPECT_TRUE((*set)->class_names().empty());
+  EXPECT_EQ((*set)->class_index(0), -1);
+}
+
+TEST_F(DataSetTest, FaultsNameTheFile) {
+  EXPECT_EQ(OpenDataSet(folder_ / "no").error().message, (folder_ / "no").string() + ": no such image folder or IDX file");
+  EXPECT_EQ(OpenDataSet(folder_).error().message,
+            folder_.string() + ": no image in it (expected .jpg, .jpeg or .png files)");
+  Add("a/1.png");
+  test::WriteBytes(folder_ / "a/2.jpg", test::ReadBytes(kGolden / "444.jpg").substr(0, 4000));
+  const auto set = OpenDataSet(folder_);
+  ASSERT_TRUE(set);
+  EXPECT_EQ((*set)->Load(1).error().message,
+            "image '" + (folder_ / "a/2.jpg").string() + "': broken JPEG: the file ends early");
+  fs::remove(folder_ / "a/1.png");
+  EXPECT_EQ((*set)->Load(0).error().code, ErrorCode::kNotFound);
+  test::WriteBytes(folder_ / "x.txt", "text");
+  EXPECT_EQ(OpenDataSet(folder_ / "x.txt").error().message,
+            (folder_ / "x.txt").string() + ": neither an image folder nor an IDX file of bytes");
+}
+
+TEST_F(DataSetTest, ALinkThatLeadsBackIsFound) {
+  Add("a/1.png");
+  fs::create_directory_symlink(folder_, folder_ / "a/loop");
+  EXPECT_EQ(OpenDataSet(folder_).error().code, ErrorCode::kInvalidArgument);
+}
+
+std::string Idx(std::initializer_list<uint32_t> sizes, const std::string& data) {
+  std::string bytes = {0, 0, 8, static_cast<char>(sizes.size())};
+  for (const uint32_t size : sizes) {
+    for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(size >> shift);
+  }
+  return bytes + data;
+}
+
+TEST_F(DataSetTest, IdxPlainAndGzipped) {
+  std::string pixels;
+  for (int i = 0; i < 12 * 6; ++i) pixels += static_cast<char>(i);
+  const std::string images = Idx({12, 2, 3}, pixels), labels = Idx({12}, {0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2});
+  test::WriteBytes(folder_ / "t-images-idx3-ubyte", images);
+  test::WriteBytes(folder_ / "t-labels-idx1-ubyte", labels);
+  for (const auto& [name, bytes] : {std::pair("t-images-idx3-ubyte.gz", images), {"t-labels-idx1-ubyte.gz", labels}}) {
+    const gzFile file = gzopen((folder_ / name).c_str(), "wb");
+    gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size()));
+    gzclose(file);
+  }
+  for (const char* name : {"t-images-idx3-ubyte", "t-images-idx3-ubyte.gz"}) {
+    const auto set = OpenDataSet(folder_ / name);
+    ASSERT_TRUE(set) << set.error().message;
+    EXPECT_EQ((*set)->size(), 12u);
+    EXPECT_EQ((*set)->keys()[11], "11");
+    EXPECT_EQ((*set)->keys()[3], "03");
+    EXPECT_EQ((*set)->channels(), 1u);
+    EXPECT_EQ((*set)->class_names(), (std::vector<std::string>{"0", "1", "2"}));
+    EXPECT_EQ((*set)->class_index(4), 1);
+    const auto image = (*set)->Load(2);
+    ASSERT_TRUE(image);
+    EXPECT_EQ(image->height, 2u);
+    EXPECT_EQ(image->width, 3u);
+    EXPECT_EQ(image->pixels, (std::vector<uint8_t>{12, 13, 14, 15, 16, 17}));
+  }
+  test::WriteBytes(folder_ / "t-images-idx3-ubyte", images.substr(0, images.size() - 1));
+  EXPECT_EQ(OpenDataSet(folder_ / "t-images-idx3-ubyte").error().message,
+            (folder_ / "t-images-idx3-ubyte").string() + ": 71 bytes of data, expected 72");
+  const std::string gzip = test::ReadBytes(folder_ / "t-images-idx3-ubyte.gz");
+  test::WriteBytes(folder_ / "t-images-idx3-ubyte.gz", gzip.substr(0, gzip.size() - 9));
+  EXPECT_EQ(OpenDataSet(folder_ / "t-images-idx3-ubyte.gz").error().code, ErrorCode::kCorruption);
+}
+
+TEST(Normalizer, DoesTorchvisionsArithmetic) {
+  const std::vector<double> mean = {0.485, 0.456, 0.406}, std = {0.229, 0.224, 0.225};
+  const auto normalizer = Normalizer::Make(mean, std);
+  ASSERT_TRUE(normalizer);
+  const std::vector<uint8_t> pixels = {0, 128, 255, 7, 8, 9};
+  std::vector<float> out(6);
+  normalizer->Run(pixels.data(), 2, out.data());
+  for (size_t c = 0; c < 3; ++c) {
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(out[c * 2 + i], (static_cast<float>(pixels[i * 3 + c]) / 255.0f - static_cast<float>(mean[c])) /
+                                    static_cast<float>(std[c]));
+    }
+  }
+  EXPECT_FALSE(Normalizer::Make(mean, std::vector<double>{1, 1, 0}));
+  EXPECT_FALSE(Normalizer::Make(std::vector<double>{1, 1}, std::vector<double>{1, 1}));
+}
+
+TEST(CropSampler, FollowsTheSamplingRule) {
+  const auto sampler = CropSampler::Make({});
+  ASSERT_TRUE(sampler);
+  double area = 0, log_ratio = 0, flips = 0;
+  constexpr int kTrials = 20000;
+  for (int i = 0; i < kTrials; ++i) {
+    const SampledCrop crop = sampler->Sample(1, 2, static_cast<uint32_t>(i), 1000, 1000);
+    const PixelBox& b = crop.box;
+    ASSERT_LE(b.top + b.height, 1000u);
+    ASSERT_LE(b.left + b.width, 1000u);
+    const double share = b.height * 1e-6 * b.width, ratio = static_cast<double>(b.width) / b.height;
+    ASSERT_GE(share, 0.079);
+    ASSERT_LE(ratio, 4. / 3 + 0.01);
+    ASSERT_GE(ratio, 3. / 4 - 0.01);
+    area += share;
+    log_ratio += std::log(ratio);
+    flips += crop.flip;
+  }
+  // On a square image large boxes fit only when nearly square, and are drawn again: the mean share
+  // lies below (0.08 + 1) / 2. torchvision's RandomResizedCrop.get_params gave 0.478 over 20,000.
+  EXPECT_NEAR(area / kTrials, 0.478, 0.006);
+  EXPECT_NEAR(log_ratio / kTrials, 0, 0.005);
+  EXPECT_NEAR(flips / kTrials, 0.5, 0.02);
+}
+
+TEST(CropSampler, FallsBackToTheCentre) {
+  CropSampling sampling;
+  sampling.scale = {5, 5};  // never fits
+  const auto sampler = CropSampler::Make(sampling);
+  ASSERT_TRUE(sampler);
+  EXPECT_EQ(sampler->Sample(1, 2, 3, 100, 90).box, (PixelBox{0, 0, 90, 100}));
+  EXPECT_EQ(sampler->Sample(1, 2, 3, 200, 90).box, (PixelBox{0, 40, 90, 120}));   // too wide: 90 * 4/3
+  EXPECT_EQ(sampler->Sample(1, 2, 3, 60, 200).box, (PixelBox{60, 0, 80, 60}));    // too tall: 60 / (3/4)
+  EXPECT_EQ(sampler->Sample(1, 2, 3, 1, 1).box, (PixelBox{0, 0, 1, 1}));
+}
+
+// The crops that a seed stands for, for ever: a label set's digest holds them.
+TEST(CropSampler, NeverChanges) {
+  const auto sampler = CropSampler::Make({});
+  ASSERT_TRUE(sampler);
+  const SampledCrop a = sampler->Sample(0, 0x0123456789abcdef, 0, 500, 375);
+  const SampledCrop b = sampler->Sample(42, 7, 199, 28, 28);
+  EXPECT_EQ(a.box, (PixelBox{5, 15, 249, 268}));
+  EXPECT_EQ(b.box, (PixelBox{2, 9, 20, 19}));
+}
+
+TEST(CropSampler, RefusesRangesThatMakeNoSense) {
+  CropSampling sampling;
+  sampling.scale = {0.5, 0.2};
+  EXPECT_EQ(CropSampler::Make(sampling).error().message,
+            "crop scale 0.5,0.2 and ratio 0.75,1.3333333333333333: expected LOW,HIGH with 0 < LOW <= HIGH");
+}
+
+TEST(Evaluation, ResizesTheShorterSideAndTakesTheCentre) {
+  Image image = {4, 8, 1, {}};
+  for (int i = 0; i < 32; ++i) image.pixels.push_back(static_cast<uint8_t>(i % 8 * 10));
+  std::vector<uint8_t> out(4);
+  ResizeAndCenterCrop(image, 4, 2, Interpolation::kBilinear, out.data());
+  EXPECT_EQ(out, (std::vector<uint8_t>{30, 40, 30, 40}));
+}
+
+TEST(OrderedQueue, GivesResultsInOrderAndStaysBounded) {
+  OrderedQueue<int> queue(3, 103, 8);
+  std::atomic<int> under_way = 0, most = 0;
+  std::vector<std::jthread> workers;
+  for (int t = 0; t < 4; ++t) {
+    workers.emplace_back([&] {
+      while (const auto piece = queue.Claim()) {
+        most = std::max<int>(most, ++under_way);
+        queue.Deliver(*piece, static_cast<int>(*piece) * 2);
+      }
+    });
+  }
+  for (int piece = 3; piece < 103; ++piece) {
+    auto result = queue.Take(std::chrono::seconds(10));
+    ASSERT_TRUE(result);
+    EXPECT_EQ(*result, piece * 2);
+    --under_way;
+  }
+  EXPECT_TRUE(queue.finished());
+  EXPECT_LE(most, 9);
+}
+
+TEST(OrderedQueue, CloseFreesWaitingWorkers) {
+  OrderedQueue<int> queue(0, 1000, 1);
+  std::jthread worker([&] {
+    while (const auto piece = queue.Claim()) queue.Deliver(*piece, 0);
+  });
+  EXPECT_TRUE(queue.Take(std::chrono::seconds(10)));
+  queue.Close();
+}
+
+}  // namespace
+}  // namespace fkdb

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parts of trainer/ that need no Torch: tensor files, schedules, matching, batches.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+
+#include "tests/db/test_files.h"
+#include "trainer/batch_loader.h"
+#include "trainer/match.h"
+#include "trainer/safetensors.h"
+#include "trainer/schedule.h"
+#include "trainer/supervision.h"
+
+namespace fkdb {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TensorFileTest : public test::TempFolder {
+ protected:
+  fs::path path = Path("x.safetensors");
+  std::string Message(const std::string& header, const std::string& data) {
+    const uint64_t size = header.size();
+    test::WriteBytes(path, std::string(reinterpret_cast<const char*>(&size), 8) + header + data);
+    const auto file = ReadTensorFile(path);
+    return file ? "" : file.error().message;
+  }
+  std::string Prefix() const { return path.string() + ": not a safetensors file: "; }
+};
+
+TEST_F(TensorFileTest, RoundTrips) {
+  TensorFile file;
+  file.metadata["model"] = "resnet18";
+  file.tensors["a.weight"] = {"F32", {2, 3}, std::vector<std::byte>(24, std::byte{7})};
+  file.tensors["b"] = {"I64", {}, std::vector<std::byte>(8, std::byte{1})};
+  file.tensors["empty"] = {"F16", {0, 5}, {}};
+  ASSERT_TRUE(WriteTensorFile(path, file));
+  const auto read = ReadTensorFile(path);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->metadata, file.metadata);
+  ASSERT_EQ(read->tensors.size(), 3u);
+  EXPECT_EQ(read->tensors.at("a.weight").shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(read->tensors.at("a.weight").data, file.tensors["a.weight"].data);
+  EXPECT_FALSE(fs::exists(path.string() + ".new"));
+}
+
+TEST_F(TensorFileTest, EachFaultIsNamed) {
+  const std::string eight(8, '\0');
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", eight), "");
+  EXPECT_EQ(Message("{", ""), Prefix() + "its header is not a JSON object");
+  EXPECT_EQ(Message("[]", ""), Prefix() + "its header is not a JSON object");
+  const std::string broken = Prefix() + "its entry 'a' is broken";
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}})", eight), broken);
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", eight), broken);
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", eight), broken);
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", eight), broken);
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", eight), broken);
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,2],"data_offsets":[0,8]}})", eight), broken);
+  EXPECT_EQ(Message(R"({"a":7})", ""), broken);
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", eight),
+            Prefix() + "bytes are left over after its tensors");
+  EXPECT_EQ(Message(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", eight),
+            Prefix() + "its tensors overlap or leave holes");
+  test::WriteBytes(path, std::string("\xff\xff\xff\xff\xff\xff\xff\x7f", 8));
+  EXPECT_EQ(ReadTensorFile(path).error().code, ErrorCode::kCorruption);
+  test::WriteBytes(path, "short");
+  EXPECT_EQ(ReadTensorFile(path).error().code, ErrorCode::kCorruption);
+  EXPECT_EQ(ReadTensorFile(Path("none")).error().code, ErrorCode::kNotFound);
+}
+
+std::vector<uint32_t> CropsOf(const std::vector<Pass>& passes) {
+  std::vector<uint32_t> crops;
+  for (const Pass& pass : passes) crops.push_back(pass.crops);
+  return crops;
+}
+
+TEST(Schedule, PassesCountCropsAndEndInSingleOnes) {
+  EXPECT_EQ(CropsOf(PlanPasses(3, 1)), (std::vector<uint32_t>{1, 1, 1}));
+  EXPECT_EQ(CropsOf(PlanPasses(12, 4)), (std::vector<uint32_t>{4, 4, 1, 1, 1, 1}));
+  EXPECT_EQ(CropsOf(PlanPasses(2, 4)), (std::vector<uint32_t>{1, 1}));
+  for (const uint32_t m : {4u, 8u}) {  // the paper's 300 epochs: the original ends in 4 single-crop ones at both
+    const auto passes = PlanPasses(300, m);
+    EXPECT_EQ(std::count_if(passes.begin(), passes.end(), [](const Pass& p) { return p.crops == 1; }), 4);
+    uint32_t epoch = 0;
+    for (const Pass& pass : passes) {
+      EXPECT_EQ(pass.epoch, epoch);
+      epoch += pass.crops;
+    }
+    EXPECT_EQ(epoch, 300u);
+  }
+}
+
+// 6 epochs at 2 crops gave .1, .075, .025, .0067 in the original.
+TEST(Schedule, CosineIsSerrated) {
+  const auto passes = PlanPasses(6, 2);
+  ASSERT_EQ(passes.size(), 4u);
+  const std::vector<double> expected = {0.1, 0.075, 0.025, 0.0067};
+  for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(CosineRate(0.1, passes[i].epoch, 6), expected[i], 5e-5);
+}
+
+// A small IDX data set and a label set for it.
+class MatchTest : public test::TempFolder {
+ protected:
+  static constexpr uint32_t kImages = 20;
+
+  void WriteIdx(const std::string& name, const std::string& labels, uint32_t images = kImages) {
+    const auto header = [](std::initializer_list<uint32_t> sizes) {
+      std::string bytes = {0, 0, 8, static_cast<char>(sizes.size())};
+      for (const uint32_t size : sizes) bytes += {0, 0, static_cast<char>(size >> 8), static_cast<char>(size)};
+      return bytes;
+    };
+    std::string pixels;
+    for (uint32_t i = 0; i < images * 36; ++i) pixels += static_cast<char>(i * 7);
+    test::WriteBytes(Path(name + "-images-idx3-ubyte"), header({images, 6, 6}) + pixels);
+    if (!labels.empty()) test::WriteBytes(Path(name + "-labels-idx1-ubyte"), header({images}) + labels);
+  }
+  std::unique_ptr<DataSet> Open(const std::string& name, uint64_t limit = 0) {
+    return std::move(*OpenDataSet(Path(name + "-images-idx3-ubyte"), limit));
+  }
+  std::string Labels(uint32_t images = kImages, char classes = 4) {
+    std::string labels;
+    for (uint32_t i = 0; i < images; ++i) labels += static_cast<char>(i % static_cast<uint32_t>(classes));
+    return labels;
+  }
+  // Every image labelled with 5 crops of class (image % 4).
+  Reader BuildDb(const DataSet& data, uint32_t width = 6) {
+    test::LabelSet set(0, test::MakeSpec(LabelKind::kHard, 4, 1), 5);
+    for (uint64_t i = 0; i < data.size(); ++i) {
+      Record record;
+      record.key_hash = Hash64(data.keys()[i]);
+      record.width = width;
+      record.height = 6;
+      record.class_index = data.class_index(i);
+      for (uint32_t crop = 0; crop < 5; ++crop) {
+        record.pixel_boxes.push_back({crop, 0, 1, 6});
+        record.flips.push_back(0);
+        record.indices.push_back(static_cast<uint32_t>((i + crop) % 4));
+      }
+      set.records.push_back(record);
+      set.keys.push_back(data.keys()[i]);
+    }
+    set.recipe.data_set.channels = 1;
+    set.recipe.data_set.class_names = data.class_names();
+    set.recipe.data_set.num_images = data.size();
+    set.recipe.data_set.key_list_sha256 = Sha256OfKeys(data.keys());
+    LabelFileWriterOptions options;
+    options.overwrite = true;
+    EXPECT_TRUE(set.Build(Path("l.fkdb"), options));
+    return *Reader::Open(Path("l.fkdb"));
+  }
+};
+
+TEST_F(MatchTest, SaysWhatDiffers) {
+  WriteIdx("a", Labels());
+  const auto data = Open("a");
+  const Reader labels = BuildDb(*data);
+  EXPECT_TRUE(CheckMatch(labels, *data));
+  const auto message = [&](const DataSet& other) {
+    const auto match = CheckMatch(labels, other);
+    EXPECT_EQ(match.error().code, ErrorCode::kMismatch);
+    return match.error().message.substr(Path("l.fkdb").string().size());
+  };
+  EXPECT_EQ(message(*Open("a", 15)), " does not match the images of 'a-images-idx3-ubyte': 5 of 20 labelled images are "
+                                     "missing, first '15'");
+  WriteIdx("more", Labels(25), 25);
+  EXPECT_EQ(message(*Open("more")), " does not match the images of 'more-images-idx3-ubyte': 5 of 25 images have no "
+                                    "labels, first '20' (--limit N takes only the first N images)");
+  EXPECT_TRUE(CheckMatch(labels, *Open("more", 20)));
+  WriteIdx("classes", Labels(kImages, 3));
+  EXPECT_EQ(message(*Open("classes")), " does not match the images of 'classes-images-idx3-ubyte': its classes are "
+                                       "numbered otherwise: class 3 is '3' in the label set, missing here");
+}
+
+TEST_F(MatchTest, BatchesAreTheSameWithAnyNumberOfWorkersAndCoverEveryCropOnce) {
+  WriteIdx("a", Labels());
+  const auto data = Open("a");
+  const Reader labels = BuildDb(*data);
+  const auto supervision = DbSupervision(labels, CropOrder::kCycle, 3);
+  ASSERT_TRUE(supervision);
+  const InputSpec input = {4, 4, Interpolation::kBilinear, {0.5}, {0.5}};
+  std::map<std::pair<uint32_t, uint32_t>, int> seen;  // (first box row, label) of each crop, over 5 passes of one crop
+  for (uint64_t pass = 0; pass < 5; ++pass) {
+    std::vector<TrainBatch> reference;
+    for (const int workers : {1, 2, 8}) {
+      const auto loader = BatchLoader::Make(*data, **supervision, input, pass, {static_cast<uint32_t>(pass), 1}, 6, 3, 0, workers);
+      ASSERT_TRUE(loader);
+      size_t step = 0;
+      while (true) {
+        auto batch = (*loader)->Next();
+        ASSERT_TRUE(batch) << batch.error().message;
+        if (!*batch) break;
+        EXPECT_EQ((*batch)->step, step);
+        if (workers == 1) {
+          for (size_t i = 0; i < (*batch)->labels.size(); ++i) {
+            ++seen[{(*batch)->labels.boxes()[i].top, (*batch)->labels.indices()[i]}];
+          }
+          reference.push_back(std::move(**batch));
+        } else {
+          EXPECT_EQ((*batch)->inputs, reference[step].inputs);
+          EXPECT_TRUE(std::equal((*batch)->labels.indices().begin(), (*batch)->labels.indices().end(),
+                                 reference[step].labels.indices().begin()));
+        }
+        ++step;
+      }
+      EXPECT_EQ(step, NumSteps(20, 1, 6));
+    }
+  }
+  // 20 images x 5 crops, each once: for each of 5 rows, each of 4 labels 5 times.
+  ASSERT_EQ(seen.size(), 20u);
+  for (const auto& [what, n] : seen) EXPECT_EQ(n, 5);
+}
+
+TEST_F(MatchTest, ALoaderBeginsAtAnyStep) {
+  WriteIdx("a", Labels());
+  const auto data = Open("a");
+  const auto supervision = HardSupervision(*data, {}, 1);
+  ASSERT_TRUE(supervision);
+  const InputSpec input = {4, 4, Interpolation::kBilinear, {0.5}, {0.5}};
+  const auto whole = BatchLoader::Make(*data, **supervision, input, 2, {4, 2}, 8, 1, 0, 1);
+  const auto rest = BatchLoader::Make(*data, **supervision, input, 2, {4, 2}, 8, 1, 3, 1);
+  for (int step = 0; step < 3; ++step) ASSERT_TRUE(*(*whole)->Next());
+  for (int step = 3; step < 5; ++step) {
+    const auto a = (*whole)->Next(), b = (*rest)->Next();
+    ASSERT_TRUE(*a && *b);
+    EXPECT_EQ((*a)->inputs, (*b)->inputs);
+    EXPECT_EQ((*a)->labels.size(), 8u);
+  }
+  EXPECT_FALSE(*(*whole)->Next());
+  EXPECT_FALSE(*(*rest)->Next());
+}
+
+TEST_F(MatchTest, AnImageResizedSinceLabellingIsNamed) {
+  WriteIdx("a", Labels());
+  const auto data = Open("a");
+  const Reader labels = BuildDb(*data, 7);
+  const auto supervision = DbSupervision(labels, CropOrder::kCycle, 3);
+  const auto loader = BatchLoader::Make(*data, **supervision, {4, 4, Interpolation::kBilinear, {0.5}, {0.5}}, 0, {0, 1}, 20, 3, 0, 1);
+  const auto batch = (*loader)->Next();
+  ASSERT_FALSE(batch);
+  EXPECT_EQ(batch.error().code, ErrorCode::kMismatch);
+  EXPECT_NE(batch.error().message.find("': it was 7 x 6 pixels when labelled and is 6 x 6 now"), std::string::npos)
+      << batch.error().message;
+}
+
+TEST_F(MatchTest, HardLabelsNeedClasses) {
+  WriteIdx("none", "");
+  const auto data = Open("none");
+  EXPECT_EQ(HardSupervision(*data, {}, 1).error().message,
+            "'none-images-idx3-ubyte' has no classes to train on: expected a folder for each class, or an IDX label file "
+            "beside the images");
+}
+
+}  // namespace
+}  // namespace fkdb

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+// The training loop on real images: FKD is vanilla KD bit for bit, and a resumed run is the
+// undisturbed one.
+#include <gtest/gtest.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include "reader/reader.h"
+#include "tests/db/test_files.h"
+#include "trainer/checkpoint.h"
+#include "trainer/label_loss.h"
+#include "trainer/models.h"
+#include "trainer/torch_teacher.h"
+#include "trainer/train.h"
+#include "writer/group_labeller.h"
+#include "writer/label_job.h"
+
+namespace fkdb {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kFashion = "/usr/share/datasets/fashion-mnist/";
+
+// Vanilla knowledge distillation: the teacher runs in every step, on the crops and in the batches the
+// label writer would use (whole groups, since a teacher's bits depend on its batch).
+class TeacherSupervision : public Supervision {
+ public:
+  TeacherSupervision(const Supervision& crops_of, const Reader& boxes, const DataSet& data, const Teacher& teacher,
+                     uint64_t seed)
+      : images_(crops_of.images()), boxes_(boxes), data_(data), teacher_(teacher), seed_(seed) {}
+
+  const LabelSpec& spec() const override { return boxes_.spec(); }
+  const std::vector<uint64_t>& images() const override { return images_; }
+
+  Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
+    const Manifest& recipe = boxes_.manifest();
+    const uint32_t m = step.pass.crops;
+    labels->Resize(spec(), step.ordinals.size() * m);
+    FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data_, teacher_, recipe, false));
+    const uint64_t group = GroupSize(recipe.teacher_batch_size, recipe.augmentation.crops);
+    std::vector<uint32_t> crops(m);
+    for (size_t i = 0; i < step.ordinals.size(); ++i) {
+      const uint64_t ordinal = step.ordinals[i], first = ordinal / group * group;
+      FKDB_ASSIGN(const auto records,
+                  labeller.Label(first, std::min(first + group, data_.size()), nullptr, nullptr));
+      FKDB_ASSIGN(const RecordView view, RecordView::Open(records[ordinal - first], spec()));
+      SelectCrops(CropOrder::kCycle, seed_, step.pass_number, ordinal, view.num_crops(), step.pass.epoch, crops);
+      for (uint32_t c = 0; c < m; ++c) {
+        const size_t row = i * m + c;
+        if (spec().num_indices() > 0) view.CopyIndices(crops[c], labels->indices().data() + row * spec().num_indices());
+        view.CopyValues(crops[c], labels->values().data() + row * spec().num_values());
+        labels->boxes()[row] = view.pixel_box(crops[c]);
+        labels->flips()[row] = view.flip(crops[c]);
+      }
+      ++teacher_images;
+    }
+    return {};
+  }
+  Result<void> AddCrops(const StepPlan&, size_t, uint32_t, uint32_t, LabelBatch*) const override { return {}; }
+
+  mutable std::atomic<uint64_t> teacher_images = 0;
+
+ private:
+  std::vector<uint64_t> images_;
+  const Reader& boxes_;
+  const DataSet& data_;
+  const Teacher& teacher_;
+  uint64_t seed_;
+};
+
+class TrainTest : public test::TempFolder {
+ protected:
+  static constexpr uint64_t kImages = 400;
+
+  TrainTest() {
+    data_ = std::move(*OpenDataSet(fs::path(kFashion) / "train-images-idx3-ubyte.gz", kImages));
+    config_.model = "resnet6-w4";
+    config_.batch_size = 32;
+    config_.input = {28, 28, Interpolation::kBilinear, {0.449}, {0.226}};
+    config_.supervision = "test";
+    config_.num_threads = 1;
+    config_.evaluate_resize = 0;
+  }
+  static TensorFile Tensors(const fs::path& folder) { return std::move(*ReadTensorFile(folder / kCheckpointFile)); }
+
+  std::unique_ptr<DataSet> data_;
+  TrainConfig config_;
+};
+
+void ExpectSameBits(const TensorFile& a, const TensorFile& b) {
+  ASSERT_EQ(a.tensors.size(), b.tensors.size());
+  for (const auto& [name, tensor] : a.tensors) {
+    ASSERT_TRUE(b.tensors.contains(name)) << name;
+    EXPECT_EQ(tensor.data, b.tensors.at(name).data) << name;
+  }
+}
+
+double LargestDifference(const TensorFile& a, const TensorFile& b) {
+  double largest = 0;
+  for (const auto& [name, tensor] : a.tensors) {
+    if (tensor.dtype != "F32") continue;
+    const auto* x = reinterpret_cast<const float*>(tensor.data.data());
+    const auto* y = reinterpret_cast<const float*>(b.tensors.at(name).data.data());
+    for (size_t i = 0; i < tensor.data.size() / 4; ++i) largest = std::max(largest, std::fabs(double{x[i]} - y[i]));
+  }
+  return largest;
+}
+
+TEST_F(TrainTest, FkdIsVanillaKdBitForBit) {
+  // A teacher with random weights, which labels 4 crops an image in batches of 32.
+  torch::manual_seed(3);
+  const auto teacher_model = MakeModel("resnet6-w8", 1, 10);
+  TensorFile weights;
+  StoreModel(**teacher_model, "", &weights);
+  ASSERT_TRUE(WriteTensorFile(Path("teacher.safetensors"), weights));
+  const TeacherOptions teacher_options = {1, 28, 28, 32, "cpu"};
+  const auto teacher = LoadTeacher("resnet6-w8:" + Path("teacher.safetensors").string(), teacher_options);
+  ASSERT_TRUE(teacher) << teacher.error().message;
+
+  LabelJobOptions job;
+  job.spec = test::MakeSpec(LabelKind::kFull, 10, 0, ValueEncoding::kF32);
+  job.augmentation.crops = 4;
+  job.augmentation.input_height = job.augmentation.input_width = 28;
+  job.augmentation.mean = {0.449};
+  job.augmentation.std = {0.226};
+  job.batch_size = 32;
+  job.threads = 2;
+  const auto labelled = LabelImages(*data_, **teacher, Path("l.fkdb"), job);
+  ASSERT_TRUE(labelled) << labelled.error().message;
+  const auto reader = Reader::Open(Path("l.fkdb"));
+  ASSERT_TRUE(reader);
+
+  config_.epochs = 8;
+  config_.crops_per_image = 2;
+  config_.max_steps = 50;
+  const auto db = DbSupervision(*reader, CropOrder::kCycle, config_.seed);
+  ASSERT_TRUE(db);
+  config_.out = Path("fkd");
+  const auto fkd = Train(config_, *data_, **db, nullptr);
+  ASSERT_TRUE(fkd) << fkd.error().message;
+  EXPECT_EQ(fkd->steps, 50u);
+
+  const TeacherSupervision online(**db, *reader, *data_, **teacher, config_.seed);
+  config_.out = Path("kd");
+  const auto kd = Train(config_, *data_, online, nullptr);
+  ASSERT_TRUE(kd) << kd.error().message;
+  EXPECT_GE(online.teacher_images, 50u * 16);
+  ExpectSameBits(Tensors(Path("fkd")), Tensors(Path("kd")));
+
+  // The comparison can fail: other labels give other weights.
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  config_.out = Path("hard");
+  ASSERT_TRUE(Train(config_, *data_, **hard, nullptr));
+  EXPECT_GT(LargestDifference(Tensors(Path("fkd")), Tensors(Path("hard"))), 1e-3);
+}
+
+TEST_F(TrainTest, AResumedRunIsTheUndisturbedOne) {
+  config_.epochs = 4;
+  config_.crops_per_image = 2;
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  ASSERT_TRUE(hard);
+  config_.out = Path("whole");
+  const auto whole = Train(config_, *data_, **hard, data_.get());
+  ASSERT_TRUE(whole) << whole.error().message;
+  EXPECT_TRUE(whole->finished);
+
+  // Stopped within a pass, at the end of one, within another.
+  config_.out = Path("parts");
+  config_.resume = true;
+  for (const uint64_t steps : {1u, 7u, 25u, 31u, 0u}) {
+    config_.max_steps = steps;
+    const auto part = Train(config_, *data_, **hard, data_.get());
+    ASSERT_TRUE(part) << part.error().message;
+    EXPECT_EQ(part->finished, steps == 0);
+  }
+  ExpectSameBits(Tensors(Path("whole")), Tensors(Path("parts")));
+  EXPECT_EQ(test::ReadBytes(Path("whole") / kWeightsFile), test::ReadBytes(Path("parts") / kWeightsFile));
+
+  config_.learning_rate = 0.2;
+  EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message,
+            (Path("parts") / kCheckpointFile).string() +
+                ": cannot resume with another configuration: learning_rate was 0.1, now 0.2");
+  config_.learning_rate = 0.1;
+  config_.resume = false;
+  EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().code, ErrorCode::kAlreadyExists);
+}
+
+TEST_F(TrainTest, PlainTrainingLearns) {
+  config_.epochs = 12;
+  config_.model = "resnet6-w8";
+  const auto hard = HardSupervision(*data_, {{0.5, 1}, {3. / 4, 4. / 3}, 0.5}, config_.seed);
+  config_.out = Path("out");
+  std::vector<std::string> metrics;
+  TrainHooks hooks;
+  hooks.metrics = [&](const std::string& line) { metrics.push_back(line); };
+  const auto result = Train(config_, *data_, **hard, data_.get(), hooks);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(metrics.size(), 12u);
+  EXPECT_GT(result->top1, 0.4);  // chance is 0.1
+  EXPECT_GT(result->top5, result->top1);
+}
+
+TEST_F(TrainTest, ALossThatIsNaNStopsTheRun) {
+  config_.learning_rate = 1e30;
+  config_.epochs = 2;
+  config_.out = Path("out");
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  const auto result = Train(config_, *data_, **hard, nullptr);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ErrorCode::kModel);
+}
+
+TEST_F(TrainTest, UnknownModelsAndDevicesAreNamed) {
+  config_.out = Path("out");
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  config_.model = "resnet19";
+  EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message,
+            "model 'resnet19' is not known: expected resnet18, resnet6-wN (N channels in its first layer, 1 to 1024)");
+  config_.model = "resnet6-w0";
+  EXPECT_FALSE(Train(config_, *data_, **hard, nullptr));
+  config_.model = "resnet6-w4";
+  config_.device = "tpu";
+  EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message, "device 'tpu': expected cpu, cuda or cuda:N");
+}
+
+// The operation's gradient through autograd is the kernels' times what flows in.
+TEST(LabelLoss, WorksUnderAutograd) {
+  const LabelSpec spec = test::MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF32);
+  std::mt19937_64 random(1);
+  const Record record = test::RandomRecord(spec, 7, random);
+  const SparseLabels labels = SparseLabelsOf(spec, record.indices.data(), record.values.data());
+  torch::manual_seed(1);
+  const torch::Tensor logits = torch::randn({7, 10}, torch::requires_grad());
+  std::vector<float> dense(70);
+  RecoverDense(labels, 7, 1, dense.data());
+  const torch::Tensor y = torch::from_blob(dense.data(), {7, 10});
+  (LabelLoss(logits, labels, 2, 1) * 3).backward();
+  const torch::Tensor gradient = logits.grad().clone();
+  logits.mutable_grad().reset();
+  const torch::Tensor expected = -(y * torch::log_softmax(logits / 2, 1)).sum(1).mean();
+  EXPECT_NEAR(LabelLoss(logits, labels, 2, 1).item<float>(), expected.item<float>(), 1e-6);
+  (expected * 3).backward();
+  EXPECT_LT((gradient - logits.grad()).abs().max().item<float>(), 1e-6);
+}
+
+}  // namespace
+}  // namespace fkdb

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "writer/label_job.h"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <set>
+
+#include "format/quantize.h"
+#include "reader/reader.h"
+#include "tests/db/test_files.h"
+#include "writer/group_labeller.h"
+
+namespace fkdb {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Images that are made up, some of them broken.
+class FakeData : public DataSet {
+ public:
+  explicit FakeData(uint64_t size) {
+    name_ = "fake";
+    layout_ = "folder";
+    channels_ = 1;
+    class_names_ = {"a", "b", "c"};
+    for (uint64_t i = 0; i < size; ++i) {
+      keys_.push_back("a/" + std::to_string(1000 + i) + ".png");
+      class_indices_.push_back(static_cast<int32_t>(i % 3));
+    }
+  }
+  Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file) const override {
+    if (file) file->assign(3, static_cast<std::byte>(ordinal));
+    if (broken.contains(ordinal)) return Fail(ErrorCode::kCorruption, "image '" + keys_[ordinal] + "': broken");
+    Image image = {20 + static_cast<uint32_t>(ordinal % 7), 24, 1, {}};
+    for (uint32_t i = 0; i < image.height * image.width; ++i) {
+      image.pixels.push_back(static_cast<uint8_t>(i * (ordinal + 3)));
+    }
+    return image;
+  }
+  std::set<uint64_t> broken;
+};
+
+// Outputs that depend on the whole batch and on its size, as real teachers' last bits do.
+class FakeTeacher : public Teacher {
+ public:
+  explicit FakeTeacher(fs::path file) : file_(std::move(file)) {}
+  const std::string& name() const override { return name_; }
+  const fs::path& file() const override { return file_; }
+  uint32_t num_outputs() const override { return outputs; }
+  Result<void> Forward(const float* input, int64_t n, float* output) const override {
+    EXPECT_EQ(n % kBatchMultiple, 0);
+    {
+      const std::lock_guard guard(mutex_);
+      sizes_.push_back(n);
+    }
+    constexpr int64_t kInput = 8 * 8;
+    float whole = 0;
+    for (int64_t i = 0; i < n * kInput; ++i) whole += input[i];
+    for (int64_t r = 0; r < n; ++r) {
+      for (uint32_t c = 0; c < outputs; ++c) {
+        float z = whole * 1e-6f + static_cast<float>(n) * 1e-3f * static_cast<float>(c);
+        for (int64_t i = 0; i < kInput; ++i) z += input[r * kInput + i] * static_cast<float>((i * (c + 1)) % 5) * 0.02f;
+        output[r * outputs + c] = z;
+      }
+    }
+    if (nan_at && --*nan_at == 0) output[0] = NAN;
+    return {};
+  }
+  uint32_t outputs = 3;
+  mutable std::optional<int> nan_at;
+  mutable std::vector<int64_t> sizes_;
+
+ private:
+  std::string name_ = "fake.pt";
+  fs::path file_;
+  mutable std::mutex mutex_;
+};
+
+class LabelJobTest : public test::TempFolder {
+ protected:
+  LabelJobTest() : teacher(Path("fake.pt")) {
+    test::WriteBytes(Path("fake.pt"), "weights");
+    options.spec = test::MakeSpec(LabelKind::kMarginalSmoothing, 3, 2, ValueEncoding::kF32);
+    options.augmentation.crops = 6;
+    options.augmentation.input_height = options.augmentation.input_width = 8;
+    options.augmentation.mean = {0.5};
+    options.augmentation.std = {0.25};
+    options.batch_size = 16;
+  }
+  Result<LabelJobResult> Run(const std::string& name = "out.fkdb") { return LabelImages(data, teacher, Path(name), options); }
+  std::string Digest(const std::string& name) {
+    const auto result = Run(name);
+    return result ? result->manifest.digest : result.error().message;
+  }
+
+  FakeData data{61};
+  FakeTeacher teacher;
+  LabelJobOptions options;
+};
+
+TEST(GroupSize, IsTheFewestImagesThatFillWholeBatches) {
+  EXPECT_EQ(GroupSize(64, 200), 8u);
+  EXPECT_EQ(GroupSize(64, 16), 4u);
+  EXPECT_EQ(GroupSize(64, 7), 64u);
+  EXPECT_EQ(GroupSize(1, 5), 1u);
+}
+
+TEST_F(LabelJobTest, LabelsEveryCropAsTheTeacherSaysIt) {
+  const auto result = Run();
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(result->manifest.num_images, 61u);
+  EXPECT_EQ(result->manifest.num_crops, 366u);
+  // 8 images x 6 crops = 48 = 3 whole batches a group; the last group has 5 images, 30 crops.
+  for (const int64_t size : teacher.sizes_) EXPECT_EQ(size, 16);
+  EXPECT_EQ(teacher.sizes_.size(), 7u * 3 + 2);
+
+  const auto reader = Reader::Open(Path("out.fkdb"));
+  ASSERT_TRUE(reader);
+  // The first group's first batch, done by hand.
+  const auto sampler = CropSampler::Make({});
+  const auto normalizer = Normalizer::Make(options.augmentation.mean, options.augmentation.std);
+  CropResizer resizer(8, 8, Interpolation::kBilinear);
+  std::vector<float> input(16 * 64), output(16 * 3), p(3);
+  std::vector<std::pair<uint64_t, uint32_t>> crops;
+  for (uint64_t image = 0; crops.size() < 16; ++image) {
+    const auto record = reader->Get(image);
+    const auto pixels = data.Load(image, nullptr);
+    EXPECT_EQ(record->width(), pixels->width);
+    EXPECT_EQ(record->class_index(), static_cast<int32_t>(image % 3));
+    for (uint32_t crop = 0; crop < 6 && crops.size() < 16; ++crop) {
+      const SampledCrop sampled = sampler->Sample(0, Hash64(data.keys()[image]), crop, pixels->width, pixels->height);
+      EXPECT_EQ(record->pixel_box(crop), sampled.box);
+      EXPECT_EQ(record->flip(crop), sampled.flip);
+      std::vector<uint8_t> out(64);
+      resizer.Run(*pixels, sampled.box, sampled.flip, out.data());
+      normalizer->Run(out.data(), 64, input.data() + crops.size() * 64);
+      crops.push_back({image, crop});
+    }
+  }
+  ASSERT_TRUE(teacher.Forward(input.data(), 16, output.data()));
+  for (size_t i = 0; i < 16; ++i) {
+    ASSERT_TRUE(Softmax(std::span(output).subspan(i * 3, 3), 1, p));
+    std::vector<uint32_t> index(2), stored_index(2);
+    std::vector<float> value(2), stored_value(2);
+    QuantizeCrop(options.spec, p, index, value);
+    const auto record = reader->Get(crops[i].first);
+    record->CopyIndices(crops[i].second, stored_index.data());
+    record->CopyValues(crops[i].second, stored_value.data());
+    EXPECT_EQ(stored_index, index);
+    EXPECT_EQ(stored_value, value);
+  }
+}
+
+TEST_F(LabelJobTest, TheDigestDoesNotDependOnThreadsOrTransactions) {
+  const std::string digest = Digest("one.fkdb");
+  EXPECT_EQ(digest.substr(0, 7), "sha256:") << digest;
+  for (const int threads : {2, 5}) {
+    options.threads = threads;
+    EXPECT_EQ(Digest(std::to_string(threads) + ".fkdb"), digest);
+  }
+  options.file.commit_bytes = 1;
+  options.file.block_bytes = 1024;
+  EXPECT_EQ(Digest("small.fkdb"), digest);
+  options.augmentation.seed = 1;
+  EXPECT_NE(Digest("seed.fkdb"), digest);
+}
+
+// The fake teacher's outputs change with the batch: this holds only if batches are the same again.
+TEST_F(LabelJobTest, AStoppedJobResumesToTheSameDigestFromAnyImage) {
+  const std::string digest = Digest("whole.fkdb");
+  std::atomic<bool> stop = false;
+  options.stop = &stop;
+  options.file.block_bytes = 256;  // commits at odd places within groups
+  options.file.commit_seconds = 0;
+  std::set<uint64_t> stops;
+  for (uint64_t images = 1; images < 61; images += 3) {
+    const std::string name = std::to_string(images) + ".fkdb";
+    stop = false;
+    options.file.resume = true;
+    options.progress = [&](const LabelProgress& p) { stop = p.images >= images; };
+    const auto stopped = Run(name);
+    ASSERT_TRUE(stopped) << stopped.error().message;
+    if (!stopped->interrupted) continue;
+    stops.insert(stopped->images_written);
+    stop = false;
+    options.progress = {};
+    EXPECT_EQ(Digest(name), digest);
+  }
+  EXPECT_GT(stops.size(), 3u);
+}
+
+TEST_F(LabelJobTest, ResumesInTheMiddleOfAGroup) {
+  const std::string digest = Digest("whole.fkdb");
+  const auto whole = Reader::Open(Path("whole.fkdb"));
+  const auto recipe = PlanRecipe(data, teacher, options);
+  ASSERT_TRUE(whole && recipe);
+  for (const uint64_t images : {1u, 7u, 8u, 9u, 20u, 60u}) {
+    const std::string name = std::to_string(images) + ".fkdb";
+    {
+      auto writer = LabelFileWriter::Open(Path(name), *recipe);
+      for (uint64_t i = 0; i < images; ++i) {
+        const auto bytes = *whole->file().RecordBytes(i);
+        ASSERT_TRUE(writer->Append({bytes.begin(), bytes.end()}));
+      }
+      ASSERT_TRUE(writer->Flush());
+    }
+    options.file.resume = true;
+    EXPECT_EQ(Digest(name), digest) << images;
+  }
+}
+
+TEST_F(LabelJobTest, ABadImageStopsTheJobUnlessSkipped) {
+  data.broken = {17, 60};
+  auto result = Run();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ErrorCode::kIoError);
+  EXPECT_EQ(result.error().message, "image 'a/1017.png': broken; --skip-bad labels the others");
+  options.skip_bad = true;
+  options.file.resume = true;
+  result = Run();
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(result->manifest.skipped, (std::vector<uint64_t>{17, 60}));
+  EXPECT_EQ(result->manifest.num_images, 61u);
+  EXPECT_EQ(result->manifest.num_crops, 59u * 6);
+  const auto reader = Reader::Open(Path("out.fkdb"));
+  EXPECT_EQ(reader->Get(17)->skip_reason(), "image 'a/1017.png': broken");
+}
+
+TEST_F(LabelJobTest, ATeacherThatGivesNaNIsNamed) {
+  teacher.nan_at = 5;
+  const auto result = Run();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ErrorCode::kModel);
+  EXPECT_TRUE(result.error().message.starts_with("teacher 'fake.pt' gave NaN or infinity for crop ")) << result.error().message;
+  EXPECT_NE(result.error().message.find("of image 'a/10"), std::string::npos) << result.error().message;
+}
+
+TEST_F(LabelJobTest, WrongOptionsAreRefusedBeforeAnythingIsWritten) {
+  teacher.outputs = 4;
+  EXPECT_EQ(Run().error().message,
+            "teacher 'fake.pt' has 4 outputs, data set 'fake' 3 classes; if its folders are not the teacher's classes, "
+            "say --no-classes");
+  teacher.outputs = 3;
+  options.spec.top_k = 4;
+  EXPECT_EQ(Run().error().message, "top-k 4: expected 1 to the number of classes, 3");
+  options.spec.top_k = 2;
+  options.augmentation.crops = 65536;
+  EXPECT_EQ(Run().error().message, "65536 crops an image: expected 1 to 65535");
+  options.augmentation.crops = 0;
+  EXPECT_EQ(Run().error().message, "0 crops an image: expected 1 to 65535");
+  options.augmentation.crops = 6;
+  options.augmentation.mean = {0.5, 0.5, 0.5};
+  EXPECT_FALSE(Run());
+  options.augmentation.std = {1, 1, 1};
+  EXPECT_EQ(Run().error().message, "3 means for images of 1 channels");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1) << "only fake.pt";
+}
+
+TEST_F(LabelJobTest, ARecordOverOneGiBIsRefusedBeforeLabelling) {
+  teacher.outputs = 20000;
+  options.use_classes = false;
+  options.spec.kind = LabelKind::kFull;
+  options.augmentation.crops = 60000;
+  const auto result = Run();
+  EXPECT_EQ(result.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_TRUE(teacher.sizes_.empty());
+}
+
+}  // namespace
+}  // namespace fkdb
