@@ -119,6 +119,9 @@ int main(int argc, char** argv) {
   app.add_option("--threads", flags.job.threads, "Teacher batches at once")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  app.add_option("--commit-seconds", flags.job.file.commit_seconds, "What a crash can lose: time between commits")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--seed", flags.augmentation.seed, "Of the crops")->capture_default_str();
   app.add_option("--limit", flags.limit, "Only the first N images in key order");
   app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the teacher's classes");

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each program prints for good input."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import BIN, TEST, TRAIN
+
+KINDS = ["full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"]
+
+
+@pytest.mark.parametrize("tool", ["write", "dump", "audit", "verify", "train"])
+def test_version_and_help(fkdb, tool):
+    assert fkdb.ok(tool, "--version").startswith(f"fkdb-{tool} 0.")
+    assert f"Usage: fkdb-{tool}" in fkdb.ok(tool, "--help")
+
+
+@pytest.mark.parametrize("encoding", ["f32", "f16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_from_teacher_to_dump(fkdb, teacher, tmp_path, kind, encoding):
+    path = tmp_path / "l.fkdb"
+    made = fkdb.json("write", "--images", TRAIN, "--limit", 20, "--teacher", teacher, "--crops", 3, "--label", kind,
+                     "--encoding", encoding, "--out", path)
+    assert made["images"] == 20 and made["crops"] == 60 and made["digest"].startswith("sha256:")
+    tau = ["--tau", 2] if kind == "logits" else []
+    image = fkdb.json("dump", path, "--image", "00007", "--dense", *tau)
+    assert list(image) == ["key", "ordinal", "width", "height", "class", "kind", "box_unit", "crops"]
+    assert image["key"] == "00007" and image["ordinal"] == 7 and image["kind"] == kind and image["box_unit"] == "pixel"
+    assert (image["width"], image["height"]) == (28, 28) and image["class"] == 2
+    sparse = kind in ("hard", "smoothing", "marginal-smoothing", "marginal-renorm")
+    for crop in image["crops"]:
+        top, left, height, width = crop["box"]
+        assert 0 <= top and 0 <= left and top + height <= 28 and left + width <= 28
+        assert crop["ops"] == [] and isinstance(crop["flip"], bool)
+        assert ("indices" in crop) == sparse
+        assert len(crop["dense"]) == 10 and abs(sum(crop["dense"]) - 1) < 1e-5
+        assert kind != "hard" or crop["values"] == [1]
+    assert fkdb.json("dump", path, "--ordinal", 7, "--dense", *tau) == image
+    assert fkdb.json("dump", path, "--image", "00007", "--dense", "--crop", 1, *tau)["crops"] == image["crops"][1:2]
+    verified = fkdb.json("verify", path)
+    assert verified == {"ok": True, "images": 20, "crops": 60, "digest": made["digest"], "errors": [], "error_count": 0}
+    audit = fkdb.json("audit", path)
+    assert audit["file_bytes"] == path.stat().st_size == sum(audit["parts"].values())
+    assert audit["bytes_per_crop"] == pytest.approx(path.stat().st_size / 60)
+
+
+def test_manifest(fkdb, labels):
+    manifest = fkdb.json("dump", labels)
+    assert manifest["format"] == "fkdb" and manifest["format_version"] == 1 and manifest["complete"]
+    assert manifest["labels"] == {"kind": "marginal-smoothing", "num_classes": 10, "top_k": 5, "boxes": "pixel",
+                                  "values": "f16", "temperature": 1.0}
+    assert manifest["counts"] == {"images": 500, "crops": 2000, "skipped": 0}
+    assert manifest["augmentation"]["mean"] == [0.449] and manifest["augmentation"]["input_height"] == 28
+    first = fkdb.ok("dump", labels).splitlines()[0]
+    assert first == (f"{labels}: 500 images, 4 crops an image, marginal-smoothing labels of 10 classes (top 5), "
+                     "boxes pixel, values f16")
+    assert fkdb.ok("dump", labels, "--image", "00007").splitlines()[0] == \
+        '"00007" (image 7): 28 x 28 pixels, class 2, 4 crops, marginal-smoothing'
+
+
+def test_lmdbs_own_tools_read_it(labels):
+    listed = subprocess.run(["mdb_stat", "-a", "-n", labels], capture_output=True, text=True, check=True).stdout
+    assert "blocks" in listed and "meta" in listed and "names" in listed
+
+
+def test_digests_do_not_depend_on_threads(fkdb, teacher, tmp_path):
+    digests = set()
+    for threads in (1, 2, 3):
+        digests.add(fkdb.json("write", "--images", TRAIN, "--limit", 700, "--teacher", teacher, "--crops", 4,
+                              "--threads", threads, "--commit-seconds", threads - 1, "--out",
+                              tmp_path / f"{threads}.fkdb")["digest"])
+    assert len(digests) == 1
+    assert fkdb("verify", tmp_path / "1.fkdb", "--against", tmp_path / "3.fkdb").returncode == 0
+    fkdb.ok("write", "--images", TRAIN, "--limit", 700, "--teacher", teacher, "--crops", 4, "--seed", 1, "--out",
+            tmp_path / "other.fkdb")
+    assert fkdb("verify", tmp_path / "1.fkdb", "--against", tmp_path / "other.fkdb").returncode == 3
+
+
+def test_ctrl_c_stops_and_resume_continues(fkdb, teacher, tmp_path):
+    path = tmp_path / "l.fkdb"
+    command = ["--images", TRAIN, "--limit", 30000, "--teacher", teacher, "--crops", 16, "--threads", 1, "--out", path]
+    writer = subprocess.Popen([BIN / "fkdb-write", *map(str, command)], stderr=subprocess.PIPE, text=True)
+    partial = path.with_name("l.fkdb.partial")
+    while not partial.exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    writer.send_signal(signal.SIGINT)
+    _, stderr = writer.communicate(timeout=60)
+    assert writer.returncode == 6, stderr
+    assert "the same command with --resume continues" in stderr
+    # What is there can be looked at.
+    listed = fkdb.ok("dump", partial)
+    assert "not finished, " in listed.splitlines()[0]
+    done = json.loads(fkdb.ok("dump", partial, "--json"))["counts"]["images"]
+    assert 0 < done < 30000
+    assert fkdb.json("audit", partial)["images"] == done
+    assert fkdb.json("dump", partial, "--image", "00000")["key"] is None
+    fkdb.fails(6, f"{path}: not finished: only {partial} is there; finish it with fkdb-write --resume", "audit", path)
+    assert fkdb.json("write", *command, "--resume")["images"] == 30000
+    assert not partial.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["l.fkdb"]
+
+
+def test_training_from_labels_and_without(fkdb, labels, tmp_path):
+    common = ["--images", TRAIN, "--limit", 500, "--val", TEST, "--model", "resnet6-w4", "--epochs", 4, "--batch-size", 50]
+    results = {}
+    for name, more in (("db", ["--db", labels, "--crops-per-image", 2]), ("hard", [])):
+        done = fkdb("train", *common, *more, "--out", tmp_path / name, "--json")
+        assert done.returncode == 0, done.stderr
+        *metrics, results[name] = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [m["crops_per_image"] for m in metrics] == ([2, 1, 1] if name == "db" else [1] * 4)
+        assert metrics[-1]["epoch"] == 4 and metrics[-1]["loss"] < metrics[0]["loss"]
+        assert [json.loads(line) for line in open(tmp_path / name / "metrics.jsonl")] == metrics
+        assert results[name]["finished"] and results[name]["top1"] == metrics[-1]["top1"]
+        assert sum(m["crops"] for m in metrics) == 4 * 500
+    assert results["db"]["weights"] == str(tmp_path / "db/weights.safetensors")

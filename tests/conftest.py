@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs fkdb's programs as a user does. FKDB_BIN names the folder they were built into."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+BIN = pathlib.Path(os.environ["FKDB_BIN"])
+FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
+TRAIN = FASHION / "train-images-idx3-ubyte.gz"
+TEST = FASHION / "t10k-images-idx3-ubyte.gz"
+
+
+class Fkdb:
+    """fkdb("dump", DB, "--json") runs fkdb-dump and returns what it did."""
+
+    def __call__(self, tool, *arguments, **options):
+        return subprocess.run([BIN / f"fkdb-{tool}", *map(str, arguments)], capture_output=True, text=True,
+                              timeout=600, **options)
+
+    def ok(self, tool, *arguments):
+        done = self(tool, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def json(self, tool, *arguments):
+        return [json.loads(line) for line in self.ok(tool, *arguments, "--json").splitlines()][-1]
+
+    def fails(self, code, message, tool, *arguments):
+        """Exactly this exit code, and exactly this one line."""
+        done = self(tool, *arguments)
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr == f"fkdb-{tool}: {message}\n"
+        assert done.returncode == code
+
+
+@pytest.fixture(scope="session")
+def fkdb():
+    return Fkdb()
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory, fkdb):
+    """A small teacher for Fashion-MNIST, trained for a moment: MODEL:WEIGHTS."""
+    out = tmp_path_factory.mktemp("teacher")
+    fkdb.ok("train", "--images", TRAIN, "--limit", 2000, "--model", "resnet6-w4", "--epochs", 2, "--batch-size", 64,
+            "--out", out / "run")
+    return f"resnet6-w4:{out}/run/weights.safetensors"
+
+
+@pytest.fixture(scope="session")
+def labels(tmp_path_factory, fkdb, teacher):
+    """A label set of 500 Fashion-MNIST images, 4 crops each."""
+    path = tmp_path_factory.mktemp("labels") / "labels.fkdb"
+    fkdb.ok("write", "--images", TRAIN, "--limit", 500, "--teacher", teacher, "--crops", 4, "--out", path)
+    return path
