@@ -55,6 +55,7 @@ struct LabelFileWriter::Impl {
   }
 
   Result<void> RefuseExisting() const;
+  Result<bool> HasBegun();
   Result<void> Start();
   Result<void> CheckResumed();
   void Pack(bool all);
@@ -86,6 +87,10 @@ Result<void> LabelFileWriter::Impl::Transact(Body body) {
 
 Result<void> LabelFileWriter::Impl::RefuseExisting() const {
   std::error_code ec;
+  if (path.extension() == ".partial") {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: .partial is what an unfinished label set is called; choose another name", path.string()));
+  }
   const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   if (!std::filesystem::is_directory(folder, ec)) {
     return Fail(ErrorCode::kNotFound, fmt::format("{}: no such folder for the output", folder.string()));
@@ -102,17 +107,26 @@ Result<void> LabelFileWriter::Impl::RefuseExisting() const {
   return {};
 }
 
+// Whether there is an earlier run to continue: a build killed before its first transaction left a
+// file that holds nothing.
+Result<bool> LabelFileWriter::Impl::HasBegun() {
+  std::error_code ec;
+  const uint64_t bytes = std::filesystem::file_size(partial, ec);
+  if (ec || bytes <= 2 * 4096) return false;  // not there, or no more than LMDB's two meta pages
+  FKDB_ASSIGN(const FileLayout layout, WalkPages(partial, FileEnd::kBehindLastPage));
+  map_bytes = std::max<size_t>(map_bytes, layout.file_bytes * 2);
+  return !layout.databases.empty();
+}
+
 Result<void> LabelFileWriter::Impl::Start() {
   std::error_code ec;
-  const bool exists = std::filesystem::exists(partial, ec);
-  const bool continues = options.resume && exists;
-  if (exists && !continues) std::filesystem::remove(partial, ec);
   std::filesystem::remove(LmdbLockPath(partial), ec);  // ours alone: we hold the writer lock
   map_bytes = std::max<size_t>(options.initial_map_bytes, 1 << 16);
-  if (continues) {
-    FKDB_ASSIGN(const FileLayout layout, WalkPages(partial, FileEnd::kBehindLastPage));
-    map_bytes = std::max<size_t>(map_bytes, layout.file_bytes * 2);
+  bool continues = false;
+  if (options.resume) {
+    FKDB_ASSIGN(continues, HasBegun());
   }
+  if (!continues) std::filesystem::remove(partial, ec);
   FKDB_ASSIGN(env, OpenEnv(partial, MDB_NOTLS, map_bytes));
   if (continues) return CheckResumed();
   const std::string mark = BuildFormatValue(kFormatVersion), sealed = SealManifest(ToJson(manifest));

@@ -6,10 +6,27 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
 namespace fkdb {
+namespace {
+
+std::atomic<bool> stop = false;
+
+void OnSignal(int signal) {
+  stop = true;
+  std::signal(signal, SIG_DFL);
+}
+
+}  // namespace
+
+const std::atomic<bool>* StopOnSignals() {
+  std::signal(SIGINT, OnSignal);
+  std::signal(SIGTERM, OnSignal);
+  return &stop;
+}
 
 int ExitCodeOf(ErrorCode code) {
   switch (code) {
@@ -89,6 +106,13 @@ void Progress::Show(const std::string& line) {
 void Progress::Done() {
   if (drawn_) std::fputs("\n", stderr);
   drawn_ = false;
+}
+
+std::string Bar(uint64_t done, uint64_t all) {
+  constexpr uint64_t kCells = 20;
+  const double share = all == 0 ? 1 : static_cast<double>(std::min(done, all)) / static_cast<double>(all);
+  const auto full = static_cast<size_t>(share * kCells);
+  return fmt::format("[{}{}] {:5.1f}%", std::string(full, '#'), std::string(kCells - full, '.'), 100 * share);
 }
 
 std::string HumanBytes(double bytes) {

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -52,6 +54,11 @@ class Progress {
   bool drawn_ = false;
 };
 
+// Ends long work at Ctrl-C and SIGTERM: true once one came. A second one kills.
+const std::atomic<bool>* StopOnSignals();
+
+// "[#####.....]  50.0%"
+std::string Bar(uint64_t done, uint64_t all);
 // "1.3 GiB"; "3m20s".
 std::string HumanBytes(double bytes);
 std::string HumanSeconds(double seconds);

@@ -25,9 +25,8 @@ struct Flags : CommonFlags {
 };
 
 std::string ProgressLine(const TrainProgress& p) {
-  const double left = p.step > 0 ? static_cast<double>(p.steps - p.step) : 0;
-  return fmt::format("epoch {} of {}  step {} of {} ({:.0f} to go)  loss {:.4f}  lr {:.4f}  {:.0f} crops/s", p.epoch,
-                     p.epochs, p.step, p.steps, left, p.loss, p.learning_rate, p.crops_per_second);
+  return fmt::format("{} of epoch {} of {}  loss {:.4f}  lr {:.4f}  {:.0f} crops/s", Bar(p.step, p.steps), p.epoch + 1,
+                     p.epochs, p.loss, p.learning_rate, p.crops_per_second);
 }
 
 std::string MetricsText(const std::string& line) {

@@ -37,9 +37,8 @@ struct Flags : CommonFlags {
 std::string ProgressLine(const LabelProgress& p) {
   const double rate = static_cast<double>(p.crops) / std::max(p.seconds, 1e-9);
   const double left = static_cast<double>(p.all_crops - std::min(p.all_crops, p.crops)) / std::max(rate, 1e-9);
-  return fmt::format("{} of {} images  {:.1f}% of the crops  {:.0f} crops/s  {} left", p.images, p.all_images,
-                     100.0 * static_cast<double>(p.crops) / static_cast<double>(std::max<uint64_t>(1, p.all_crops)), rate,
-                     p.crops > 0 ? HumanSeconds(left) : "?");
+  return fmt::format("{}  {} of {} images  {:.0f} crops/s  {} left", Bar(p.crops, p.all_crops), p.images, p.all_images,
+                     rate, p.crops > 0 ? HumanSeconds(left) : "?");
 }
 
 Result<int> Run(Flags& flags) {

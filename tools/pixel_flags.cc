@@ -1,29 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/pixel_flags.h"
 
-#include <csignal>
-
 #include "image/normalize.h"
 #include "image/resample.h"
 
 namespace fkdb {
-namespace {
-
-std::atomic<bool> stop = false;
-
-void OnSignal(int signal) {
-  stop = true;
-  std::signal(signal, SIG_DFL);
-}
-
-}  // namespace
-
-const std::atomic<bool>* StopOnSignals() {
-  std::signal(SIGINT, OnSignal);
-  std::signal(SIGTERM, OnSignal);
-  return &stop;
-}
-
 void PixelFlags::AddTo(CLI::App& app) {
   const std::string group = "Pixels";
   app.add_option("--input-size", input_size, "Pixels a side of the network's input (224; IDX: the images' size)")

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -30,8 +29,5 @@ struct PixelFlags {
 // What holds without flags: 224 pixels, bilinear, ImageNet's normalization; for IDX images their own
 // size. Errors: those of loading the first image.
 Result<AugmentationInfo> DefaultAugmentation(const DataSet& data);
-
-// Ends long work at Ctrl-C and SIGTERM: true once one came. A second one kills.
-const std::atomic<bool>* StopOnSignals();
 
 }  // namespace fkdb

@@ -35,6 +35,15 @@ Result<void> CheckMatch(const Reader& labels, const DataSet& images) {
     return Fail(ErrorCode::kMismatch, fmt::format("{} does not match the images of '{}': {}",
                                                   labels.file().path().string(), images.name(), what));
   };
+  const AugmentationInfo& pixels = manifest.augmentation;
+  const AugmentationInfo known;  // the conventions of this version
+  if (pixels.resampling != known.resampling || pixels.exif != known.exif) {
+    return Fail(ErrorCode::kUnsupported,
+                fmt::format("{}: its crops were made with resampling '{}' and exif '{}'; this fkdb can show only '{}' and "
+                            "'{}' to a student",
+                            labels.file().path().string(), Printable(pixels.resampling), Printable(pixels.exif),
+                            known.resampling, known.exif));
+  }
   if (manifest.data_set.channels != images.channels()) {
     return mismatch(fmt::format("labelled images have {} channels, these {}", manifest.data_set.channels,
                                 images.channels()));

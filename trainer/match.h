@@ -9,7 +9,8 @@
 namespace fkdb {
 
 // Same keys in the same order, same class names in the same order, same channels; so an ordinal
-// names the same image in both. Errors: Mismatch, naming the first difference.
+// names the same image in both. Errors: Mismatch, naming the first difference; Unsupported (pixels
+// made by a convention this version cannot repeat).
 Result<void> CheckMatch(const Reader& labels, const DataSet& images);
 
 }  // namespace fkdb

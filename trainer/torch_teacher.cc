@@ -141,6 +141,10 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
       return Fail(ErrorCode::kInvalidArgument,
                   fmt::format("teacher '{}' has no weights: expected {}:WEIGHTS.safetensors", spec, spec));
     }
+    if (path.find(',') != std::string::npos) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  fmt::format("teacher '{}': several teachers at once are not supported yet: give one", path));
+    }
     return Fail(ErrorCode::kNotFound, fmt::format("teacher '{}': no such file (expected a TorchScript file, or "
                                                   "MODEL:WEIGHTS.safetensors with one of {})",
                                                   path, ModelNames()));

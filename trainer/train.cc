@@ -7,6 +7,7 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -48,6 +49,11 @@ Json Identity(const TrainConfig& c, const DataSet& data) {
           {"supervision", c.supervision},
           {"labels", c.labels},
           {"images", data.size()}};
+}
+
+double Number(const Json& json, const char* name) {
+  const auto found = json.find(name);
+  return found != json.end() && found->is_number() ? found->get<double>() : 0;
 }
 
 // Where training stands, between two steps.
@@ -194,19 +200,21 @@ class Training {
     }
     ++position_.pass;
     position_ = {position_.pass, 0, 0, 0, 0, position_.all_steps};
+    metrics_.push_back(line.dump());
     FKDB_TRY(Save());
-    return AppendMetrics(line.dump());
+    FKDB_TRY(WriteMetrics("a", {metrics_.back()}));
+    if (hooks_.metrics) hooks_.metrics(metrics_.back());
+    return {};
   }
 
-  Result<void> AppendMetrics(const std::string& line) {
+  Result<void> WriteMetrics(const char* mode, const std::vector<std::string>& lines) {
     const auto path = config_.out / kMetricsFile;
-    std::FILE* file = std::fopen(path.c_str(), "a");
-    const bool written = file && std::fprintf(file, "%s\n", line.c_str()) >= 0;
-    if ((file && std::fclose(file) != 0) || !written) {
-      return Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it", path.string()));
-    }
-    if (hooks_.metrics) hooks_.metrics(line);
-    return {};
+    std::FILE* file = std::fopen(path.c_str(), mode);
+    bool written = file != nullptr;
+    for (const std::string& line : lines) written = written && std::fprintf(file, "%s\n", line.c_str()) >= 0;
+    if (file) written = std::fclose(file) == 0 && written;
+    if (written) return {};
+    return Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it", path.string()));
   }
 
   Result<void> Save() {
@@ -217,6 +225,7 @@ class Training {
     const Json position = {{"pass", position_.pass},   {"step", position_.step},       {"loss_sum", position_.loss_sum},
                            {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps}};
     file.metadata["position"] = position.dump();
+    file.metadata["metrics"] = Json(metrics_).dump();
     return WriteTensorFile(config_.out / kCheckpointFile, file);
   }
 
@@ -228,8 +237,15 @@ class Training {
       const auto found = file.metadata.find(key);
       return found == file.metadata.end() ? Json() : Json::parse(found->second, nullptr, false);
     };
-    const Json stored = metadata("config"), position = metadata("position"), wanted = Identity(config_, data_);
-    if (!stored.is_object() || !position.is_object()) {
+    const Json stored = metadata("config"), position = metadata("position"), metrics = metadata("metrics");
+    const Json wanted = Identity(config_, data_);
+    const auto numbers = [](const Json& json) {
+      return std::all_of(json.begin(), json.end(), [](const Json& value) { return value.is_number(); });
+    };
+    const auto texts = [](const Json& json) {
+      return std::all_of(json.begin(), json.end(), [](const Json& value) { return value.is_string(); });
+    };
+    if (!stored.is_object() || !position.is_object() || !numbers(position) || !metrics.is_array() || !texts(metrics)) {
       return in({ErrorCode::kCorruption, "not a checkpoint of fkdb-train"});
     }
     for (const auto& [name, value] : wanted.items()) {
@@ -243,7 +259,17 @@ class Training {
                  position.value("seconds", 0.0),        position.value("all_steps", uint64_t{0})};
     if (auto loaded = LoadModel(file, "model.", model_.get()); !loaded) return in(loaded.error());
     if (auto loaded = LoadMomentum(file, "momentum.", *model_, optimizer_.get()); !loaded) return in(loaded.error());
-    return {};
+
+    // The metrics file may lack the last line, or have lines of passes that are about to be repeated.
+    metrics_ = metrics.get<std::vector<std::string>>();
+    if (!metrics_.empty()) {
+      const Json last = Json::parse(metrics_.back(), nullptr, false);
+      if (!last.is_object()) return in({ErrorCode::kCorruption, "not a checkpoint of fkdb-train"});
+      result_.loss = Number(last, "loss");
+      result_.top1 = Number(last, "top1");
+      result_.top5 = Number(last, "top5");
+    }
+    return WriteMetrics("w", metrics_);
   }
 
   const TrainConfig& config_;
@@ -256,6 +282,7 @@ class Training {
   std::shared_ptr<Model> model_;
   std::unique_ptr<torch::optim::SGD> optimizer_;
   Position position_;
+  std::vector<std::string> metrics_;  // a line for each pass done
   TrainResult result_;
   double run_seconds_ = 0, run_epochs_ = 0;
 };

@@ -173,6 +173,23 @@ TEST_F(LabelFileTest, AnInterruptedBuildIsResumed) {
   EXPECT_EQ(manifest->digest, digest);
 }
 
+TEST_F(LabelFileTest, ABuildKilledBeforeItsFirstTransactionBeginsAnew) {
+  const LabelSet set(3);
+  LabelFileWriterOptions resume;
+  resume.resume = true;
+  test::WriteBytes(PartialPath(path), "");
+  ASSERT_TRUE(set.Build(path, resume));
+  { const auto env = OpenEnv(PartialPath(Path("b.fkdb")), 0, 1 << 20); }  // LMDB's meta pages only
+  EXPECT_EQ(fs::file_size(PartialPath(Path("b.fkdb"))), 8192u);
+  ASSERT_TRUE(set.Build(Path("b.fkdb"), resume));
+  // What is not ours is not thrown away.
+  test::WriteBytes(PartialPath(Path("c.fkdb")), std::string(20000, 'x'));
+  EXPECT_EQ(LabelFileWriter::Open(Path("c.fkdb"), set.recipe, resume).error().message,
+            PartialPath(Path("c.fkdb")).string() + ": not an LMDB file, so not a label set");
+  EXPECT_EQ(fs::file_size(PartialPath(Path("c.fkdb"))), 20000u);
+  EXPECT_EQ(LabelFileWriter::Open(Path("d.partial"), set.recipe).error().code, ErrorCode::kInvalidArgument);
+}
+
 TEST_F(LabelFileTest, FlushCommitsEverything) {
   const LabelSet set(50);
   {

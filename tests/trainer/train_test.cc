@@ -176,6 +176,15 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOne) {
   ExpectSameBits(Tensors(Path("whole")), Tensors(Path("parts")));
   EXPECT_EQ(test::ReadBytes(Path("whole") / kWeightsFile), test::ReadBytes(Path("parts") / kWeightsFile));
 
+  // A finished run that is resumed says again what it came to, and mends its metrics file.
+  test::WriteBytes(Path("parts") / kMetricsFile, "half a line");
+  const auto again = Train(config_, *data_, **hard, data_.get());
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->top1, whole->top1);
+  EXPECT_EQ(again->loss, whole->loss);
+  const std::string metrics = test::ReadBytes(Path("parts") / kMetricsFile);
+  EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 3);
+
   config_.learning_rate = 0.2;
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message,
             (Path("parts") / kCheckpointFile).string() +
