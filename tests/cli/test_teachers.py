@@ -64,6 +64,7 @@ def test_crops_of_photos_are_torchvisions_pixels(photo_labels, interpolation):
 
 def test_labels_of_photos_are_pytorchs(lite0, photo_labels):
     same_top1 = crops = 0
+    worst = 0.0
     with torch.inference_mode():
         for image in photo_labels[1]:
             photo = Image.open(PHOTOS / image["key"]).convert("RGB")
@@ -75,10 +76,13 @@ def test_labels_of_photos_are_pytorchs(lite0, photo_labels):
                 crops += 1
                 same_top1 += crop["indices"][0] == indices[n, 0].item()
                 stored = torch.tensor(crop["values"])
-                assert (p[n, crop["indices"]] - stored).abs().max() < 1e-4
+                difference = (p[n, crop["indices"]] - stored).abs().max().item()
+                worst = max(worst, difference)
+                assert difference < 1e-4
                 assert (values[n] - stored).abs().max() < 1e-4
     assert crops == CROPS * len(photo_labels[1])
     assert same_top1 >= 0.99 * crops
+    print(f"{crops} crops: same top-1 in {same_top1}, largest difference of a probability {worst:.1e}")  # pytest -s
 
 
 def test_resnet18_computes_as_torchvisions(fkdb, tmp_path):
