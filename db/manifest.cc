@@ -15,11 +15,93 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kFormatName = "fkdb";
 
-// Raw bytes as a JSON string, or as {"b64": ..} where they are not UTF-8.
-Json FromText(const std::string& text) {
-  if (IsUtf8(text)) return text;
-  return Json{{"b64", ToBase64(text)}};
+// The fields of each part, once for reading and writing: `visit(name, value)` for each of them.
+template <class Visit, class Part>
+void Describe(Visit& visit, Part& part) {
+  using P = std::remove_const_t<Part>;
+  if constexpr (std::is_same_v<P, LabelSpec>) {
+    visit("kind", part.kind);
+    visit("num_classes", part.num_classes);
+    visit("top_k", part.top_k);
+    visit("boxes", part.boxes);
+    visit("values", part.values);
+    visit("temperature", part.temperature);
+  } else if constexpr (std::is_same_v<P, DataSetInfo>) {
+    visit("name", part.name);
+    visit("layout", part.layout);
+    visit("images", part.num_images);
+    visit("channels", part.channels);
+    visit("key_list_sha256", part.key_list_sha256);
+    visit("class_names", part.class_names);
+  } else if constexpr (std::is_same_v<P, TeacherInfo>) {
+    visit("name", part.name);
+    visit("sha256", part.sha256);
+  } else if constexpr (std::is_same_v<P, AugmentationInfo>) {
+    visit("crops", part.crops);
+    visit("seed", part.seed);
+    visit("scale", part.scale);
+    visit("ratio", part.ratio);
+    visit("flip_probability", part.flip_probability);
+    visit("input_height", part.input_height);
+    visit("input_width", part.input_width);
+    visit("interpolation", part.interpolation);
+    visit("resampling", part.resampling);
+    visit("exif", part.exif);
+    visit("mean", part.mean);
+    visit("std", part.std);
+  } else {
+    static_assert(std::is_same_v<P, ProvenanceInfo>);
+    visit("tool", part.tool);
+    visit("created", part.created);
+    visit("licence", part.licence);
+    visit("notes", part.notes);
+  }
 }
+
+// The part of a manifest that a resumed build must repeat.
+template <class Visit, class M>
+void DescribeRecipe(Visit& visit, M& m) {
+  visit("labels", m.spec);
+  visit("data_set", m.data_set);
+  visit("teachers", m.teachers);
+  visit("augmentation", m.augmentation);
+  visit("teacher_batch_size", m.teacher_batch_size);
+}
+
+template <class T>
+constexpr bool kIsName =
+    std::is_same_v<T, LabelKind> || std::is_same_v<T, BoxEncoding> || std::is_same_v<T, ValueEncoding>;
+template <class T>
+constexpr bool kIsList = requires(const T& list) { list.begin(); } && !std::is_same_v<T, std::string>;
+
+struct Writer {
+  Json json = Json::object();
+
+  template <class T>
+  void operator()(const char* name, const T& value) {
+    json[name] = ToJsonValue(value);
+  }
+
+  template <class T>
+  static Json ToJsonValue(const T& value) {
+    if constexpr (std::is_arithmetic_v<T>) {
+      return value;
+    } else if constexpr (kIsName<T>) {
+      return Name(value);
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      // Bytes that are not UTF-8 cannot stand in JSON.
+      return IsUtf8(value) ? Json(value) : Json{{"b64", ToBase64(value)}};
+    } else if constexpr (kIsList<T>) {
+      Json list = Json::array();
+      for (const auto& item : value) list.push_back(ToJsonValue(item));
+      return list;
+    } else {
+      Writer part;
+      Describe(part, value);
+      return part.json;
+    }
+  }
+};
 
 tl::unexpected<Error> BadField(std::string_view field, std::string_view expected) {
   return Fail(ErrorCode::kCorruption, fmt::format("manifest: field '{}' is not {}", field, expected));
@@ -33,31 +115,41 @@ Result<std::string> ToText(const Json& json, std::string_view field) {
   return BadField(field, "text");
 }
 
-// Reads the fields of one object into C++ values; the first error wins and is kept.
+Result<void> ParseName(std::string_view name, LabelKind* out) {
+  FKDB_ASSIGN(*out, ParseLabelKind(name));
+  return {};
+}
+Result<void> ParseName(std::string_view name, BoxEncoding* out) {
+  FKDB_ASSIGN(*out, ParseBoxEncoding(name));
+  return {};
+}
+Result<void> ParseName(std::string_view name, ValueEncoding* out) {
+  FKDB_ASSIGN(*out, ParseValueEncoding(name));
+  return {};
+}
+
+// Reads the fields of one object; the first error wins and is kept.
 class Fields {
  public:
+  // `path`: of the object, with a dot behind it; empty for the whole. Borrows the object.
   Fields(const Json& object, std::string path) : object_(object), path_(std::move(path)) {}
 
   template <class T>
-  void Read(const char* name, T* out) {
-    if (!error_.message.empty()) return;
+  void operator()(const char* name, T& out) {
+    if (!done_) return;
     const std::string field = path_ + name;
-    const auto found = object_.is_object() ? object_.find(name) : object_.end();
-    if (!object_.is_object() || found == object_.end()) {
-      error_ = Error{ErrorCode::kCorruption, fmt::format("manifest: field '{}' is missing", field)};
-      return;
+    if (!object_.is_object() || !object_.contains(name)) {
+      done_ = Fail(ErrorCode::kCorruption, fmt::format("manifest: field '{}' is missing", field));
+    } else {
+      done_ = Read(object_[name], field, &out);
     }
-    if (auto value = Convert(*found, field, out); !value) error_ = std::move(value).error();
   }
 
-  Result<void> Done() const {
-    if (error_.message.empty()) return {};
-    return Fail(error_);
-  }
+  const Result<void>& done() const { return done_; }
 
  private:
   template <class T>
-  static Result<void> Convert(const Json& json, const std::string& field, T* out) {
+  static Result<void> Read(const Json& json, const std::string& field, T* out) {
     if constexpr (std::is_same_v<T, bool>) {
       if (!json.is_boolean()) return BadField(field, "true or false");
       *out = json.get<bool>();
@@ -71,127 +163,34 @@ class Fields {
       *out = json.get<T>();
     } else if constexpr (std::is_same_v<T, std::string>) {
       FKDB_ASSIGN(*out, ToText(json, field));
-    } else if constexpr (std::is_same_v<T, LabelKind>) {
+    } else if constexpr (kIsName<T>) {
       FKDB_ASSIGN(const std::string name, ToText(json, field));
-      FKDB_ASSIGN(*out, ParseLabelKind(name));
-    } else if constexpr (std::is_same_v<T, BoxEncoding>) {
-      FKDB_ASSIGN(const std::string name, ToText(json, field));
-      FKDB_ASSIGN(*out, ParseBoxEncoding(name));
-    } else if constexpr (std::is_same_v<T, ValueEncoding>) {
-      FKDB_ASSIGN(const std::string name, ToText(json, field));
-      FKDB_ASSIGN(*out, ParseValueEncoding(name));
-    } else if constexpr (requires { out->data(); out->size(); }) {
+      FKDB_TRY(ParseName(name, out));
+    } else if constexpr (kIsList<T>) {
       if (!json.is_array()) return BadField(field, "a list");
       if constexpr (requires { out->resize(0); }) {
         out->resize(json.size());
       } else if (json.size() != out->size()) {
         return BadField(field, fmt::format("a list of {}", out->size()));
       }
-      for (size_t i = 0; i < json.size(); ++i) {
-        FKDB_TRY(Convert(json[i], fmt::format("{}[{}]", field, i), &(*out)[i]));
-      }
-    } else {  // an object of ours
-      FKDB_TRY(ReadObject(json, field + ".", out));
+      for (size_t i = 0; i < json.size(); ++i) FKDB_TRY(Read(json[i], fmt::format("{}[{}]", field, i), &(*out)[i]));
+    } else {
+      Fields part(json, field + ".");
+      Describe(part, *out);
+      return part.done();
     }
     return {};
   }
 
-  static Result<void> ReadObject(const Json& json, const std::string& path, TeacherInfo* out) {
-    Fields fields(json, path);
-    fields.Read("name", &out->name);
-    fields.Read("sha256", &out->sha256);
-    return fields.Done();
-  }
-  static Result<void> ReadObject(const Json& json, const std::string& path, LabelSpec* out) {
-    Fields fields(json, path);
-    fields.Read("kind", &out->kind);
-    fields.Read("num_classes", &out->num_classes);
-    fields.Read("top_k", &out->top_k);
-    fields.Read("boxes", &out->boxes);
-    fields.Read("values", &out->values);
-    fields.Read("temperature", &out->temperature);
-    return fields.Done();
-  }
-  static Result<void> ReadObject(const Json& json, const std::string& path, DataSetInfo* out) {
-    Fields fields(json, path);
-    fields.Read("name", &out->name);
-    fields.Read("layout", &out->layout);
-    fields.Read("images", &out->num_images);
-    fields.Read("channels", &out->channels);
-    fields.Read("key_list_sha256", &out->key_list_sha256);
-    fields.Read("class_names", &out->class_names);
-    return fields.Done();
-  }
-  static Result<void> ReadObject(const Json& json, const std::string& path, AugmentationInfo* out) {
-    Fields fields(json, path);
-    fields.Read("crops", &out->crops);
-    fields.Read("seed", &out->seed);
-    fields.Read("scale", &out->scale);
-    fields.Read("ratio", &out->ratio);
-    fields.Read("flip_probability", &out->flip_probability);
-    fields.Read("input_height", &out->input_height);
-    fields.Read("input_width", &out->input_width);
-    fields.Read("interpolation", &out->interpolation);
-    fields.Read("resampling", &out->resampling);
-    fields.Read("exif", &out->exif);
-    fields.Read("mean", &out->mean);
-    fields.Read("std", &out->std);
-    return fields.Done();
-  }
-  static Result<void> ReadObject(const Json& json, const std::string& path, ProvenanceInfo* out) {
-    Fields fields(json, path);
-    fields.Read("tool", &out->tool);
-    fields.Read("created", &out->created);
-    fields.Read("licence", &out->licence);
-    fields.Read("notes", &out->notes);
-    return fields.Done();
-  }
-
   const Json& object_;
   std::string path_;
-  Error error_{};
+  Result<void> done_;
 };
 
-// The part that a resumed build must repeat.
 Json RecipeJson(const Manifest& m) {
-  Json class_names = Json::array();
-  for (const std::string& name : m.data_set.class_names) class_names.push_back(FromText(name));
-  Json teachers = Json::array();
-  for (const TeacherInfo& t : m.teachers) {
-    teachers.push_back({{"name", FromText(t.name)}, {"sha256", t.sha256}});
-  }
-  const AugmentationInfo& a = m.augmentation;
-  return {
-      {"labels",
-       {{"kind", Name(m.spec.kind)},
-        {"num_classes", m.spec.num_classes},
-        {"top_k", m.spec.top_k},
-        {"boxes", Name(m.spec.boxes)},
-        {"values", Name(m.spec.values)},
-        {"temperature", m.spec.temperature}}},
-      {"data_set",
-       {{"name", FromText(m.data_set.name)},
-        {"layout", m.data_set.layout},
-        {"images", m.data_set.num_images},
-        {"channels", m.data_set.channels},
-        {"key_list_sha256", m.data_set.key_list_sha256},
-        {"class_names", std::move(class_names)}}},
-      {"teachers", std::move(teachers)},
-      {"augmentation",
-       {{"crops", a.crops},
-        {"seed", a.seed},
-        {"scale", a.scale},
-        {"ratio", a.ratio},
-        {"flip_probability", a.flip_probability},
-        {"input_height", a.input_height},
-        {"input_width", a.input_width},
-        {"interpolation", a.interpolation},
-        {"resampling", a.resampling},
-        {"exif", a.exif},
-        {"mean", a.mean},
-        {"std", a.std}}},
-      {"teacher_batch_size", m.teacher_batch_size},
-  };
+  Writer writer;
+  DescribeRecipe(writer, m);
+  return writer.json;
 }
 
 std::string FirstDifference(const Json& stored, const Json& wanted, const std::string& path) {
@@ -215,17 +214,17 @@ std::string FirstDifference(const Json& stored, const Json& wanted, const std::s
 }  // namespace
 
 std::string ToJson(const Manifest& m) {
-  Json json = {{"format", kFormatName}, {"format_version", kFormatVersion}, {"features", Json::array()}};
-  json.update(RecipeJson(m));
-  json["counts"] = {{"images", m.num_images}, {"crops", m.num_crops}, {"skipped", m.skipped.size()}};
-  json["skipped"] = m.skipped;
-  json["digest"] = m.digest;
-  json["complete"] = m.complete;
-  json["provenance"] = {{"tool", FromText(m.provenance.tool)},
-                        {"created", m.provenance.created},
-                        {"licence", FromText(m.provenance.licence)},
-                        {"notes", FromText(m.provenance.notes)}};
-  return json.dump(2);
+  Writer writer;
+  writer("format", std::string(kFormatName));
+  writer("format_version", kFormatVersion);
+  writer("features", std::vector<std::string>());
+  DescribeRecipe(writer, m);
+  writer.json["counts"] = {{"images", m.num_images}, {"crops", m.num_crops}, {"skipped", m.skipped.size()}};
+  writer("skipped", m.skipped);
+  writer("digest", m.digest);
+  writer("complete", m.complete);
+  writer("provenance", m.provenance);
+  return writer.json.dump(2);
 }
 
 Result<Manifest> ParseManifest(std::string_view text) {
@@ -238,10 +237,10 @@ Result<Manifest> ParseManifest(std::string_view text) {
   uint32_t version = 0;
   std::vector<std::string> features;
   Fields head(json, "");
-  head.Read("format", &format);
-  head.Read("format_version", &version);
-  head.Read("features", &features);
-  FKDB_TRY(head.Done());
+  head("format", format);
+  head("format_version", version);
+  head("features", features);
+  FKDB_TRY(head.done());
   if (format != kFormatName) return BadField("format", "\"fkdb\"");
   if (version > kFormatVersion) {
     return Fail(ErrorCode::kUnsupported,
@@ -258,21 +257,17 @@ Result<Manifest> ParseManifest(std::string_view text) {
 
   Manifest m;
   Fields fields(json, "");
-  fields.Read("labels", &m.spec);
-  fields.Read("data_set", &m.data_set);
-  fields.Read("teachers", &m.teachers);
-  fields.Read("augmentation", &m.augmentation);
-  fields.Read("teacher_batch_size", &m.teacher_batch_size);
-  fields.Read("skipped", &m.skipped);
-  fields.Read("digest", &m.digest);
-  fields.Read("complete", &m.complete);
-  fields.Read("provenance", &m.provenance);
-  FKDB_TRY(fields.Done());
+  DescribeRecipe(fields, m);
+  fields("skipped", m.skipped);
+  fields("digest", m.digest);
+  fields("complete", m.complete);
+  fields("provenance", m.provenance);
+  FKDB_TRY(fields.done());
   const Json counts = json.value("counts", Json());
   Fields count_fields(counts, "counts.");
-  count_fields.Read("images", &m.num_images);
-  count_fields.Read("crops", &m.num_crops);
-  FKDB_TRY(count_fields.Done());
+  count_fields("images", m.num_images);
+  count_fields("crops", m.num_crops);
+  FKDB_TRY(count_fields.done());
 
   auto spec = CheckLabelSpec(m.spec);
   if (!spec) return Fail(ErrorCode::kCorruption, "manifest: labels: " + spec.error().message);
