@@ -29,7 +29,12 @@ install_packages() {
 # install_python FILE: a requirements file into the virtual environment, once for each content.
 install_python() {
   local stamp
-  [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+  # A virtual environment holds its own path: one that was moved or copied is made again.
+  if [ "$(cat "$venv/.made-at" 2>/dev/null)" != "$venv" ]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    echo "$venv" >"$venv/.made-at"
+  fi
   stamp=$venv/.installed-$(sha256sum < "$1" | cut -c1-16)
   [ -e "$stamp" ] && return
   say "installing $1 into .venv"
