@@ -55,6 +55,11 @@ Sha256::Hash ImageDigest(std::string_view key, const RecordView& record) {
     record.CopyValues(i, values.data());
     for (const float value : values) Append(bytes, value);
   }
+  for (uint32_t i = 0; i < crops && record.has_ops(); ++i) {
+    const std::span<const uint32_t> words = record.op_words(i);
+    Append(bytes, static_cast<uint32_t>(words.size()));
+    for (const uint32_t word : words) Append(bytes, word);
+  }
   Sha256 sha;
   sha.Update(bytes);
   return sha.Finish();

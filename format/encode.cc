@@ -2,9 +2,11 @@
 #include <flatbuffers/flatbuffers.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
+#include "format/half.h"
 #include "format/quantize.h"
 #include "format/record.h"
 #include "record_generated.h"
@@ -18,23 +20,33 @@ using flatbuffers::FlatBufferBuilder;
 using flatbuffers::Offset;
 using flatbuffers::Vector;
 
+template <class... Args>
+tl::unexpected<Error> Bad(fmt::format_string<Args...> format, Args&&... args) {
+  return Fail(ErrorCode::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...));
+}
+
 Result<void> CheckShapes(const LabelSpec& spec, const Record& record) {
   const uint64_t crops = record.num_crops();
   const auto expect = [&](const char* what, uint64_t got, uint64_t expected) -> Result<void> {
     if (got == expected) return {};
-    return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("record of {} crops: expected {} {}, got {}", crops, expected, what, got));
+    return Bad("record of {} crops: expected {} {}, got {}", crops, expected, what, got);
   };
   const bool pixel = spec.boxes == BoxEncoding::kPixel;
   FKDB_TRY(expect("pixel boxes", record.pixel_boxes.size(), pixel ? crops : 0));
   FKDB_TRY(expect("fraction boxes", record.fraction_boxes.size(), pixel ? 0 : crops));
   FKDB_TRY(expect("indices", record.indices.size(), crops * spec.num_indices()));
   FKDB_TRY(expect("values", record.values.size(), crops * spec.num_values()));
-  if (crops > kMaxCropsPerImage) {
-    return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("{} crops in one record: at most {}", crops, kMaxCropsPerImage));
+  if (!record.ops.empty()) FKDB_TRY(expect("lists of operations", record.ops.size(), crops));
+  if (crops > kMaxCropsPerImage) return Bad("{} crops in one record: at most {}", crops, kMaxCropsPerImage);
+  uint64_t op_bytes = 0;
+  for (const auto& ops : record.ops) {
+    for (const CropOp& op : ops) {
+      if (InfoOf(op.kind) == nullptr) return Bad("operation {} is not known", static_cast<unsigned>(op.kind));
+    }
+    if (ops.size() > kMaxOpsPerCrop) return Bad("{} operations of one crop: at most {}", ops.size(), kMaxOpsPerCrop);
+    op_bytes += 4 + ops.size() * 4 * (3 + kMaxOpValues);
   }
-  if (const uint64_t bound = RecordBytesBound(spec, crops); bound > kMaxRecordBytes) {
+  if (const uint64_t bound = RecordBytesBound(spec, crops) + op_bytes; bound > kMaxRecordBytes) {
     return Fail(ErrorCode::kResourceExhausted,
                 fmt::format("a record of {} crops takes up to {} bytes: at most {}; store fewer "
                             "crops or a smaller top-k",
@@ -43,101 +55,210 @@ Result<void> CheckShapes(const LabelSpec& spec, const Record& record) {
   return {};
 }
 
-// 16 bits a coordinate as long as both sides of the image fit.
-void AddPixelBoxes(FlatBufferBuilder& builder, const Record& record, Offset<Vector<uint16_t>>* narrow,
-                   Offset<Vector<uint32_t>>* wide) {
-  std::vector<uint32_t> flat;
-  flat.reserve(record.pixel_boxes.size() * 4);
-  for (const PixelBox& b : record.pixel_boxes) flat.insert(flat.end(), {b.top, b.left, b.height, b.width});
-  if (record.width > 65535 || record.height > 65535) {
-    *wide = builder.CreateVector(flat);
-  } else {
-    *narrow = builder.CreateVector(std::vector<uint16_t>(flat.begin(), flat.end()));
+// What a narrower type or a code could hide must be seen before it is stored.
+Result<void> CheckLabels(const LabelSpec& spec, const Record& record) {
+  for (const PixelBox& b : record.pixel_boxes) {
+    if (b.height == 0 || b.width == 0 || uint64_t{b.top} + b.height > record.height ||
+        uint64_t{b.left} + b.width > record.width) {
+      return Bad("box [{}, {}, {}, {}] leaves the image of {} x {} pixels", b.top, b.left, b.height, b.width,
+                 record.width, record.height);
+    }
   }
+  for (const uint32_t index : record.indices) {
+    if (index >= spec.num_classes) return Bad("index {}: expected below {} classes", index, spec.num_classes);
+  }
+  if (!spec.packed()) return {};
+  const uint32_t n = spec.num_values();
+  for (uint32_t i = 0; i < record.num_crops() && n > 0; ++i) {
+    const auto values = std::span(record.values).subspan(size_t{i} * n, n);
+    if (auto valid = ValidateValues(spec, i, values); !valid) return Bad("{}", valid.error().message);
+  }
+  return {};
 }
 
-Offset<Vector<uint16_t>> AddHalves(FlatBufferBuilder& builder, const LabelSpec& spec,
-                                   const Record& record) {
+template <class To, class From>
+std::vector<To> Narrowed(const std::vector<From>& from) {
+  return {from.begin(), from.end()};
+}
+
+std::vector<uint8_t> FlipBits(const std::vector<uint8_t>& flips) {
+  std::vector<uint8_t> bits((flips.size() + 7) / 8);
+  for (size_t i = 0; i < flips.size(); ++i) {
+    bits[i >> 3] |= static_cast<uint8_t>((flips[i] ? 1u : 0u) << (i & 7));
+  }
+  return bits;
+}
+
+std::vector<uint16_t> Halves(const LabelSpec& spec, const Record& record) {
   const uint32_t n = spec.num_values();
   std::vector<uint16_t> halves(record.values.size());
+  if (spec.values == ValueEncoding::kBf16) {
+    std::transform(record.values.begin(), record.values.end(), halves.begin(), Bf16FromFloat);
+    return halves;
+  }
   for (size_t crop = 0; crop < record.num_crops(); ++crop) {
     RoundToHalf(spec, std::span(record.values).subspan(crop * n, n), std::span(halves).subspan(crop * n, n));
   }
-  return builder.CreateVector(halves);
+  return halves;
+}
+
+// The classes of the image, ascending, if with them the indices take fewer bits than without.
+std::vector<uint32_t> MakePalette(const LabelSpec& spec, const std::vector<uint32_t>& indices) {
+  std::vector<uint32_t> palette = indices;
+  std::sort(palette.begin(), palette.end());
+  palette.erase(std::unique(palette.begin(), palette.end()), palette.end());
+  if (palette.empty()) return palette;
+  const uint64_t class_bits = static_cast<uint64_t>(std::bit_width(spec.num_classes - 1));
+  const uint64_t position_bits = static_cast<uint64_t>(std::bit_width(palette.size() - 1));
+  if (indices.size() * position_bits + palette.size() * class_bits >= indices.size() * class_bits) palette.clear();
+  return palette;
+}
+
+std::vector<uint8_t> PackCrops(const LabelSpec& spec, const Record& record, const std::vector<uint32_t>& palette) {
+  const PackedLayout layout = LayOutPacked(spec, record.width, record.height, record.num_crops(),
+                                           static_cast<uint32_t>(palette.size()));
+  const uint32_t rows = layout.row_bits, columns = layout.column_bits;
+  BitWriter bits;
+  for (uint32_t i = 0; i < record.num_crops(); ++i) {
+    if (spec.boxes == BoxEncoding::kPixel) {
+      const PixelBox& b = record.pixel_boxes[i];
+      bits.Put(b.top, rows);
+      bits.Put(b.left, columns);
+      bits.Put(b.height - 1, rows);
+      bits.Put(b.width - 1, columns);
+    } else {
+      const FractionBox& b = record.fraction_boxes[i];
+      for (const float f : {b.top, b.left, b.height, b.width}) {
+        bits.Put(rows == 32 ? std::bit_cast<uint32_t>(f) : HalfFromFloat(f), rows);
+      }
+    }
+    bits.Put(record.flips[i] ? 1 : 0, 1);
+    for (uint32_t k = 0; k < spec.num_indices(); ++k) {
+      const uint32_t index = record.indices[size_t{i} * spec.num_indices() + k];
+      const auto position = std::lower_bound(palette.begin(), palette.end(), index) - palette.begin();
+      bits.Put(palette.empty() ? index : static_cast<uint64_t>(position), layout.index_bits);
+    }
+    PackValues(spec, record.values.data() + size_t{i} * spec.num_values(), &bits);
+  }
+  for (const uint32_t class_index : palette) bits.Put(class_index, layout.class_bits);
+  return std::move(bits).Finish();
+}
+
+// A vector that is absent when there is nothing in it.
+template <class T>
+Offset<Vector<T>> VectorOf(FlatBufferBuilder& builder, const std::vector<T>& elements) {
+  return elements.empty() ? Offset<Vector<T>>() : builder.CreateVector(elements);
+}
+
+// The arrays of a record; those its spec does not store stay null.
+struct Arrays {
+  Offset<Vector<uint8_t>> packed, flips;
+  Offset<Vector<uint16_t>> boxes_u16, boxes_f16, indices_u16, values_f16, values_bf16;
+  Offset<Vector<uint32_t>> boxes_u32, indices_u32, op_ends, op_words;
+  Offset<Vector<float>> boxes_f32, values_f32;
+  uint32_t palette_size = 0;
+};
+
+void AddBoxes(FlatBufferBuilder& builder, const LabelSpec& spec, const Record& record, Arrays* out) {
+  if (spec.boxes == BoxEncoding::kPixel) {
+    std::vector<uint32_t> flat;
+    flat.reserve(record.pixel_boxes.size() * 4);
+    for (const PixelBox& b : record.pixel_boxes) flat.insert(flat.end(), {b.top, b.left, b.height, b.width});
+    // 16 bits a coordinate as long as both sides of the image fit.
+    if (record.width > 65535 || record.height > 65535) {
+      out->boxes_u32 = VectorOf(builder, flat);
+    } else {
+      out->boxes_u16 = VectorOf(builder, Narrowed<uint16_t>(flat));
+    }
+    return;
+  }
+  std::vector<float> flat;
+  for (const FractionBox& b : record.fraction_boxes) flat.insert(flat.end(), {b.top, b.left, b.height, b.width});
+  if (spec.boxes == BoxEncoding::kFractionF32) {
+    out->boxes_f32 = VectorOf(builder, flat);
+  } else {
+    std::vector<uint16_t> halves(flat.size());
+    std::transform(flat.begin(), flat.end(), halves.begin(), HalfFromFloat);
+    out->boxes_f16 = VectorOf(builder, halves);
+  }
+}
+
+Arrays AddArrays(FlatBufferBuilder& builder, const LabelSpec& spec, const Record& record) {
+  Arrays arrays;
+  if (record.num_crops() == 0) return arrays;
+  if (spec.packed()) {
+    const std::vector<uint32_t> palette = MakePalette(spec, record.indices);
+    arrays.packed = VectorOf(builder, PackCrops(spec, record, palette));
+    arrays.palette_size = static_cast<uint32_t>(palette.size());
+  } else {
+    if (spec.values == ValueEncoding::kF32) {
+      arrays.values_f32 = VectorOf(builder, record.values);
+    } else {
+      (spec.values == ValueEncoding::kF16 ? arrays.values_f16 : arrays.values_bf16) =
+          VectorOf(builder, Halves(spec, record));
+    }
+    if (spec.wide_indices()) {
+      arrays.indices_u32 = VectorOf(builder, record.indices);
+    } else {
+      arrays.indices_u16 = VectorOf(builder, Narrowed<uint16_t>(record.indices));
+    }
+    AddBoxes(builder, spec, record, &arrays);
+    arrays.flips = VectorOf(builder, FlipBits(record.flips));
+  }
+  std::vector<uint32_t> op_ends, op_words;
+  for (const auto& ops : record.ops) {
+    AppendOpWords(ops, &op_words);
+    op_ends.push_back(static_cast<uint32_t>(op_words.size()));
+  }
+  if (!op_words.empty()) {
+    arrays.op_words = VectorOf(builder, op_words);
+    arrays.op_ends = VectorOf(builder, op_ends);
+  }
+  return arrays;
 }
 
 }  // namespace
 
 Result<std::vector<std::byte>> EncodeRecord(const LabelSpec& spec, const Record& record) {
   FKDB_TRY(CheckShapes(spec, record));
-  for (const PixelBox& b : record.pixel_boxes) {  // before a cast to 16 bits could hide it
-    if (uint64_t{b.top} + b.height > record.height || uint64_t{b.left} + b.width > record.width) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  fmt::format("box [{}, {}, {}, {}] leaves the image of {} x {} pixels", b.top, b.left,
-                              b.height, b.width, record.width, record.height));
-    }
-  }
+  FKDB_TRY(CheckLabels(spec, record));
 
-  FlatBufferBuilder builder(RecordBytesBound(spec, record.num_crops()) + record.skip_reason.size());
-  Offset<Vector<uint16_t>> boxes_u16, indices_u16, values_f16;
-  Offset<Vector<uint32_t>> boxes_u32, indices_u32;
-  Offset<Vector<float>> boxes_f32, values_f32;
-  Offset<Vector<uint8_t>> flips;
+  FlatBufferBuilder builder;
+  const Arrays arrays = AddArrays(builder, spec, record);
   Offset<flatbuffers::String> reason;
-  if (record.num_crops() > 0) {
-    if (spec.num_values() > 0 && spec.values == ValueEncoding::kF16) {
-      values_f16 = AddHalves(builder, spec, record);
-    } else if (spec.num_values() > 0) {
-      values_f32 = builder.CreateVector(record.values);
-    }
-    if (spec.num_indices() > 0 && spec.wide_indices()) {
-      indices_u32 = builder.CreateVector(record.indices);
-    } else if (spec.num_indices() > 0) {
-      for (const uint32_t index : record.indices) {
-        if (index >= spec.num_classes) {
-          return Fail(ErrorCode::kInvalidArgument,
-                      fmt::format("index {}: expected below {} classes", index, spec.num_classes));
-        }
-      }
-      indices_u16 = builder.CreateVector(
-          std::vector<uint16_t>(record.indices.begin(), record.indices.end()));
-    }
-    if (spec.boxes == BoxEncoding::kPixel) {
-      AddPixelBoxes(builder, record, &boxes_u16, &boxes_u32);
-    } else {
-      static_assert(sizeof(FractionBox) == 4 * sizeof(float));
-      boxes_f32 = builder.CreateVector(&record.fraction_boxes[0].top, record.fraction_boxes.size() * 4);
-    }
-    std::vector<uint8_t> bits((record.flips.size() + 7) / 8);
-    for (size_t i = 0; i < record.flips.size(); ++i) {
-      bits[i >> 3] |= static_cast<uint8_t>((record.flips[i] ? 1u : 0u) << (i & 7));
-    }
-    flips = builder.CreateVector(bits);
-  }
   if (!record.skip_reason.empty()) {
     reason = builder.CreateString(record.skip_reason.substr(0, kMaxSkipReasonBytes));
   }
-
   uint64_t hash[2];
   std::memcpy(hash, record.content_hash.data(), sizeof hash);
   const fb::Hash128 content_hash(hash[0], hash[1]);
+
   fb::RecordBuilder table(builder);
+  const auto add = [&](auto method, const auto& offset) {
+    if (!offset.IsNull()) (table.*method)(offset);
+  };
   table.add_key_hash(record.key_hash);
   table.add_width(record.width);
   table.add_height(record.height);
+  table.add_num_crops(record.num_crops());
   table.add_class_index(record.class_index);
   table.add_content_hash(&content_hash);
+  add(&fb::RecordBuilder::add_packed, arrays.packed);
+  table.add_palette_size(arrays.palette_size);
+  add(&fb::RecordBuilder::add_op_ends, arrays.op_ends);
+  add(&fb::RecordBuilder::add_op_words, arrays.op_words);
   table.add_exif(static_cast<uint8_t>(record.exif));
-  if (!reason.IsNull()) table.add_skip_reason(reason);
-  table.add_num_crops(record.num_crops());
-  if (!flips.IsNull()) table.add_flips(flips);
-  if (!boxes_u16.IsNull()) table.add_boxes_u16(boxes_u16);
-  if (!boxes_u32.IsNull()) table.add_boxes_u32(boxes_u32);
-  if (!boxes_f32.IsNull()) table.add_boxes_f32(boxes_f32);
-  if (!indices_u16.IsNull()) table.add_indices_u16(indices_u16);
-  if (!indices_u32.IsNull()) table.add_indices_u32(indices_u32);
-  if (!values_f32.IsNull()) table.add_values_f32(values_f32);
-  if (!values_f16.IsNull()) table.add_values_f16(values_f16);
+  add(&fb::RecordBuilder::add_skip_reason, reason);
+  add(&fb::RecordBuilder::add_flips, arrays.flips);
+  add(&fb::RecordBuilder::add_boxes_u16, arrays.boxes_u16);
+  add(&fb::RecordBuilder::add_boxes_u32, arrays.boxes_u32);
+  add(&fb::RecordBuilder::add_boxes_f32, arrays.boxes_f32);
+  add(&fb::RecordBuilder::add_boxes_f16, arrays.boxes_f16);
+  add(&fb::RecordBuilder::add_indices_u16, arrays.indices_u16);
+  add(&fb::RecordBuilder::add_indices_u32, arrays.indices_u32);
+  add(&fb::RecordBuilder::add_values_f32, arrays.values_f32);
+  add(&fb::RecordBuilder::add_values_f16, arrays.values_f16);
+  add(&fb::RecordBuilder::add_values_bf16, arrays.values_bf16);
   builder.Finish(table.Finish(), fb::RecordIdentifier());
 
   std::vector<std::byte> bytes((builder.GetSize() + 7) / 8 * 8);

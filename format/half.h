@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// IEEE 754 binary16 as its 16 bits. Conversions are exact or round to nearest even, the same on
-// every machine.
+// IEEE 754 binary16, and bfloat16, as their 16 bits. Conversions are exact or round to nearest even,
+// the same on every machine.
 #pragma once
 
 #include <bit>
@@ -23,5 +23,13 @@ inline float FloatFromHalf(uint16_t half) {
   }
   return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
+
+// The same for bfloat16, the upper half of a float32.
+inline uint16_t Bf16FromFloat(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);  // NaN
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+inline float FloatFromBf16(uint16_t bf16) { return std::bit_cast<float>(uint32_t{bf16} << 16); }
 
 }  // namespace fkdb

@@ -26,10 +26,13 @@ constexpr std::array kKinds = {
 constexpr std::array kBoxes = {
     Named<BoxEncoding>{BoxEncoding::kPixel, "pixel"},
     Named<BoxEncoding>{BoxEncoding::kFractionF32, "fraction-f32"},
+    Named<BoxEncoding>{BoxEncoding::kFractionF16, "fraction-f16"},
 };
 constexpr std::array kValues = {
     Named<ValueEncoding>{ValueEncoding::kF32, "f32"},
     Named<ValueEncoding>{ValueEncoding::kF16, "f16"},
+    Named<ValueEncoding>{ValueEncoding::kBf16, "bf16"},
+    Named<ValueEncoding>{ValueEncoding::kPacked, "packed"},
 };
 
 template <class Table, class Enum>
@@ -98,14 +101,19 @@ Result<LabelSpec> CheckLabelSpec(LabelSpec spec) {
   if (spec.kind == LabelKind::kLogits && spec.temperature != 1) {
     return bad("logits are stored before softmax: their temperature is chosen at training time");
   }
+  if (spec.kind != LabelKind::kLogits && spec.values == ValueEncoding::kBf16) {
+    return bad("values bf16 are for logits only: 8 bits of precision are too few for probabilities");
+  }
   return spec;
 }
 
 uint64_t RecordBytesBound(const LabelSpec& spec, uint64_t crops) {
-  const uint64_t value_bytes = spec.values == ValueEncoding::kF32 ? 4 : 2;
-  const uint64_t index_bytes = spec.wide_indices() ? 4 : 2;
-  // 512: table, skip reason excluded, vector headers and padding; boxes at their widest.
-  return 512 + crops * (1 + 16 + index_bytes * spec.num_indices() + value_bytes * spec.num_values());
+  // 512: table, skip reason and ops excluded, vector headers and padding; boxes at their widest.
+  // Packed indices take no more bits than a class index, with or without a palette.
+  const uint64_t index_bytes = spec.packed() || spec.wide_indices() ? 4 : 2;
+  const uint64_t value_bytes = spec.values == ValueEncoding::kF32 ? 4 : spec.packed() ? 1 : 2;
+  const uint64_t crop_bytes = 1 + 16 + index_bytes * spec.num_indices() + value_bytes * spec.num_values();
+  return 512 + crops * (crop_bytes + (spec.packed() ? 8 : 0));
 }
 
 }  // namespace fkdb

@@ -21,8 +21,17 @@ enum class LabelKind : uint8_t {
   kLogits,             // C values z, before softmax (section 3.4, self-supervised teachers)
 };
 
-enum class BoxEncoding : uint8_t { kPixel, kFractionF32 };
-enum class ValueEncoding : uint8_t { kF32, kF16 };
+// How boxes are stored: whole pixels, or fractions of the image's sides (imports).
+enum class BoxEncoding : uint8_t { kPixel, kFractionF32, kFractionF16 };
+
+// How values are stored. kPacked is an encoding of the whole crop: box, flip, indices and coded
+// values in as few bits as the image needs (format/packed.h).
+enum class ValueEncoding : uint8_t {
+  kF32,
+  kF16,
+  kBf16,    // logits only
+  kPacked,
+};
 
 struct LabelSpec {
   LabelKind kind = LabelKind::kMarginalSmoothing;
@@ -42,8 +51,13 @@ struct LabelSpec {
     if (kind == LabelKind::kHard) return 0;
     return num_indices() == 0 ? num_classes : top_k;
   }
-  // Indices are u16 as long as they fit.
+  bool packed() const { return values == ValueEncoding::kPacked; }
+  // Outside packed records indices are u16 as long as they fit.
   bool wide_indices() const { return num_classes > 65536; }
+  // Stored probabilities leave some to the classes outside the K (Eq. 4, 5).
+  bool has_tail() const {
+    return (kind == LabelKind::kSmoothing || kind == LabelKind::kMarginalSmoothing) && top_k < num_classes;
+  }
 };
 
 constexpr uint32_t kMaxClasses = 1u << 24;

@@ -56,10 +56,7 @@ void QuantizeCrop(const LabelSpec& spec, std::span<const float> probabilities,
 
 void RoundToHalf(const LabelSpec& spec, std::span<const float> values, std::span<uint16_t> halves) {
   for (size_t i = 0; i < values.size(); ++i) halves[i] = HalfFromFloat(values[i]);
-  const bool has_tail =
-      (spec.kind == LabelKind::kSmoothing || spec.kind == LabelKind::kMarginalSmoothing) &&
-      spec.top_k < spec.num_classes;
-  if (!has_tail) return;
+  if (!spec.has_tail()) return;
   double exact = 0;
   for (const float v : values) exact += v;
   if (exact >= 1) return;  // the label itself leaves nothing for the other classes

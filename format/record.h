@@ -3,7 +3,7 @@
 // bytes that copies nothing (RecordView). record.fbs is the schema, FORMAT.md the meaning.
 //
 //   Record   key_hash, width, height, class_index, content_hash, exif, skip_reason
-//            boxes (M), flips (M), indices (M, num_indices), values (M, num_values), row-major
+//            boxes (M), flips (M), ops (M), indices (M, num_indices), values (M, num_values), row-major
 //
 // A skipped image has no crops and says why; any other has at least one.
 #pragma once
@@ -16,8 +16,10 @@
 #include <vector>
 
 #include "format/box.h"
+#include "format/crop_op.h"
 #include "format/hash.h"
 #include "format/label_spec.h"
+#include "format/packed.h"
 #include "format/result.h"
 
 namespace fkdb {
@@ -42,6 +44,7 @@ struct Record {
   std::vector<PixelBox> pixel_boxes;        // (M), if spec.boxes is kPixel
   std::vector<FractionBox> fraction_boxes;  // (M), otherwise
   std::vector<uint8_t> flips;               // (M), 0 or 1; the flip follows crop and resize
+  std::vector<std::vector<CropOp>> ops;     // (M), or empty where no crop has any
   std::vector<uint32_t> indices;            // (M, spec.num_indices())
   std::vector<float> values;                // (M, spec.num_values()), not yet rounded
 
@@ -80,31 +83,55 @@ class RecordView {
 
   // crop < num_crops() for all of these.
   PixelBox pixel_box(uint32_t crop) const;        // of a fraction box: ToPixels
-  FractionBox fraction_box(uint32_t crop) const;  // only if spec().boxes is kFractionF32
-  bool flip(uint32_t crop) const { return flips_[crop >> 3] >> (crop & 7) & 1; }
+  FractionBox fraction_box(uint32_t crop) const;  // only if spec().boxes is a fraction
+  bool flip(uint32_t crop) const;
   void CopyIndices(uint32_t crop, uint32_t* out) const;  // (spec().num_indices())
   void CopyValues(uint32_t crop, float* out) const;      // (spec().num_values())
+  // The crop's further operations. Errors: Corruption; Unsupported (one of a newer version).
+  Result<std::vector<CropOp>> Ops(uint32_t crop) const;
+  std::span<const uint32_t> op_words(uint32_t crop) const;  // the same, as stored
+  bool has_ops() const { return !op_ends_.empty(); }
 
-  // The stored arrays themselves, no copy; empty where the spec stores the other width.
+  // The stored arrays themselves, no copy; empty where the spec stores them otherwise.
   std::span<const uint16_t> indices_u16() const { return indices_u16_; }  // (M, num_indices)
   std::span<const uint32_t> indices_u32() const { return indices_u32_; }  // (M, num_indices)
   std::span<const float> values_f32() const { return values_f32_; }       // (M, num_values)
-  std::span<const uint16_t> values_f16() const { return values_f16_; }    // (M, num_values)
+  std::span<const uint16_t> values_16() const { return values_16_; }      // (M, num_values), f16 or bf16
   std::span<const uint16_t> boxes_u16() const { return boxes_u16_; }      // (M, 4)
   std::span<const uint32_t> boxes_u32() const { return boxes_u32_; }      // (M, 4)
   std::span<const float> boxes_f32() const { return boxes_f32_; }         // (M, 4)
+  std::span<const uint16_t> boxes_f16() const { return boxes_f16_; }      // (M, 4)
   std::span<const uint8_t> flip_bits() const { return flips_; }           // (ceil(M / 8)), bit i % 8
+  std::span<const uint8_t> packed_bits() const { return packed_; }        // format/packed.h
+  const PackedLayout& packed_layout() const { return layout_; }
+
+  // How many bits of the record each part takes; the rest is its header.
+  struct PartBits {
+    uint64_t boxes = 0, flips = 0, indices = 0, values = 0, ops = 0;
+  };
+  PartBits CountBits() const;
 
  private:
   RecordView(const void* table, const LabelSpec& spec) : table_(table), spec_(spec) {}
 
+  Result<void> BindArrays();
+  Result<void> BindPacked();
+  Result<void> BindOps();
+  Result<void> ValidateBox(uint32_t crop) const;
+  Result<void> ValidateIndices(uint32_t crop) const;
+
   const void* table_;  // the FlatBuffers table
   LabelSpec spec_;
   uint32_t num_crops_ = 0;
-  std::span<const uint8_t> flips_;
-  std::span<const uint16_t> boxes_u16_, indices_u16_, values_f16_;
-  std::span<const uint32_t> boxes_u32_, indices_u32_;
+  std::span<const uint8_t> flips_, packed_;
+  std::span<const uint16_t> boxes_u16_, boxes_f16_, indices_u16_, values_16_;
+  std::span<const uint32_t> boxes_u32_, indices_u32_, op_ends_, op_words_;
   std::span<const float> boxes_f32_, values_f32_;
+  PackedLayout layout_;
 };
+
+// Whether one crop's values (num_values) are what the kind asks for: finite, a distribution up to
+// what its encoding's rounding adds, descending where they are the K largest. Errors: Corruption.
+Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<const float> values);
 
 }  // namespace fkdb

@@ -51,6 +51,20 @@ bool AllDistinct(std::span<uint32_t> indices) {
   return std::adjacent_find(indices.begin(), indices.end()) == indices.end();
 }
 
+// Room for one crop's indices or values: the stack, or the heap for the few labels with many.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(size_t n) : many_(n > kFew ? n : 0), span_(n > kFew ? many_.data() : few_, n) {}
+  std::span<T> get() { return span_; }
+
+ private:
+  static constexpr size_t kFew = 16;
+  T few_[kFew];
+  std::vector<T> many_;
+  std::span<T> span_;
+};
+
 }  // namespace
 
 Result<RecordView> RecordView::Open(std::span<const std::byte> bytes, const LabelSpec& spec) {
@@ -70,20 +84,11 @@ Result<RecordView> RecordView::Open(std::span<const std::byte> bytes, const Labe
 
   RecordView view(table, spec);
   view.num_crops_ = table->num_crops();
-  const uint64_t crops = view.num_crops_;
+  const uint32_t crops = view.num_crops_;
   if (crops > kMaxCropsPerImage) return Corrupt("record: {} crops, at most {}", crops, kMaxCropsPerImage);
-  const bool pixel = spec.boxes == BoxEncoding::kPixel;
-  const bool wide_boxes = table->width() > 65535 || table->height() > 65535;
-  const bool f32 = spec.values == ValueEncoding::kF32;
-  const uint64_t indices = crops * spec.num_indices(), values = crops * spec.num_values();
-  FKDB_TRY(Bind(table->flips(), (crops + 7) / 8, "flips", &view.flips_));
-  FKDB_TRY(Bind(table->boxes_u16(), pixel && !wide_boxes ? crops * 4 : 0, "boxes_u16", &view.boxes_u16_));
-  FKDB_TRY(Bind(table->boxes_u32(), pixel && wide_boxes ? crops * 4 : 0, "boxes_u32", &view.boxes_u32_));
-  FKDB_TRY(Bind(table->boxes_f32(), pixel ? 0 : crops * 4, "boxes_f32", &view.boxes_f32_));
-  FKDB_TRY(Bind(table->indices_u16(), spec.wide_indices() ? 0 : indices, "indices_u16", &view.indices_u16_));
-  FKDB_TRY(Bind(table->indices_u32(), spec.wide_indices() ? indices : 0, "indices_u32", &view.indices_u32_));
-  FKDB_TRY(Bind(table->values_f32(), f32 ? values : 0, "values_f32", &view.values_f32_));
-  FKDB_TRY(Bind(table->values_f16(), f32 ? 0 : values, "values_f16", &view.values_f16_));
+  FKDB_TRY(view.BindArrays());
+  FKDB_TRY(view.BindPacked());
+  FKDB_TRY(view.BindOps());
 
   if (table->exif() != static_cast<uint8_t>(ExifConvention::kIgnored)) {
     return Corrupt("record: EXIF convention {}, expected 0", table->exif());
@@ -93,14 +98,58 @@ Result<RecordView> RecordView::Open(std::span<const std::byte> bytes, const Labe
   if (crops == 0 && reason.empty()) return Corrupt("record: no crops and no reason for it");
   if (crops > 0 && !reason.empty()) return Corrupt("record: {} crops of a skipped image", crops);
   if (reason.size() > kMaxSkipReasonBytes) return Corrupt("record: skip reason of {} bytes", reason.size());
-  if (crops > 0 && (view.width() == 0 || view.height() == 0)) {
-    return Corrupt("record: {} crops of an image of {} x {} pixels", crops, view.width(), view.height());
-  }
   if (view.class_index() < kNoClass) return Corrupt("record: class {}", view.class_index());
   return view;
 }
 
-Result<void> RecordView::ValidateCrop(uint32_t crop) const {
+// The arrays that the spec stores outside `packed`; those that are not due must be absent.
+Result<void> RecordView::BindArrays() {
+  const fb::Record& table = Table(table_);
+  if (num_crops_ > 0 && (width() == 0 || height() == 0)) {
+    return Corrupt("record: {} crops of an image of {} x {} pixels", num_crops_, width(), height());
+  }
+  const uint64_t crops = spec_.packed() ? 0 : num_crops_;
+  const uint64_t indices = crops * spec_.num_indices(), values = crops * spec_.num_values();
+  const auto box = [&](bool due) { return due ? crops * 4 : 0; };
+  const auto value = [&](ValueEncoding encoding) { return spec_.values == encoding ? values : 0; };
+  const bool pixel = spec_.boxes == BoxEncoding::kPixel, wide = width() > 65535 || height() > 65535;
+  FKDB_TRY(Bind(table.flips(), (crops + 7) / 8, "flips", &flips_));
+  FKDB_TRY(Bind(table.boxes_u16(), box(pixel && !wide), "boxes_u16", &boxes_u16_));
+  FKDB_TRY(Bind(table.boxes_u32(), box(pixel && wide), "boxes_u32", &boxes_u32_));
+  FKDB_TRY(Bind(table.boxes_f32(), box(spec_.boxes == BoxEncoding::kFractionF32), "boxes_f32", &boxes_f32_));
+  FKDB_TRY(Bind(table.boxes_f16(), box(spec_.boxes == BoxEncoding::kFractionF16), "boxes_f16", &boxes_f16_));
+  FKDB_TRY(Bind(table.indices_u16(), spec_.wide_indices() ? 0 : indices, "indices_u16", &indices_u16_));
+  FKDB_TRY(Bind(table.indices_u32(), spec_.wide_indices() ? indices : 0, "indices_u32", &indices_u32_));
+  FKDB_TRY(Bind(table.values_f32(), value(ValueEncoding::kF32), "values_f32", &values_f32_));
+  FKDB_TRY(Bind(table.values_f16(), value(ValueEncoding::kF16), "values_f16", &values_16_));
+  return Bind(table.values_bf16(), value(ValueEncoding::kBf16), "values_bf16", &values_16_);
+}
+
+Result<void> RecordView::BindPacked() {
+  const fb::Record& table = Table(table_);
+  const uint32_t palette_size = table.palette_size();
+  if (!spec_.packed() || num_crops_ == 0) {
+    if (palette_size > 0) return Corrupt("record: a palette is not expected for this label spec");
+    return Bind(table.packed(), 0, "packed", &packed_);
+  }
+  if (palette_size > spec_.num_classes || palette_size > uint64_t{num_crops_} * spec_.num_indices()) {
+    return Corrupt("record: a palette of {} classes for {} crops", palette_size, num_crops_);
+  }
+  layout_ = LayOutPacked(spec_, width(), height(), num_crops_, palette_size);
+  return Bind(table.packed(), layout_.bytes(), "packed", &packed_);
+}
+
+Result<void> RecordView::BindOps() {
+  const fb::Record& table = Table(table_);
+  if (table.op_ends() == nullptr) return Bind(table.op_words(), 0, "op_words", &op_words_);
+  FKDB_TRY(Bind(table.op_ends(), num_crops_, "op_ends", &op_ends_));
+  if (op_ends_.empty()) return {};
+  FKDB_TRY(Bind(table.op_words(), op_ends_.back(), "op_words", &op_words_));
+  if (!std::is_sorted(op_ends_.begin(), op_ends_.end())) return Corrupt("record: op_ends are not ascending");
+  return {};
+}
+
+Result<void> RecordView::ValidateBox(uint32_t crop) const {
   if (spec_.boxes == BoxEncoding::kPixel) {
     const PixelBox b = pixel_box(crop);
     if (b.width == 0 || b.height == 0 || uint64_t{b.top} + b.height > height() ||
@@ -108,65 +157,92 @@ Result<void> RecordView::ValidateCrop(uint32_t crop) const {
       return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image of {} x {} pixels", crop, b.top,
                      b.left, b.height, b.width, width(), height());
     }
-  } else {
-    const FractionBox b = fraction_box(crop);
-    // A whole-pixel box divided by the image's size may end a rounding above 1.
-    constexpr float kEnd = 1 + 1e-6f;
-    if (!(b.top >= 0 && b.left >= 0 && b.height > 0 && b.width > 0 && b.top + b.height <= kEnd &&
-          b.left + b.width <= kEnd)) {
-      return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image", crop, b.top, b.left, b.height,
-                     b.width);
+    return {};
+  }
+  const FractionBox b = fraction_box(crop);
+  // A whole-pixel box divided by the image's size may end a rounding of each number above 1.
+  const float end = spec_.boxes == BoxEncoding::kFractionF16 ? 1 + 1e-3f : 1 + 1e-6f;
+  if (!(b.top >= 0 && b.left >= 0 && b.height > 0 && b.width > 0 && b.top + b.height <= end &&
+        b.left + b.width <= end)) {
+    return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image", crop, b.top, b.left, b.height,
+                   b.width);
+  }
+  return {};
+}
+
+Result<void> RecordView::ValidateIndices(uint32_t crop) const {
+  Scratch<uint32_t> scratch(spec_.num_indices());
+  const std::span<uint32_t> indices = scratch.get();
+  CopyIndices(crop, indices.data());
+  for (const uint32_t index : indices) {
+    if (index >= spec_.num_classes) {
+      return Corrupt("crop {}: index {}, expected below {} classes", crop, index, spec_.num_classes);
     }
   }
+  if (!AllDistinct(indices)) return Corrupt("crop {}: an index comes twice", crop);
+  return {};
+}
 
-  if (const uint32_t n = spec_.num_indices(); n > 0) {
-    uint32_t few[16];
-    std::vector<uint32_t> many(n > 16 ? n : 0);
-    const std::span<uint32_t> indices(n > 16 ? many.data() : few, n);
-    CopyIndices(crop, indices.data());
-    for (const uint32_t index : indices) {
-      if (index >= spec_.num_classes) {
-        return Corrupt("crop {}: index {}, expected below {} classes", crop, index, spec_.num_classes);
-      }
-    }
-    if (!AllDistinct(indices)) return Corrupt("crop {}: an index comes twice", crop);
-  }
-
-  const uint32_t n = spec_.num_values();
-  if (n == 0) return {};
-  const bool f32 = spec_.values == ValueEncoding::kF32;
-  const size_t first = size_t{crop} * n;
-  const auto value = [&](size_t i) {
-    return f32 ? values_f32_[first + i] : FloatFromHalf(values_f16_[first + i]);
-  };
-  if (spec_.kind == LabelKind::kLogits) {
-    for (size_t i = 0; i < n; ++i) {
-      if (!std::isfinite(value(i))) return Corrupt("crop {}: logit {} is {}", crop, i, value(i));
+Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<const float> values) {
+  if (spec.kind == LabelKind::kLogits) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!std::isfinite(values[i])) return Corrupt("crop {}: logit {} is {}", crop, i, values[i]);
     }
     return {};
   }
   double sum = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const float p = value(i);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float p = values[i];
     if (!(p >= 0 && p <= 1.01f)) return Corrupt("crop {}: probability {} is {}", crop, i, p);
-    if (spec_.kind != LabelKind::kFull && i > 0 && p > value(i - 1)) {
-      return Corrupt("crop {}: probability {} is {}, more than the one before, {}", crop, i, p, value(i - 1));
+    if (spec.kind != LabelKind::kFull && i > 0 && p > values[i - 1]) {
+      return Corrupt("crop {}: probability {} is {}, more than the one before, {}", crop, i, p, values[i - 1]);
     }
     sum += p;
   }
   // What rounding may add: f16 errs by half a unit of 2^-11 or less a value (subnormals: 2^-25).
-  const double slack = f32 ? 1e-4 : 5e-3 + n * 0x1p-25;
+  // Packed labels are checked before they are packed, and imports may come from f16 files.
+  const double slack =
+      spec.values == ValueEncoding::kF32 ? 1e-4 : 5e-3 + static_cast<double>(values.size()) * 0x1p-25;
   if (sum > 1 + slack) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
-  const bool needs_mass = spec_.kind == LabelKind::kFull || spec_.kind == LabelKind::kMarginalRenorm;
+  const bool needs_mass = spec.kind == LabelKind::kFull || spec.kind == LabelKind::kMarginalRenorm;
   if (needs_mass && !(sum > 0)) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
-  if (spec_.kind == LabelKind::kFull && sum < 1 - slack) {
+  if (spec.kind == LabelKind::kFull && sum < 1 - slack) {
     return Corrupt("crop {}: the probabilities of all classes sum to {}", crop, sum);
   }
   return {};
 }
 
+Result<void> RecordView::ValidateCrop(uint32_t crop) const {
+  FKDB_TRY(ValidateBox(crop));
+  if (spec_.num_indices() > 0) FKDB_TRY(ValidateIndices(crop));
+  if (has_ops()) {
+    if (auto ops = Ops(crop); !ops) {
+      return Fail(ops.error().code, fmt::format("crop {}: {}", crop, ops.error().message));
+    }
+  }
+  // Coded probabilities cannot be wrong: whatever the bits, they make a distribution.
+  if (spec_.num_values() == 0 || (spec_.packed() && spec_.kind != LabelKind::kLogits)) return {};
+  Scratch<float> values(spec_.num_values());
+  CopyValues(crop, values.get().data());
+  return ValidateValues(spec_, crop, values.get());
+}
+
 Result<void> RecordView::Validate() const {
   for (uint32_t crop = 0; crop < num_crops_; ++crop) FKDB_TRY(ValidateCrop(crop));
+  if (packed_.empty()) return {};
+  uint64_t before = 0;
+  for (uint32_t i = 0; i < layout_.palette_size; ++i) {
+    const uint64_t class_index = ReadBits(packed_.data(), layout_.palette_at + uint64_t{i} * layout_.class_bits,
+                                          layout_.class_bits);
+    if (class_index >= spec_.num_classes || (i > 0 && class_index <= before)) {
+      return Corrupt("record: the palette is not ascending and below {} classes", spec_.num_classes);
+    }
+    before = class_index;
+  }
+  const auto tail = packed_.subspan(layout_.all_bits / 8);
+  if (tail[0] >> (layout_.all_bits % 8) != 0 || std::any_of(tail.begin() + 1, tail.end(), [](uint8_t b) { return b; })) {
+    return Corrupt("record: bits after the packed crops are not zero");
+  }
   return {};
 }
 
@@ -195,18 +271,55 @@ PixelBox RecordView::pixel_box(uint32_t crop) const {
   if (!boxes_u32_.empty()) {
     return {boxes_u32_[at], boxes_u32_[at + 1], boxes_u32_[at + 2], boxes_u32_[at + 3]};
   }
-  return ToPixels(fraction_box(crop), width(), height());
+  if (spec_.boxes != BoxEncoding::kPixel) return ToPixels(fraction_box(crop), width(), height());
+  const uint32_t rows = layout_.row_bits, columns = layout_.column_bits;
+  const uint64_t bit = crop * layout_.crop_bits;
+  const auto field = [&](uint64_t offset, uint32_t count) {
+    return static_cast<uint32_t>(ReadBits(packed_.data(), bit + offset, count));
+  };
+  return {field(0, rows), field(rows, columns), field(rows + columns, rows) + 1,
+          field(2 * rows + columns, columns) + 1};
 }
 
 FractionBox RecordView::fraction_box(uint32_t crop) const {
   const size_t at = size_t{crop} * 4;
-  return {boxes_f32_[at], boxes_f32_[at + 1], boxes_f32_[at + 2], boxes_f32_[at + 3]};
+  float numbers[4];
+  for (size_t i = 0; i < 4; ++i) {
+    if (!boxes_f32_.empty()) {
+      numbers[i] = boxes_f32_[at + i];
+    } else if (!boxes_f16_.empty()) {
+      numbers[i] = FloatFromHalf(boxes_f16_[at + i]);
+    } else {
+      const uint32_t width = layout_.row_bits;
+      const auto bits = static_cast<uint32_t>(ReadBits(packed_.data(), crop * layout_.crop_bits + i * width, width));
+      numbers[i] = width == 32 ? std::bit_cast<float>(bits) : FloatFromHalf(static_cast<uint16_t>(bits));
+    }
+  }
+  return {numbers[0], numbers[1], numbers[2], numbers[3]};
+}
+
+bool RecordView::flip(uint32_t crop) const {
+  if (!spec_.packed()) return flips_[crop >> 3] >> (crop & 7) & 1;
+  return ReadBits(packed_.data(), crop * layout_.crop_bits + layout_.indices_at - 1, 1) != 0;
 }
 
 void RecordView::CopyIndices(uint32_t crop, uint32_t* out) const {
   const uint32_t n = spec_.num_indices();
   const size_t first = size_t{crop} * n;
-  if (spec_.wide_indices()) {
+  if (spec_.packed()) {
+    const uint8_t* bits = packed_.data();
+    uint64_t bit = crop * layout_.crop_bits + layout_.indices_at;
+    for (uint32_t i = 0; i < n; ++i, bit += layout_.index_bits) {
+      uint64_t index = ReadBits(bits, bit, layout_.index_bits);
+      if (layout_.palette_size > 0) {
+        // A position behind the palette's end becomes a class that no validation lets pass.
+        index = index < layout_.palette_size
+                    ? ReadBits(bits, layout_.palette_at + index * layout_.class_bits, layout_.class_bits)
+                    : UINT32_MAX;
+      }
+      out[i] = static_cast<uint32_t>(index);
+    }
+  } else if (spec_.wide_indices()) {
     std::copy_n(indices_u32_.begin() + static_cast<ptrdiff_t>(first), n, out);
   } else {
     std::copy_n(indices_u16_.begin() + static_cast<ptrdiff_t>(first), n, out);
@@ -216,11 +329,46 @@ void RecordView::CopyIndices(uint32_t crop, uint32_t* out) const {
 void RecordView::CopyValues(uint32_t crop, float* out) const {
   const uint32_t n = spec_.num_values();
   const size_t first = size_t{crop} * n;
-  if (spec_.values == ValueEncoding::kF32) {
-    std::copy_n(values_f32_.begin() + static_cast<ptrdiff_t>(first), n, out);
-  } else {
-    for (uint32_t i = 0; i < n; ++i) out[i] = FloatFromHalf(values_f16_[first + i]);
+  switch (spec_.values) {
+    case ValueEncoding::kF32:
+      std::copy_n(values_f32_.begin() + static_cast<ptrdiff_t>(first), n, out);
+      break;
+    case ValueEncoding::kF16:
+      for (uint32_t i = 0; i < n; ++i) out[i] = FloatFromHalf(values_16_[first + i]);
+      break;
+    case ValueEncoding::kBf16:
+      for (uint32_t i = 0; i < n; ++i) out[i] = FloatFromBf16(values_16_[first + i]);
+      break;
+    case ValueEncoding::kPacked:
+      UnpackValues(spec_, packed_.data(), crop * layout_.crop_bits + layout_.values_at, out);
+      break;
   }
+}
+
+std::span<const uint32_t> RecordView::op_words(uint32_t crop) const {
+  if (!has_ops()) return {};
+  const uint32_t first = crop > 0 ? op_ends_[crop - 1] : 0;
+  return op_words_.subspan(first, op_ends_[crop] - first);
+}
+
+Result<std::vector<CropOp>> RecordView::Ops(uint32_t crop) const { return ParseOpWords(op_words(crop)); }
+
+RecordView::PartBits RecordView::CountBits() const {
+  PartBits bits;
+  bits.ops = 8 * (op_ends_.size_bytes() + op_words_.size_bytes());
+  if (spec_.packed()) {
+    const uint64_t crops = num_crops_;
+    bits.boxes = num_crops_ > 0 ? crops * (layout_.indices_at - 1) : 0;
+    bits.flips = crops;
+    bits.indices = crops * spec_.num_indices() * layout_.index_bits + uint64_t{layout_.palette_size} * layout_.class_bits;
+    bits.values = num_crops_ > 0 ? crops * (layout_.crop_bits - layout_.values_at) : 0;
+    return bits;
+  }
+  bits.boxes = 8 * (boxes_u16_.size_bytes() + boxes_u32_.size_bytes() + boxes_f32_.size_bytes() + boxes_f16_.size_bytes());
+  bits.flips = 8 * flips_.size_bytes();
+  bits.indices = 8 * (indices_u16_.size_bytes() + indices_u32_.size_bytes());
+  bits.values = 8 * (values_f32_.size_bytes() + values_16_.size_bytes());
+  return bits;
 }
 
 }  // namespace fkdb

@@ -12,9 +12,7 @@ TailRule TailOf(const LabelSpec& spec, std::span<const float> values) {
   if (spec.kind == LabelKind::kFull && spec.values == ValueEncoding::kF32) return {1, 0};
   double sum = 0;
   for (const float p : values) sum += p;
-  const bool spreads =
-      spec.kind == LabelKind::kSmoothing || spec.kind == LabelKind::kMarginalSmoothing;
-  if (spreads && spec.top_k < spec.num_classes && sum < 1) {
+  if (spec.has_tail() && sum < 1) {
     return {1, static_cast<float>((1 - sum) / (spec.num_classes - spec.top_k))};
   }
   return {static_cast<float>(1 / sum), 0};

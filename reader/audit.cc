@@ -54,7 +54,7 @@ Result<AuditReport> Audit(const Reader& reader) {
   AuditReport report;
   const LabelSpec& spec = reader.spec();
   FKDB_ASSIGN(const FileUse use, reader.file().Use());
-  uint64_t boxes = 0, flips = 0, indices = 0, value_bytes = 0;
+  uint64_t boxes = 0, flips = 0, indices = 0, value_bits = 0, ops = 0;  // bits
   std::vector<uint32_t> index(spec.num_indices());
   std::vector<float> values(spec.num_values());
   for (uint64_t ordinal = 0; ordinal < reader.num_images(); ++ordinal) {
@@ -62,10 +62,12 @@ Result<AuditReport> Audit(const Reader& reader) {
     ++report.images;
     report.skipped += record.skipped();
     report.crops += record.num_crops();
-    boxes += record.boxes_u16().size_bytes() + record.boxes_u32().size_bytes() + record.boxes_f32().size_bytes();
-    flips += record.flip_bits().size_bytes();
-    indices += record.indices_u16().size_bytes() + record.indices_u32().size_bytes();
-    value_bytes += record.values_f16().size_bytes() + record.values_f32().size_bytes();
+    const RecordView::PartBits bits = record.CountBits();
+    boxes += bits.boxes;
+    flips += bits.flips;
+    indices += bits.indices;
+    value_bits += bits.values;
+    ops += bits.ops;
     if (spec.kind == LabelKind::kLogits) continue;
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
       if (auto valid = record.ValidateCrop(crop); !valid) return Fail(reader.About(ordinal, std::move(valid).error()));
@@ -92,16 +94,17 @@ Result<AuditReport> Audit(const Reader& reader) {
 
   report.file_bytes = use.file_bytes;
   report.bytes_per_crop = static_cast<double>(use.file_bytes) / crops;
-  report.parts = {{"boxes", boxes},
-                  {"flips", flips},
-                  {"indices", indices},
-                  {"values", value_bytes},
-                  {"record headers", use.record_bytes - boxes - flips - indices - value_bytes},
-                  {"block directories", use.directory_bytes},
-                  {"names", use.names_bytes},
-                  {"manifest", use.manifest_bytes},
-                  {"lmdb pages", use.lmdb_bytes},
-                  {"page waste", use.waste_bytes}};
+  report.parts = {{"boxes", boxes / 8}, {"flips", flips / 8}, {"indices", indices / 8}, {"values", value_bits / 8}};
+  if (ops > 0) report.parts.push_back({"operations", ops / 8});
+  uint64_t headers = use.record_bytes;
+  for (const AuditReport::Part& part : report.parts) headers -= part.bytes;
+  const AuditReport::Part rest[] = {{"record headers", headers},
+                                    {"block directories", use.directory_bytes},
+                                    {"names", use.names_bytes},
+                                    {"manifest", use.manifest_bytes},
+                                    {"lmdb pages", use.lmdb_bytes},
+                                    {"page waste", use.waste_bytes}};
+  report.parts.insert(report.parts.end(), std::begin(rest), std::end(rest));
 
   const double images = static_cast<double>(report.images - report.skipped);
   report.table2 = Table2(images, images > 0 ? static_cast<double>(report.crops) / images : 0, spec.num_classes);

@@ -22,6 +22,22 @@ void AppendFloats(std::string& out, std::span<const float> values) {
   out += ']';
 }
 
+// [{"op":"mixup","partner":"0123456789abcdef","lambda":0.3},..]
+Result<std::string> OpsJson(const RecordView& record, uint32_t crop) {
+  FKDB_ASSIGN(const std::vector<CropOp> ops, record.Ops(crop));
+  std::string out = "[";
+  for (const CropOp& op : ops) {
+    const OpInfo& info = *InfoOf(op.kind);
+    out += fmt::format("{}{{\"op\":\"{}\"", out.size() > 1 ? "," : "", info.name);
+    if (info.has_partner) out += fmt::format(",\"partner\":\"{:016x}\"", op.partner);
+    for (size_t i = 0; i < info.values.size(); ++i) {
+      out += fmt::format(",\"{}\":{}", info.values[i], ShortestFloat(op.values[i]));
+    }
+    out += '}';
+  }
+  return out + "]";
+}
+
 std::string Quoted(std::string_view text) { return nlohmann::json(text).dump(); }
 
 }  // namespace
@@ -73,7 +89,8 @@ Result<std::string> DumpImage(const Reader& reader, uint64_t ordinal, const Dump
       out += "{\"box\":";
       AppendFloats(out, std::array{b.top, b.left, b.height, b.width});
     }
-    out += fmt::format(",\"flip\":{},\"ops\":[]", record.flip(crop));
+    FKDB_ASSIGN(const std::string ops, OpsJson(record, crop));
+    out += fmt::format(",\"flip\":{},\"ops\":{}", record.flip(crop), ops);
     if (!indices.empty()) {
       record.CopyIndices(crop, indices.data());
       out += fmt::format(",\"indices\":[{}]", fmt::join(indices, ","));

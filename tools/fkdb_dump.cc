@@ -54,6 +54,7 @@ std::string ImageText(const std::string& json) {
       out += fmt::format("  {}:{:.4g}", index, values[i].get<double>());
     }
     if (values.size() > 10) out += "  ..";
+    for (const auto& op : crop["ops"]) out += fmt::format("  {}", op.dump());
     if (crop.contains("dense")) out += fmt::format("  dense {}", crop["dense"].dump());
     out += "\n";
   }

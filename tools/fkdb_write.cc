@@ -111,7 +111,7 @@ int main(int argc, char** argv) {
   app.add_option("--top-k", flags.job.spec.top_k, "K of the marginal kinds")->capture_default_str();
   app.add_option("--temperature", flags.job.spec.temperature, "Of the teacher's softmax")->capture_default_str();
   app.add_option("--encoding", flags.encoding, "How values are stored")
-      ->check(CLI::IsMember({"f16", "f32"}))
+      ->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}))
       ->capture_default_str();
   app.add_option("--batch-size", flags.job.batch_size, "Crops a teacher batch")->capture_default_str();
   app.add_option("--device", flags.device, "Of the teacher: cpu, cuda or cuda:N")->capture_default_str();

@@ -220,7 +220,7 @@ TEST(ManifestText, FaultsAreNamed) {
   EXPECT_EQ(with("\"top_k\": 5", "\"top_k\": -5"), "manifest: field 'labels.top_k' is not a whole number from 0 to 4294967295");
   EXPECT_EQ(with("\"top_k\": 5", "\"top_k\": 11"), "manifest: labels: top-k 11: expected 1 to the number of classes, 10");
   EXPECT_EQ(with("\"top_k\": 5,", ""), "manifest: field 'labels.top_k' is missing");
-  EXPECT_EQ(with("\"f16\"", "\"f8\""), "value encoding 'f8' is not known to this version of fkdb; it knows f32, f16");
+  EXPECT_EQ(with("\"f16\"", "\"f8\""), "value encoding 'f8' is not known to this version of fkdb; it knows f32, f16, bf16, packed");
   EXPECT_EQ(with("\"class0\"", "7"), "manifest: field 'data_set.class_names[0]' is not text");
   EXPECT_EQ(with("\"skipped\": []", "\"skipped\": [4]"), "manifest: field 'skipped' is not an ascending list of ordinals");
   EXPECT_EQ(with("\"format\": \"fkdb\"", "\"format\": \"ffcv\""), "manifest: field 'format' is not \"fkdb\"");

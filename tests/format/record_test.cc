@@ -14,6 +14,21 @@ namespace {
 using test::Describe;
 using test::MakeSpec;
 
+// What FORMAT.md promises of packed values, loosely; packed_test.cc measures it.
+void ExpectPackedClose(const LabelSpec& spec, std::span<const float> values, std::span<const float> exact) {
+  double exact_sum = 0;
+  for (const float p : exact) exact_sum += p;
+  for (size_t k = 0; k < values.size(); ++k) {
+    if (spec.kind == LabelKind::kLogits) {
+      const auto [low, high] = std::minmax_element(exact.begin(), exact.end());
+      EXPECT_NEAR(values[k], exact[k], (*high - *low) / 509);
+    } else {
+      const double p = spec.kind == LabelKind::kMarginalRenorm ? exact[k] / exact_sum : exact[k];
+      EXPECT_NEAR(values[k], p, 0.2 * p + 1e-3) << Describe(spec);
+    }
+  }
+}
+
 void ExpectSame(const LabelSpec& spec, const Record& record, const RecordView& view) {
   ASSERT_EQ(view.num_crops(), record.num_crops());
   EXPECT_EQ(view.key_hash(), record.key_hash);
@@ -28,18 +43,30 @@ void ExpectSame(const LabelSpec& spec, const Record& record, const RecordView& v
     if (spec.boxes == BoxEncoding::kPixel) {
       EXPECT_EQ(view.pixel_box(i), record.pixel_boxes[i]);
     } else {
-      EXPECT_EQ(view.fraction_box(i), record.fraction_boxes[i]);
+      const FractionBox got = view.fraction_box(i), exact = record.fraction_boxes[i];
+      const float slack = spec.boxes == BoxEncoding::kFractionF32 ? 0 : 0x1p-11f;
+      EXPECT_NEAR(got.top, exact.top, slack);
+      EXPECT_NEAR(got.left, exact.left, slack);
+      EXPECT_NEAR(got.height, exact.height, slack);
+      EXPECT_NEAR(got.width, exact.width, slack);
     }
     EXPECT_EQ(view.flip(i), record.flips[i] != 0);
+    EXPECT_EQ(view.Ops(i).value(), record.ops.empty() ? std::vector<CropOp>() : record.ops[i]);
     if (!indices.empty()) view.CopyIndices(i, indices.data());
     for (size_t k = 0; k < indices.size(); ++k) EXPECT_EQ(indices[k], record.indices[i * indices.size() + k]);
     if (!values.empty()) view.CopyValues(i, values.data());
+    const auto exact = std::span(record.values).subspan(i * values.size(), values.size());
+    if (spec.packed()) {
+      ExpectPackedClose(spec, values, exact);
+      continue;
+    }
     for (size_t k = 0; k < values.size(); ++k) {
-      const float exact = record.values[i * values.size() + k];
       if (spec.values == ValueEncoding::kF32) {
-        EXPECT_EQ(values[k], exact);
+        EXPECT_EQ(values[k], exact[k]);
+      } else if (spec.values == ValueEncoding::kF16) {
+        EXPECT_NEAR(values[k], exact[k], std::max(0x1p-10f, std::fabs(exact[k]) * 0x1p-10f));
       } else {
-        EXPECT_NEAR(values[k], exact, std::max(0x1p-10f, std::fabs(exact) * 0x1p-10f));
+        EXPECT_NEAR(values[k], exact[k], std::fabs(exact[k]) * 0x1p-8f);
       }
     }
   }
@@ -48,7 +75,9 @@ void ExpectSame(const LabelSpec& spec, const Record& record, const RecordView& v
 TEST(Record, RoundTripsEveryKindEncodingKAndM) {
   std::mt19937_64 random(1);
   for (const LabelKind kind : test::kAllKinds) {
-    for (const ValueEncoding values : test::kAllValues) {
+    std::vector<ValueEncoding> encodings = test::kAllValues;
+    if (kind == LabelKind::kLogits) encodings.push_back(ValueEncoding::kBf16);
+    for (const ValueEncoding values : encodings) {
       for (const BoxEncoding boxes : test::kAllBoxes) {
         for (const auto& [classes, k] : {std::pair{2u, 1u}, {2u, 2u}, {10u, 5u}, {1000u, 10u}, {70000u, 5u}, {40u, 40u}}) {
           for (const uint32_t crops : {1u, 7u, 8u, 9u, 200u}) {
@@ -70,16 +99,77 @@ TEST(Record, RoundTripsEveryKindEncodingKAndM) {
   }
 }
 
-TEST(Record, ImagesWiderThan16BitsKeepTheirBoxes) {
+TEST(Record, ImagesOfAnySizeKeepTheirBoxes) {
   std::mt19937_64 random(2);
-  const LabelSpec spec = MakeSpec(LabelKind::kHard, 10, 1);
-  const Record record = test::RandomRecord(spec, 20, random, 70000, 3);
-  const auto bytes = EncodeRecord(spec, record);
-  ASSERT_TRUE(bytes);
-  const auto view = RecordView::Open(*bytes, spec);
-  ASSERT_TRUE(view);
-  EXPECT_EQ(view->boxes_u32().size(), 80u);
-  ExpectSame(spec, record, *view);
+  for (const ValueEncoding values : {ValueEncoding::kF16, ValueEncoding::kPacked}) {
+    const LabelSpec spec = MakeSpec(LabelKind::kHard, 10, 1, values);
+    for (const auto& [width, height] : {std::pair{1u, 1u}, {1u, 2u}, {65535u, 4u}, {65536u, 3u}, {70000u, 3u},
+                                        {1u << 31, 1u << 31}, {7u, 1u << 31}}) {
+      const Record record = test::RandomRecord(spec, 20, random, width, height);
+      const auto bytes = EncodeRecord(spec, record);
+      ASSERT_TRUE(bytes) << width << " x " << height;
+      const auto view = RecordView::Open(*bytes, spec);
+      ASSERT_TRUE(view);
+      EXPECT_EQ(view->boxes_u32().size(), !spec.packed() && (width > 65535 || height > 65535) ? 80u : 0u);
+      ExpectSame(spec, record, *view);
+    }
+  }
+}
+
+TEST(Record, CropsKeepTheirOperations) {
+  std::mt19937_64 random(11);
+  for (const ValueEncoding values : {ValueEncoding::kF16, ValueEncoding::kPacked}) {
+    const LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, values);
+    Record record = test::RandomRecord(spec, 4, random);
+    const size_t without = EncodeRecord(spec, record)->size();
+    record.ops.resize(4);
+    EXPECT_EQ(EncodeRecord(spec, record)->size(), without) << "operations that are not there cost a byte";
+    record.ops = {{{OpKind::kBrightness, 0, {1.25f}}, {OpKind::kHue, 0, {-0.1f}}},
+                  {},
+                  {{OpKind::kEqualize, 0, {}}, {OpKind::kErase, 0, {1, 2, 30, 40}}},
+                  {{OpKind::kMixup, 0x0123456789abcdef, {0.3f}}, {OpKind::kCutmix, ~0ull, {0.75f, 0, 5, 112, 112}}}};
+    const auto bytes = EncodeRecord(spec, record);
+    ASSERT_TRUE(bytes) << bytes.error().message;
+    const auto view = RecordView::Open(*bytes, spec);
+    ASSERT_TRUE(view);
+    EXPECT_TRUE(view->Validate());
+    ExpectSame(spec, record, *view);
+
+    const auto error = [&](CropOp op) {
+      record.ops[1] = {op};
+      return EncodeRecord(spec, record).error().message;
+    };
+    EXPECT_EQ(error({OpKind::kMixup, 1, {1.5f}}), "crop 1: operation mixup: lambda is 1.5");
+    EXPECT_EQ(error({OpKind::kErase, 0, {-1, 0, 2, 2}}), "crop 1: operation erase: top is -1");
+    EXPECT_EQ(error({OpKind::kErase, 0, {0, 0, 0, 2}}), "crop 1: operation erase: height is 0");
+    EXPECT_EQ(error({OpKind::kRotate, 0, {NAN}}), "crop 1: operation rotate: degrees is nan");
+    EXPECT_EQ(error({static_cast<OpKind>(999), 0, {}}), "operation 999 is not known");
+    record.ops.pop_back();
+    EXPECT_EQ(EncodeRecord(spec, record).error().message, "record of 4 crops: expected 4 lists of operations, got 3");
+  }
+}
+
+// Every operation's words are parsed back, and a word too many or too few is no operation.
+TEST(CropOp, EveryKindRoundTripsAndUnknownOnesAreRefused) {
+  uint16_t kinds = 0;
+  for (; InfoOf(static_cast<OpKind>(kinds)) != nullptr; ++kinds) {
+    const OpInfo& info = *InfoOf(static_cast<OpKind>(kinds));
+    CropOp op = {static_cast<OpKind>(kinds), info.has_partner ? 77u : 0u, {}};
+    for (size_t i = 0; i < info.values.size(); ++i) op.values[i] = 0.5f + static_cast<float>(i);
+    std::vector<uint32_t> words;
+    AppendOpWords(std::span(&op, 1), &words);
+    EXPECT_EQ(ParseOpWords(words).value(), std::vector<CropOp>{op}) << info.name;
+    words.push_back(0);
+    EXPECT_EQ(ParseOpWords(words).error().code, ErrorCode::kCorruption) << info.name;
+    words.resize(words.size() - 2);
+    if (!words.empty()) {
+      EXPECT_EQ(ParseOpWords(words).error().code, ErrorCode::kCorruption) << info.name;
+    }
+  }
+  EXPECT_EQ(kinds, 20);
+  const std::vector<uint32_t> newer = {kinds};
+  EXPECT_EQ(ParseOpWords(newer).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(ParseOpWords(newer).error().message, "operation 20 is not known to this version of fkdb");
 }
 
 TEST(Record, ASkippedImageSaysWhy) {
@@ -142,7 +232,7 @@ TEST_F(BadRecord, EachFaultIsNamed) {
   EXPECT_EQ(EncodeError(), "box [370, 0, 6, 5] leaves the image of 500 x 375 pixels");
   record = Good();
   record.pixel_boxes[1] = {0, 0, 0, 5};
-  EXPECT_EQ(EncodeError(), "crop 1: box [0, 0, 0, 5] is not inside the image of 500 x 375 pixels");
+  EXPECT_EQ(EncodeError(), "box [0, 0, 0, 5] leaves the image of 500 x 375 pixels");
   record = Good();
   record.pixel_boxes.pop_back();
   EXPECT_EQ(EncodeError(), "record of 2 crops: expected 2 pixel boxes, got 1");

@@ -16,8 +16,9 @@ namespace fkdb::test {
 inline const std::vector<LabelKind> kAllKinds = {LabelKind::kFull,        LabelKind::kHard,
                                                  LabelKind::kSmoothing,   LabelKind::kMarginalSmoothing,
                                                  LabelKind::kMarginalRenorm, LabelKind::kLogits};
-inline const std::vector<ValueEncoding> kAllValues = {ValueEncoding::kF32, ValueEncoding::kF16};
-inline const std::vector<BoxEncoding> kAllBoxes = {BoxEncoding::kPixel, BoxEncoding::kFractionF32};
+inline const std::vector<ValueEncoding> kAllValues = {ValueEncoding::kF32, ValueEncoding::kF16, ValueEncoding::kPacked};
+inline const std::vector<BoxEncoding> kAllBoxes = {BoxEncoding::kPixel, BoxEncoding::kFractionF32,
+                                                  BoxEncoding::kFractionF16};
 
 inline LabelSpec MakeSpec(LabelKind kind, uint32_t classes, uint32_t top_k,
                           ValueEncoding values = ValueEncoding::kF16, BoxEncoding boxes = BoxEncoding::kPixel) {

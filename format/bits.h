@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bit fields: bit i of a byte string is bit i % 8 of byte i / 8, a field's lowest bit comes first.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace fkdb {
+
+// A field is at most this wide, so that one load of 8 bytes from any byte holds it.
+constexpr uint32_t kMaxFieldBits = 57;
+// So many readable bytes must follow the last field.
+constexpr size_t kBitPadding = 8;
+
+static_assert(std::endian::native == std::endian::little, "bit fields are read by plain loads");
+
+// The field of `count` <= kMaxFieldBits bits at `bit`; 0 for a field of zero bits.
+inline uint64_t ReadBits(const uint8_t* bytes, uint64_t bit, uint32_t count) {
+  uint64_t word;
+  std::memcpy(&word, bytes + (bit >> 3), sizeof word);
+  return word >> (bit & 7) & ((uint64_t{1} << count) - 1);
+}
+
+class BitWriter {
+ public:
+  // value < 2^count, count <= kMaxFieldBits.
+  void Put(uint64_t value, uint32_t count) {
+    pending_ |= value << pending_bits_;
+    pending_bits_ += count;
+    for (; pending_bits_ >= 8; pending_bits_ -= 8, pending_ >>= 8) bytes_.push_back(static_cast<uint8_t>(pending_));
+  }
+  // The bytes, the last filled up with zero bits, and kBitPadding zero bytes after them.
+  std::vector<uint8_t> Finish() && {
+    if (pending_bits_ > 0) bytes_.push_back(static_cast<uint8_t>(pending_));
+    bytes_.resize(bytes_.size() + kBitPadding);
+    return std::move(bytes_);
+  }
+
+ private:
+  std::vector<uint8_t> bytes_;
+  uint64_t pending_ = 0;  // fewer than 8 bits between calls
+  uint32_t pending_bits_ = 0;
+};
+
+}  // namespace fkdb
