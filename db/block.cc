@@ -119,4 +119,12 @@ Result<std::span<const std::byte>> BlockView::Record(uint32_t position) const {
   return record;
 }
 
+std::span<const std::byte> UncheckedRecord(std::span<const std::byte> block, uint64_t position) {
+  Entry entry;
+  if (BlockBytes(position + 1, 0) > block.size()) return {};
+  std::memcpy(&entry, block.data() + BlockBytes(position, 0), sizeof entry);
+  if (uint64_t{entry.offset} + entry.length > block.size()) return {};
+  return block.subspan(entry.offset, entry.length);
+}
+
 }  // namespace fkdb

@@ -53,4 +53,8 @@ class BlockView {
   uint32_t count_ = 0;
 };
 
+// Where a block says its record `position` lies, nothing checked but that it is inside the block
+// (else empty): for prefetching only.
+std::span<const std::byte> UncheckedRecord(std::span<const std::byte> block, uint64_t position);
+
 }  // namespace fkdb

@@ -30,6 +30,11 @@ struct LabelFile::Impl {
     return Fail(error.code, fmt::format("{}: {}", path.string(), error.message));
   }
 
+  // The block that holds image `ordinal` < num_images.
+  size_t BlockOf(uint64_t ordinal) const {
+    const auto after = std::upper_bound(first_ordinals.begin(), first_ordinals.end(), ordinal);
+    return static_cast<size_t>(after - first_ordinals.begin()) - 1;
+  }
   Result<void> Map();
   Result<void> ReadManifest();
   Result<void> IndexBlocks();
@@ -246,15 +251,30 @@ Result<std::span<const std::byte>> LabelFile::RecordBytes(uint64_t ordinal) cons
     return impl_->In({ErrorCode::kNotFound, fmt::format("no image {}: the label set has {} (counted from 0)", ordinal,
                                                         impl_->num_images)});
   }
-  const auto& firsts = impl_->first_ordinals;
-  const size_t index =
-      static_cast<size_t>(std::upper_bound(firsts.begin(), firsts.end(), ordinal) - firsts.begin()) - 1;
+  const size_t index = impl_->BlockOf(ordinal);
   FKDB_ASSIGN(const BlockView block, Block(index));
-  auto record = block.Record(static_cast<uint32_t>(ordinal - firsts[index]));
+  auto record = block.Record(static_cast<uint32_t>(ordinal - impl_->first_ordinals[index]));
   if (!record) {
     return impl_->In({record.error().code, fmt::format("image {}: {}", ordinal, record.error().message)});
   }
   return record;
+}
+
+void LabelFile::PrefetchDirectory(uint64_t ordinal) const {
+  if (ordinal >= impl_->num_images) return;
+  const size_t index = impl_->BlockOf(ordinal);
+  const std::byte* block = impl_->blocks[index].data();
+  const uint64_t position = ordinal - impl_->first_ordinals[index];
+  __builtin_prefetch(block);
+  __builtin_prefetch(block + 64);
+  __builtin_prefetch(block + BlockBytes(position, 0));
+}
+
+void LabelFile::PrefetchRecord(uint64_t ordinal) const {
+  if (ordinal >= impl_->num_images) return;
+  const size_t index = impl_->BlockOf(ordinal);
+  const auto record = UncheckedRecord(impl_->blocks[index], ordinal - impl_->first_ordinals[index]);
+  for (size_t at = 0; at < std::min<size_t>(record.size(), 2048); at += 64) __builtin_prefetch(record.data() + at);
 }
 
 Result<uint64_t> LabelFile::Find(std::string_view key) const {

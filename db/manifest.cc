@@ -193,22 +193,28 @@ Json RecipeJson(const Manifest& m) {
   return writer.json;
 }
 
-std::string FirstDifference(const Json& stored, const Json& wanted, const std::string& path) {
+std::string FirstDifference(const Json& stored, const Json& wanted, const std::string& path, const DifferenceWords& words) {
   if (stored.is_object() && wanted.is_object()) {
     for (const auto& [name, value] : stored.items()) {
       std::string field = path;
       field += path.empty() ? name : "." + name;
-      const std::string found = FirstDifference(value, wanted.value(name, Json()), field);
+      const std::string found = FirstDifference(value, wanted.value(name, Json()), field, words);
       if (!found.empty()) return found;
     }
     return "";
   }
   if (stored == wanted) return "";
+  constexpr size_t kLongList = 8;  // of which one element says more than the whole
+  if (stored.is_array() && wanted.is_array() && stored.size() == wanted.size() && stored.size() > kLongList) {
+    size_t i = 0;
+    while (stored[i] == wanted[i]) ++i;
+    return FirstDifference(stored[i], wanted[i], fmt::format("{}[{}]", path, i), words);
+  }
   const auto brief = [](const Json& json) {
     const std::string text = json.dump();
     return text.size() <= 80 ? text : text.substr(0, 77) + "...";
   };
-  return fmt::format("{}: {} in the file, {} asked for", path, brief(stored), brief(wanted));
+  return fmt::format("{}: {} {}, {} {}", path, brief(stored), words.stored, brief(wanted), words.wanted);
 }
 
 }  // namespace
@@ -281,8 +287,8 @@ Result<Manifest> ParseManifest(std::string_view text) {
   return m;
 }
 
-std::string RecipeDifference(const Manifest& stored, const Manifest& wanted) {
-  return FirstDifference(RecipeJson(stored), RecipeJson(wanted), "");
+std::string RecipeDifference(const Manifest& stored, const Manifest& wanted, const DifferenceWords& words) {
+  return FirstDifference(RecipeJson(stored), RecipeJson(wanted), "", words);
 }
 
 }  // namespace fkdb

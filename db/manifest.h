@@ -81,6 +81,10 @@ Result<Manifest> ParseManifest(std::string_view json);
 
 // The first difference between two recipes, e.g. "labels.top_k: 5 in the file, 10 asked for";
 // empty if there is none.
-std::string RecipeDifference(const Manifest& stored, const Manifest& wanted);
+struct DifferenceWords {
+  std::string_view stored = "in the file";
+  std::string_view wanted = "asked for";
+};
+std::string RecipeDifference(const Manifest& stored, const Manifest& wanted, const DifferenceWords& words = {});
 
 }  // namespace fkdb

@@ -205,7 +205,7 @@ Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<cons
       spec.values == ValueEncoding::kF32 ? 1e-4 : 5e-3 + static_cast<double>(values.size()) * 0x1p-25;
   if (sum > 1 + slack) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
   const bool needs_mass = spec.kind == LabelKind::kFull || spec.kind == LabelKind::kMarginalRenorm;
-  if (needs_mass && !(sum > 0)) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
+  if (needs_mass && !(sum >= 0x1p-100)) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
   if (spec.kind == LabelKind::kFull && sum < 1 - slack) {
     return Corrupt("crop {}: the probabilities of all classes sum to {}", crop, sum);
   }

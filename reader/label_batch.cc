@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <new>
 
 namespace fkdb {
@@ -35,7 +36,15 @@ Result<void> FillBatch(const Reader& reader, std::span<const CropRequest> reques
   float* values = batch->values().data();
   PixelBox* box = batch->boxes().data();
   uint8_t* flip = batch->flips().data();
-  for (const CropRequest& request : requests) {
+  // A random image is two waits for memory, directory and record: both are asked for in advance.
+  constexpr size_t kAhead = 8;
+  const LabelFile& file = reader.file();
+  for (size_t i = 0; i < std::min(2 * kAhead, requests.size()); ++i) file.PrefetchDirectory(requests[i].ordinal);
+  for (size_t i = 0; i < std::min(kAhead, requests.size()); ++i) file.PrefetchRecord(requests[i].ordinal);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const CropRequest& request = requests[i];
+    if (i + 2 * kAhead < requests.size()) file.PrefetchDirectory(requests[i + 2 * kAhead].ordinal);
+    if (i + kAhead < requests.size()) file.PrefetchRecord(requests[i + kAhead].ordinal);
     FKDB_ASSIGN(const RecordView record, reader.Get(request.ordinal));
     if (record.skipped()) {
       return Fail(reader.About(request.ordinal, {ErrorCode::kNotFound, fmt::format("it was skipped when labelled ({})",

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // fkdb-write: labels random crops of every image with a teacher and stores them in one file.
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <ctime>
-#include <filesystem>
 #include <thread>
-
-#include <nlohmann/json.hpp>
 
 #include "image/data_set.h"
 #include "tools/cli.h"
+#include "tools/made.h"
 #include "tools/pixel_flags.h"
 #include "trainer/torch_teacher.h"
 #include "writer/label_job.h"
@@ -53,8 +49,7 @@ Result<int> Run(Flags& flags) {
   FKDB_ASSIGN(job.spec.kind, ParseLabelKind(flags.label));
   FKDB_ASSIGN(job.spec.values, ParseValueEncoding(flags.encoding));
   job.use_classes = !flags.no_classes;
-  job.provenance.tool = "fkdb-write " FKDB_VERSION;
-  job.provenance.created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  StampProvenance("fkdb-write", &job.provenance);
 
   const TeacherOptions teacher_options = {data->channels(), augmentation.input_height, augmentation.input_width,
                                           job.batch_size, flags.device};
@@ -71,26 +66,7 @@ Result<int> Run(Flags& flags) {
                 fmt::format("stopped after {} of {} images; the same command with --resume continues", result.images_written,
                             data->size()));
   }
-  const Manifest& m = result.manifest;
-  const double seconds = result.progress.seconds;
-  const double rate = static_cast<double>(result.progress.crops) / std::max(seconds, 1e-9);
-  std::error_code ec;
-  const uint64_t bytes = std::filesystem::file_size(flags.out, ec);
-  const double bytes_per_crop = static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, m.num_crops));
-  if (flags.json) {
-    const nlohmann::ordered_json json = {{"out", flags.out},           {"images", m.num_images},
-                                         {"skipped", m.skipped.size()}, {"crops", m.num_crops},
-                                         {"file_bytes", bytes},         {"bytes_per_crop", bytes_per_crop},
-                                         {"digest", m.digest},          {"seconds", seconds},
-                                         {"crops_per_second", rate}};
-    FKDB_TRY(PrintOut(json.dump() + "\n"));
-  } else if (!flags.quiet) {
-    FKDB_TRY(PrintOut(fmt::format("{}: {} images{}, {} crops, {} ({:.1f} bytes a crop), {} at {:.0f} crops/s\n{}\n",
-                                  flags.out, m.num_images,
-                                  m.skipped.empty() ? "" : fmt::format(" ({} skipped)", m.skipped.size()), m.num_crops,
-                                  HumanBytes(static_cast<double>(bytes)), bytes_per_crop, HumanSeconds(seconds), rate,
-                                  m.digest)));
-  }
+  FKDB_TRY(PrintMade(flags, flags.out, result.manifest, MadeBy{result.progress.crops, result.progress.seconds}));
   return kExitOk;
 }
 
@@ -118,17 +94,11 @@ int main(int argc, char** argv) {
   app.add_option("--threads", flags.job.threads, "Teacher batches at once")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app.add_option("--commit-seconds", flags.job.file.commit_seconds, "What a crash can lose: time between commits")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
   app.add_option("--seed", flags.augmentation.seed, "Of the crops")->capture_default_str();
   app.add_option("--limit", flags.limit, "Only the first N images in key order");
   app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the teacher's classes");
   app.add_flag("--skip-bad", flags.job.skip_bad, "Record images that cannot be read as skipped, and go on");
-  auto* resume = app.add_flag("--resume", flags.job.file.resume, "Continue an interrupted build");
-  app.add_flag("--overwrite", flags.job.file.overwrite, "Replace an existing output")->excludes(resume);
-  app.add_option("--licence", flags.job.provenance.licence, "Of the label set, for the manifest");
-  app.add_option("--notes", flags.job.provenance.notes, "For the manifest");
+  AddOutputFlags(app, &flags.job.file, &flags.job.provenance);
   flags.pixels.AddTo(app);
   return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
 }

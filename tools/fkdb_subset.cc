@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// fkdb-subset: takes images, crops or a smaller encoding of a label set into a new one.
+#include <fmt/format.h>
+
+#include <fstream>
+
+#include "db/rewrite.h"
+#include "tools/cli.h"
+#include "tools/made.h"
+
+namespace fkdb {
+namespace {
+
+struct Flags : CommonFlags {
+  std::string db, out, images;
+  SubsetOptions subset;
+};
+
+// One key a line.
+Result<std::vector<std::string>> ReadKeys(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) return Fail(ErrorCode::kNotFound, fmt::format("{}: cannot read the list of images", path));
+  std::vector<std::string> keys;
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (!line.empty()) keys.push_back(std::move(line));
+  }
+  if (keys.empty()) return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: names no image", path));
+  return keys;
+}
+
+Result<int> Run(Flags& flags) {
+  if (!flags.images.empty()) {
+    FKDB_ASSIGN(flags.subset.images, ReadKeys(flags.images));
+  }
+  StampProvenance("fkdb-subset", &flags.subset.provenance);
+  Progress progress(flags.quiet || flags.json);
+  flags.subset.progress = [&](uint64_t done, uint64_t all) {
+    progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all));
+  };
+  flags.subset.stop = StopOnSignals();
+  const auto made = SubsetLabelSet(flags.db, flags.out, flags.subset);
+  progress.Done();
+  if (!made) return Fail(made.error());
+  FKDB_TRY(PrintMade(flags, flags.out, *made));
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace fkdb
+
+int main(int argc, char** argv) {
+  fkdb::Flags flags;
+  CLI::App app("Makes a smaller label set of a label set: some images, fewer crops, another encoding or kind.", "fkdb-subset");
+  AddCommonFlags(app, &flags, "The summary as one line of JSON");
+  app.add_option("DB", flags.db, "The label set")->required();
+  app.add_option("OUT", flags.out, "The label set to write, NAME.fkdb")->required();
+  app.add_option("--images", flags.images, "A text file of the images to keep, one key a line");
+  app.add_option("--crops", flags.subset.crops, "Keep the first N crops of each image")->check(CLI::Range(1, 65535));
+  app.add_option("--recode", flags.subset.recode,
+                 "Another encoding, kind or K, e.g. packed; hard; marginal-smoothing,top-k=3,f16");
+  fkdb::AddOutputFlags(app, &flags.subset.file, &flags.subset.provenance);
+  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
+}

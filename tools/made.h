@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the programs that make a label set share: the flags of its file, and the summary they end with.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "db/label_file_writer.h"
+#include "db/manifest.h"
+#include "tools/cli.h"
+
+namespace fkdb {
+
+// --resume, --overwrite, --commit-seconds, --licence, --notes.
+void AddOutputFlags(CLI::App& app, LabelFileWriterOptions* file, ProvenanceInfo* provenance);
+
+// The program's name and version, and the time.
+void StampProvenance(const std::string& program, ProvenanceInfo* provenance);
+
+// What a job did to make it, if it labelled crops.
+struct MadeBy {
+  uint64_t crops;
+  double seconds;
+};
+// The summary on stdout: one line of JSON with --json, nothing with --quiet.
+Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& out, const Manifest& manifest,
+                       std::optional<MadeBy> by = {});
+
+}  // namespace fkdb
