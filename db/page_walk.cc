@@ -44,6 +44,8 @@ struct TreeInfo {
 };
 static_assert(sizeof(TreeInfo) == 48);
 
+constexpr uint64_t kMaxMapBytes = uint64_t{1} << 46;
+
 struct MetaBody {
   uint32_t magic;
   uint32_t version;
@@ -172,6 +174,8 @@ class Walker {
       return number == 0 ? Fail(ErrorCode::kCorruption, "not an LMDB file, so not a label set")
                          : Corrupt("its second meta page is broken");
     }
+    // liblmdb maps as much as this says, whatever the file's size.
+    if (meta.map_size > kMaxMapBytes) return Corrupt(fmt::format("a map of {} bytes", meta.map_size));
     if (meta.version != kDataVersion) {
       return Fail(ErrorCode::kUnsupported,
                   fmt::format("LMDB data version {} ({}); this fkdb reads version {}, which LMDB 0.9 writes",

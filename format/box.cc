@@ -12,8 +12,9 @@ void RoundEdges(float begin, float length, uint32_t size, uint32_t* first, uint3
   const double side = size;
   const double near = std::nearbyint(static_cast<double>(begin) * side);
   const double far = std::nearbyint((static_cast<double>(begin) + length) * side);
-  const double low = std::clamp(near, 0.0, side - 1);
-  const double high = std::clamp(far, low + 1, side);
+  // fmin and fmax let no NaN through: whatever a damaged box says, the result is inside the image.
+  const double low = std::fmax(std::fmin(near, side - 1), 0);
+  const double high = std::fmax(std::fmin(far, side), low + 1);
   *first = static_cast<uint32_t>(low);
   *count = static_cast<uint32_t>(high - low);
 }

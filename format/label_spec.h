@@ -38,7 +38,7 @@ struct LabelSpec {
   uint32_t num_classes = 0;  // C; for logits the width D of the teacher's output
   uint32_t top_k = 0;        // K of the marginal kinds; 1 for hard and smoothing; 0 for full, logits
   BoxEncoding boxes = BoxEncoding::kPixel;
-  ValueEncoding values = ValueEncoding::kF16;
+  ValueEncoding values = ValueEncoding::kPacked;
   float temperature = 1;     // of the softmax that made p; 1 for logits
 
   bool operator==(const LabelSpec&) const = default;

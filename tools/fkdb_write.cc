@@ -16,7 +16,7 @@ namespace {
 
 struct Flags : CommonFlags {
   std::string images, teacher, out;
-  std::string label = "marginal-smoothing", encoding = "f16", device = "cpu";
+  std::string label = "marginal-smoothing", encoding, device = "cpu";
   PixelFlags pixels;
   AugmentationInfo augmentation;
   LabelJobOptions job;
@@ -47,7 +47,11 @@ Result<int> Run(Flags& flags) {
   LabelJobOptions& job = flags.job;
   job.augmentation = augmentation;
   FKDB_ASSIGN(job.spec.kind, ParseLabelKind(flags.label));
-  FKDB_ASSIGN(job.spec.values, ParseValueEncoding(flags.encoding));
+  // Logits are divided by a small temperature later: 8 bits of them would be too few.
+  job.spec.values = job.spec.kind == LabelKind::kLogits ? ValueEncoding::kF16 : ValueEncoding::kPacked;
+  if (!flags.encoding.empty()) {
+    FKDB_ASSIGN(job.spec.values, ParseValueEncoding(flags.encoding));
+  }
   job.use_classes = !flags.no_classes;
   StampProvenance("fkdb-write", &job.provenance);
 
@@ -86,9 +90,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--top-k", flags.job.spec.top_k, "K of the marginal kinds")->capture_default_str();
   app.add_option("--temperature", flags.job.spec.temperature, "Of the teacher's softmax")->capture_default_str();
-  app.add_option("--encoding", flags.encoding, "How values are stored")
-      ->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}))
-      ->capture_default_str();
+  app.add_option("--encoding", flags.encoding, "How labels are stored: packed by default, f16 for logits")
+      ->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
   app.add_option("--batch-size", flags.job.batch_size, "Crops a teacher batch")->capture_default_str();
   app.add_option("--device", flags.device, "Of the teacher: cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--threads", flags.job.threads, "Teacher batches at once")

@@ -12,13 +12,13 @@ from conftest import BIN, TEST, TRAIN
 KINDS = ["full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"]
 
 
-@pytest.mark.parametrize("tool", ["write", "dump", "audit", "verify", "train"])
+@pytest.mark.parametrize("tool", ["write", "dump", "audit", "verify", "merge", "subset", "train"])
 def test_version_and_help(fkdb, tool):
     assert fkdb.ok(tool, "--version").startswith(f"fkdb-{tool} 0.")
     assert f"Usage: fkdb-{tool}" in fkdb.ok(tool, "--help")
 
 
-@pytest.mark.parametrize("encoding", ["f32", "f16"])
+@pytest.mark.parametrize("encoding", ["f32", "f16", "packed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_from_teacher_to_dump(fkdb, teacher, tmp_path, kind, encoding):
     path = tmp_path / "l.fkdb"
@@ -51,12 +51,12 @@ def test_manifest(fkdb, labels):
     manifest = fkdb.json("dump", labels)
     assert manifest["format"] == "fkdb" and manifest["format_version"] == 1 and manifest["complete"]
     assert manifest["labels"] == {"kind": "marginal-smoothing", "num_classes": 10, "top_k": 5, "boxes": "pixel",
-                                  "values": "f16", "temperature": 1.0}
+                                  "values": "packed", "temperature": 1.0}
     assert manifest["counts"] == {"images": 500, "crops": 2000, "skipped": 0}
     assert manifest["augmentation"]["mean"] == [0.449] and manifest["augmentation"]["input_height"] == 28
     first = fkdb.ok("dump", labels).splitlines()[0]
     assert first == (f"{labels}: 500 images, 4 crops an image, marginal-smoothing labels of 10 classes (top 5), "
-                     "boxes pixel, values f16")
+                     "boxes pixel, values packed")
     assert fkdb.ok("dump", labels, "--image", "00007").splitlines()[0] == \
         '"00007" (image 7): 28 x 28 pixels, class 2, 4 crops, marginal-smoothing'
 
@@ -117,3 +117,44 @@ def test_training_from_labels_and_without(fkdb, labels, tmp_path):
         assert results[name]["finished"] and results[name]["top1"] == metrics[-1]["top1"]
         assert sum(m["crops"] for m in metrics) == 4 * 500
     assert results["db"]["weights"] == str(tmp_path / "db/weights.safetensors")
+
+
+def test_logits_are_not_packed_unless_asked(fkdb, teacher, tmp_path):
+    for encoding, stored in (([], "f16"), (["--encoding", "bf16"], "bf16"), (["--encoding", "packed"], "packed")):
+        path = tmp_path / f"{stored}.fkdb"
+        fkdb.ok("write", "--images", TRAIN, "--limit", 5, "--teacher", teacher, "--crops", 2, "--label", "logits", *encoding,
+                "--out", path)
+        assert fkdb.json("dump", path)["labels"]["values"] == stored
+        assert fkdb.json("verify", path)["ok"]
+
+
+def test_shards_merge_to_the_label_set_of_one_run(fkdb, teacher, labels, tmp_path):
+    """Three parts of a label set, taken out and joined again, are that label set."""
+    keys = [f"{i:05}" for i in range(500)]
+    parts = []
+    for part in range(3):
+        (tmp_path / "keys.txt").write_text("\n".join(keys[part::3]))
+        parts.append(tmp_path / f"{part}.fkdb")
+        made = fkdb.json("subset", labels, parts[-1], "--images", tmp_path / "keys.txt")
+        assert made["images"] == len(keys[part::3]) and made["crops"] == 4 * made["images"]
+    merged = tmp_path / "merged.fkdb"
+    assert fkdb.json("merge", merged, *parts)["digest"] == fkdb.json("dump", labels)["digest"]
+    assert fkdb.json("verify", merged, "--against", labels)["ok"]
+    fkdb.fails(1, f"{merged}: exists already; choose another name, or --overwrite to replace it", "merge", merged, *parts)
+    fkdb.fails(7, f"image '00000' is in both {parts[0]} and {labels}", "merge", tmp_path / "no.fkdb", parts[0], labels)
+
+
+def test_a_subset_of_crops_in_another_kind(fkdb, labels, tmp_path):
+    whole = fkdb.json("dump", labels, "--image", "00007")
+    out = tmp_path / "hard.fkdb"
+    made = fkdb.json("subset", labels, out, "--crops", 2, "--recode", "hard")
+    assert (made["images"], made["crops"]) == (500, 1000)
+    image = fkdb.json("dump", out, "--image", "00007")
+    assert image["kind"] == "hard" and len(image["crops"]) == 2
+    for hard, soft in zip(image["crops"], whole["crops"]):
+        assert hard["box"] == soft["box"] and hard["flip"] == soft["flip"] and hard["indices"] == soft["indices"][:1]
+    fkdb.fails(2, "full (packed) labels cannot be derived from hard (packed) labels: they do not hold enough", "subset", out,
+               tmp_path / "no.fkdb", "--recode", "full")
+    (tmp_path / "keys.txt").write_text("00001\nnobody\n")
+    fkdb.fails(1, f"{out}: no image 'nobody' in it", "subset", out, tmp_path / "no.fkdb", "--images", tmp_path / "keys.txt")
+    assert not list(tmp_path.glob("no.fkdb*"))

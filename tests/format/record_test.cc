@@ -297,6 +297,10 @@ TEST(Box, FractionEdgesRoundHalvesToEven) {
   EXPECT_EQ(ToPixels({0.25f, 0.5f, 0.5f, 0.25f}, 8, 8), (PixelBox{2, 4, 4, 2}));
   EXPECT_EQ(ToPixels({0.25f, 0.25f, 0.5f, 0.5f}, 10, 10), (PixelBox{2, 2, 6, 6}));  // 2.5 -> 2, 7.5 -> 8
   EXPECT_EQ(ToPixels({0, 0, 0.01f, 1}, 10, 10), (PixelBox{0, 0, 1, 10}));          // never empty
+  for (const float odd : {NAN, INFINITY, -INFINITY, 1e30f, -5.0f}) {  // never outside
+    const PixelBox box = ToPixels({odd, 0.5f, odd, odd}, 8, 9);
+    EXPECT_TRUE(box.height >= 1 && box.width >= 1 && box.top + box.height <= 9 && box.left + box.width <= 8) << odd;
+  }
 }
 
 // float32 fractions always give the whole-pixel box back.
