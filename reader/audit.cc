@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <utility>
 
 #include "format/recover.h"
 
@@ -34,6 +36,52 @@ void MeasureLabel(const LabelSpec& spec, std::span<const float> values, double* 
   *tail = std::max(0.0, 1 - sum);
 }
 
+constexpr size_t kEntropyBins = 10;
+
+// Counts what labels are like, crop by crop and image by image.
+class Quality {
+ public:
+  explicit Quality(const LabelSpec& spec)
+      : spec_(spec), histogram_(kEntropyBins), top1_crops_(spec.kind == LabelKind::kLogits ? 0 : spec.num_classes) {}
+
+  void AddCrop(uint32_t top1, double entropy, std::span<const uint32_t> indices) {
+    const double largest = std::log(std::max(2u, spec_.num_classes));
+    const auto bin = static_cast<size_t>(entropy / largest * kEntropyBins);
+    ++histogram_[std::min(bin, kEntropyBins - 1)];
+    ++top1_crops_[top1];
+    named_.insert(named_.end(), indices.begin(), indices.end());
+  }
+  void EndImage(const RecordView& record) {
+    std::sort(named_.begin(), named_.end());
+    distinct_ += static_cast<uint64_t>(std::unique(named_.begin(), named_.end()) - named_.begin());
+    named_.clear();
+    labelled_ += !record.skipped();
+    contents_.push_back(record.content_hash());
+  }
+  void Report(AuditReport* report) {
+    report->entropy_histogram = histogram_;
+    std::vector<uint64_t> crops;
+    std::copy_if(top1_crops_.begin(), top1_crops_.end(), std::back_inserter(crops), [](uint64_t n) { return n > 0; });
+    std::sort(crops.begin(), crops.end());
+    report->classes_seen = crops.size();
+    if (!crops.empty()) {
+      report->fewest_crops = crops.front();
+      report->median_crops = crops[crops.size() / 2];
+      report->most_crops = crops.back();
+    }
+    report->distinct_classes = labelled_ > 0 ? static_cast<double>(distinct_) / static_cast<double>(labelled_) : 0;
+    std::sort(contents_.begin(), contents_.end());
+    report->duplicate_images = static_cast<uint64_t>(contents_.end() - std::unique(contents_.begin(), contents_.end()));
+  }
+
+ private:
+  const LabelSpec& spec_;
+  std::vector<uint64_t> histogram_, top1_crops_;
+  std::vector<uint32_t> named_;  // of the image at hand
+  uint64_t distinct_ = 0, labelled_ = 0;
+  std::vector<ContentHash> contents_;
+};
+
 }  // namespace
 
 std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image, double num_classes) {
@@ -57,6 +105,7 @@ Result<AuditReport> Audit(const Reader& reader) {
   uint64_t boxes = 0, flips = 0, indices = 0, value_bits = 0, ops = 0;  // bits
   std::vector<uint32_t> index(spec.num_indices());
   std::vector<float> values(spec.num_values());
+  Quality quality(spec);
   for (uint64_t ordinal = 0; ordinal < reader.num_images(); ++ordinal) {
     FKDB_ASSIGN(const RecordView record, reader.Get(ordinal));
     ++report.images;
@@ -68,8 +117,8 @@ Result<AuditReport> Audit(const Reader& reader) {
     indices += bits.indices;
     value_bits += bits.values;
     ops += bits.ops;
-    if (spec.kind == LabelKind::kLogits) continue;
-    for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
+    const uint32_t labels = spec.kind == LabelKind::kLogits ? 0 : record.num_crops();
+    for (uint32_t crop = 0; crop < labels; ++crop) {
       if (auto valid = record.ValidateCrop(crop); !valid) return Fail(reader.About(ordinal, std::move(valid).error()));
       if (!index.empty()) record.CopyIndices(crop, index.data());
       if (!values.empty()) record.CopyValues(crop, values.data());
@@ -84,8 +133,11 @@ Result<AuditReport> Audit(const Reader& reader) {
         ++report.labelled_crops;
         report.teacher_agreement += top1 == static_cast<uint32_t>(record.class_index());
       }
+      quality.AddCrop(top1, entropy, index);
     }
+    quality.EndImage(record);
   }
+  quality.Report(&report);
   const double crops = std::max<double>(1, static_cast<double>(report.crops));
   report.mean_entropy /= crops;
   report.mean_tail /= crops;
@@ -108,6 +160,10 @@ Result<AuditReport> Audit(const Reader& reader) {
 
   const double images = static_cast<double>(report.images - report.skipped);
   report.table2 = Table2(images, images > 0 ? static_cast<double>(report.crops) / images : 0, spec.num_classes);
+  for (const auto& [name, count] : {std::pair<const char*, uint64_t>{"ImageNet-1K", 1281167}, {"ImageNet-21K", 14197122}}) {
+    const double crops_per_image = images > 0 ? static_cast<double>(report.crops) / images : 0;
+    report.projections.push_back({name, count, static_cast<double>(count) * crops_per_image * report.bytes_per_crop});
+  }
   report.table2_bytes_per_crop = (LabelNumbers(spec) + kBoxAndFlip) * kNumberBytes;
   return report;
 }

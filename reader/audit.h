@@ -41,6 +41,21 @@ struct AuditReport {
   double mean_entropy = 0;       // nats, of the recovered label
   double mean_top1 = 0;          // mean of the largest probability
   double mean_tail = 0;          // mean probability outside the stored K
+  // Crops by the entropy of their label, in equal steps from 0 to ln C, the most there can be.
+  std::vector<uint64_t> entropy_histogram;
+  // Crops by their top-1 class, of the classes that have any.
+  uint64_t classes_seen = 0;
+  uint64_t fewest_crops = 0, median_crops = 0, most_crops = 0;
+  double distinct_classes = 0;   // mean number of classes an image's stored indices name; 0 without indices
+  uint64_t duplicate_images = 0; // images whose file is, byte for byte, that of an earlier one
+
+  // What labels like these would take for other data sets: as many crops an image, as many bytes a crop.
+  struct Projection {
+    std::string data_set;
+    uint64_t images;
+    double bytes;
+  };
+  std::vector<Projection> projections;
 };
 
 // Reads every record. Errors: Corruption, NotFound.

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "tools/cli.h"
@@ -22,8 +23,47 @@ std::string ToJson(const AuditReport& r) {
   json["table2_bytes_per_crop"] = r.table2_bytes_per_crop;
   json["teacher"] = {{"agreement", r.teacher_agreement}, {"labelled_crops", r.labelled_crops},
                      {"entropy_nats", r.mean_entropy},   {"top1", r.mean_top1},
-                     {"tail", r.mean_tail}};
+                     {"tail", r.mean_tail},
+                     {"entropy_histogram", r.entropy_histogram},
+                     {"classes_seen", r.classes_seen},
+                     {"crops_per_class", {{"fewest", r.fewest_crops}, {"median", r.median_crops}, {"most", r.most_crops}}},
+                     {"distinct_classes_per_image", r.distinct_classes},
+                     {"duplicate_images", r.duplicate_images}};
+  for (const auto& projection : r.projections) {
+    json["projection"][projection.data_set] = {{"images", projection.images}, {"bytes", projection.bytes}};
+  }
   return json.dump() + "\n";
+}
+
+std::string Table2Text(const std::vector<AuditReport::Table2Row>& rows) {
+  std::string out = fmt::format("{:<20}{:>14}{:>10}\n", "label", "size", "a crop");
+  for (const auto& row : rows) {
+    out += fmt::format("{:<20}{:>14}{:>10.2f}\n", row.kind, HumanBytes(row.bytes), row.numbers_per_crop * 4);
+  }
+  return out;
+}
+
+// What the labels are like; nothing for logits, which are no labels yet.
+std::string TeacherText(const AuditReport& r, const LabelSpec& spec) {
+  if (spec.kind == LabelKind::kLogits || r.crops == 0) return "";
+  std::string out = fmt::format("\nteacher: mean top-1 probability {:.3f}, entropy {:.3f} nats, mass outside the stored {:.4f}\n",
+                                r.mean_top1, r.mean_entropy, r.mean_tail);
+  if (r.labelled_crops > 0) {
+    out += fmt::format("teacher's top-1 is the image's class in {:.2f}% of {} crops\n", 100 * r.teacher_agreement,
+                       r.labelled_crops);
+  }
+  out += fmt::format("top-1 classes: {} of {}, with {} to {} crops each, median {}\n", r.classes_seen, spec.num_classes,
+                     r.fewest_crops, r.most_crops, r.median_crops);
+  if (r.distinct_classes > 0) out += fmt::format("classes named for an image: {:.1f} on average\n", r.distinct_classes);
+  if (r.duplicate_images > 0) out += fmt::format("images that are copies of another: {}\n", r.duplicate_images);
+  out += "entropy of the labels, nats\n";
+  const double step = std::log(std::max(2u, spec.num_classes)) / static_cast<double>(r.entropy_histogram.size());
+  for (size_t bin = 0; bin < r.entropy_histogram.size(); ++bin) {
+    const double share = static_cast<double>(r.entropy_histogram[bin]) / static_cast<double>(r.crops);
+    out += fmt::format("{:>6.2f} to {:>5.2f}{:>8.1f}%  {}\n", step * static_cast<double>(bin), step * static_cast<double>(bin + 1),
+                       100 * share, std::string(static_cast<size_t>(share * 50 + 0.5), '#'));
+  }
+  return out;
 }
 
 std::string ToText(const AuditReport& r, const LabelSpec& spec) {
@@ -39,23 +79,21 @@ std::string ToText(const AuditReport& r, const LabelSpec& spec) {
   }
   out += fmt::format("{:<20}{:>14}{:>10.2f}\n\n", "file", r.file_bytes, r.bytes_per_crop);
   out += fmt::format("the paper's Table 2 for as many images, crops and classes (4 bytes a number, no file format)\n");
-  out += fmt::format("{:<20}{:>14}{:>10}\n", "label", "size", "a crop");
-  for (const auto& row : r.table2) {
-    out += fmt::format("{:<20}{:>14}{:>10.2f}\n", row.kind, HumanBytes(row.bytes), row.numbers_per_crop * 4);
-  }
+  out += Table2Text(r.table2);
   out += fmt::format("this label set: {:.2f} bytes a crop, {:.0f}% of the {:.0f} Table 2 counts for its kind\n",
                      r.bytes_per_crop, 100 * r.bytes_per_crop / r.table2_bytes_per_crop, r.table2_bytes_per_crop);
-  if (spec.kind == LabelKind::kLogits) return out;
-  out += fmt::format("\nteacher: mean top-1 probability {:.3f}, entropy {:.3f} nats, mass outside the stored {:.4f}\n",
-                     r.mean_top1, r.mean_entropy, r.mean_tail);
-  if (r.labelled_crops > 0) {
-    out += fmt::format("teacher's top-1 is the image's class in {:.2f}% of {} crops\n", 100 * r.teacher_agreement,
-                       r.labelled_crops);
+  for (const auto& projection : r.projections) {
+    out += fmt::format("{} ({} images) would take {}\n", projection.data_set, projection.images, HumanBytes(projection.bytes));
   }
-  return out;
+  return out + TeacherText(r, spec);
 }
 
-Result<int> Run(const CommonFlags& flags, const std::string& db) {
+Result<int> Run(const CommonFlags& flags, const std::string& db, const std::vector<double>& table2_for) {
+  if (!table2_for.empty()) {
+    FKDB_TRY(PrintOut(Table2Text(Table2(table2_for[0], table2_for[1], table2_for[2]))));
+    return kExitOk;
+  }
+  if (db.empty()) return Fail(ErrorCode::kInvalidArgument, "name a label set, or --table2-for N,M,C");
   LabelFileOptions options;
   options.allow_partial = true;
   FKDB_ASSIGN(const Reader reader, Reader::Open(db, options));
@@ -76,6 +114,11 @@ int main(int argc, char** argv) {
   std::string db;
   CLI::App app("Counts the bytes of a label set by part, beside the paper's Table 2.", "fkdb-audit");
   AddCommonFlags(app, &flags, "One line of JSON");
-  app.add_option("DB", db, "The label set (NAME.fkdb, or a NAME.fkdb.partial)")->required();
-  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags, db); });
+  std::vector<double> table2_for;
+  app.add_option("DB", db, "The label set (NAME.fkdb, or a NAME.fkdb.partial)");
+  app.add_option("--table2-for", table2_for, "Only the paper's Table 2, for N images, M crops each and C classes: N,M,C")
+      ->delimiter(',')
+      ->expected(3)
+      ->check(CLI::PositiveNumber);
+  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags, db, table2_for); });
 }

@@ -5,6 +5,7 @@
 //   label_bench make --images N --crops M --out X.fkdb    builds a label set (about 13 bytes a crop)
 //   label_bench encode                                    top-k values to record bytes, one thread
 //   label_bench read X.fkdb                               opening, random access in batches
+//   label_bench checks X.fkdb                             what each check costs
 #include <fmt/format.h>
 #include <sys/resource.h>
 
@@ -16,6 +17,7 @@
 #include <random>
 
 #include "db/label_file_writer.h"
+#include "db/page_walk.h"
 #include "db/sha256.h"
 #include "format/random.h"
 #include "reader/label_batch.h"
@@ -167,6 +169,44 @@ Result<int> Read(const std::string& path, uint32_t batch_images, uint32_t crops)
   return 0;
 }
 
+// What each check costs, on records that lie in the processor's caches.
+Result<int> Checks(const std::string& path) {
+  std::vector<double> walks;
+  for (int repeat = 0; repeat < 9; ++repeat) {
+    const auto begin = Clock::now();
+    FKDB_TRY(WalkPages(path));
+    walks.push_back(SecondsSince(begin));
+  }
+  FKDB_ASSIGN(const Reader reader, Reader::Open(path));
+  const LabelFile& file = reader.file();
+  const size_t blocks = std::min<size_t>(8, file.num_blocks());
+  const uint64_t images = blocks < file.num_blocks() ? file.block_first_ordinal(blocks) : file.num_images();
+  std::vector<RecordView> records;
+  for (uint64_t i = 0; i < images; ++i) {
+    FKDB_ASSIGN(RecordView record, reader.Get(i));
+    records.push_back(record);
+  }
+  const auto nanoseconds = [&](uint64_t count, auto&& body) {
+    std::vector<double> times;
+    for (int repeat = 0; repeat < 51; ++repeat) {
+      const auto begin = Clock::now();
+      for (uint64_t i = 0; i < count; ++i) body(i);
+      times.push_back(SecondsSince(begin) / static_cast<double>(count) * 1e9);
+    }
+    return Median(times);
+  };
+  bool ok = true;
+  const double directory = nanoseconds(blocks, [&](uint64_t i) { ok &= file.Block(i).has_value(); });
+  const double bytes = nanoseconds(images, [&](uint64_t i) { ok &= file.RecordBytes(i).has_value(); });
+  const double get = nanoseconds(images, [&](uint64_t i) { ok &= reader.Get(i).has_value(); });
+  const double crop = nanoseconds(images, [&](uint64_t i) { ok &= records[i].ValidateCrop(0).has_value(); });
+  const double all = nanoseconds(images, [&](uint64_t i) { ok &= records[i].Validate().has_value(); });
+  fmt::print("{{\"checks\":\"{}\",\"ok\":{},\"walk_ms\":{:.2f},\"directory_ns\":{:.0f},\"record_checksum_ns\":{:.0f},"
+             "\"verifier_ns\":{:.0f},\"one_crop_ns\":{:.0f},\"all_crops_ns\":{:.0f}}}\n",
+             path, ok, Median(walks) * 1e3, directory, bytes - directory, get - bytes, crop, all);
+  return 0;
+}
+
 }  // namespace
 }  // namespace fkdb
 
@@ -191,6 +231,9 @@ int main(int argc, char** argv) {
   read->add_option("--batch-images", batch_images)->capture_default_str();
   read->add_option("--batch-crops", batch_crops)->capture_default_str();
   read->callback([&] { run = [&] { return fkdb::Read(path, batch_images, batch_crops); }; });
+  auto* checks = app.add_subcommand("checks", "What each check of a file costs");
+  checks->add_option("DB", path)->required();
+  checks->callback([&] { run = [&] { return fkdb::Checks(path); }; });
   CLI11_PARSE(app, argc, argv);
   const auto done = run();
   if (!done) return fmt::print(stderr, "label_bench: {}\n", done.error().message), 1;

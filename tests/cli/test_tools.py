@@ -119,6 +119,30 @@ def test_training_from_labels_and_without(fkdb, labels, tmp_path):
     assert results["db"]["weights"] == str(tmp_path / "db/weights.safetensors")
 
 
+def test_table2_is_the_papers(fkdb):
+    """Table 2 for ImageNet: 5.3, 6.2, 13.3, 22.2 GB and 0.9 TB, of which ours are the GiB."""
+    rows = fkdb.ok("audit", "--table2-for", "1200000,200,1000").splitlines()[1:]
+    assert [" ".join(row.split()[-3:-1]) for row in rows] == ["5.36 GiB", "6.26 GiB", "13.41 GiB", "22.35 GiB", "898.54 GiB"]
+
+
+def test_audit_says_what_the_labels_are_like(fkdb, labels):
+    audit = fkdb.json("audit", labels)
+    teacher = audit["teacher"]
+    assert sum(teacher["entropy_histogram"]) == audit["crops"] == 2000
+    seen, indices = {}, {}
+    for ordinal in range(500):
+        image = fkdb.json("dump", labels, "--ordinal", ordinal)
+        for crop in image["crops"]:
+            seen[crop["indices"][0]] = seen.get(crop["indices"][0], 0) + 1
+            indices.setdefault(ordinal, set()).update(crop["indices"])
+    assert teacher["classes_seen"] == len(seen)
+    assert teacher["crops_per_class"] == {"fewest": min(seen.values()), "median": sorted(seen.values())[len(seen) // 2],
+                                          "most": max(seen.values())}
+    assert teacher["distinct_classes_per_image"] == pytest.approx(sum(map(len, indices.values())) / 500)
+    assert teacher["duplicate_images"] == 0
+    assert audit["projection"]["ImageNet-1K"]["bytes"] == pytest.approx(1281167 * 4 * audit["bytes_per_crop"])
+
+
 def test_logits_are_not_packed_unless_asked(fkdb, teacher, tmp_path):
     for encoding, stored in (([], "f16"), (["--encoding", "bf16"], "bf16"), (["--encoding", "packed"], "packed")):
         path = tmp_path / f"{stored}.fkdb"

@@ -41,7 +41,7 @@ std::vector<std::string> fuzz::Seeds() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace fkdb;
-  if (size < 1) return 0;
+  if (size < 2) return 0;
   std::vector<std::byte> copy(size - 1);
   std::memcpy(copy.data(), data + 1, size - 1);
   const std::span<std::byte> bytes(copy);

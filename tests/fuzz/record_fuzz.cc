@@ -57,7 +57,7 @@ std::vector<std::string> fuzz::Seeds() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace fkdb;
-  if (size < 1) return 0;
+  if (size < 2) return 0;
   const LabelSpec& spec = Specs()[data[0] % Specs().size()];
   // Exactly as many bytes as there are, 8-byte aligned: a sanitizer sees a read of one more.
   std::vector<uint64_t> aligned((size - 1 + 7) / 8);
