@@ -26,9 +26,9 @@ void AppendText(std::vector<std::byte>& out, std::string_view text) {
 
 Sha256::Hash ImageDigest(std::string_view key, const RecordView& record) {
   const LabelSpec& spec = record.spec();
-  const uint32_t crops = record.num_crops();
+  const uint32_t crops = record.num_crops(), k = spec.num_indices(), v = spec.num_values();
   std::vector<std::byte> bytes;
-  bytes.reserve(key.size() + 128 + crops * (17 + 4 * (spec.num_indices() + spec.num_values())));
+  bytes.reserve(key.size() + 128 + crops * (17 + 4 * (size_t{k} + v)));
   AppendText(bytes, key);
   Append(bytes, record.width());
   Append(bytes, record.height());
@@ -37,23 +37,32 @@ Sha256::Hash ImageDigest(std::string_view key, const RecordView& record) {
   Append(bytes, static_cast<uint8_t>(record.exif()));
   AppendText(bytes, record.skip_reason());
   Append(bytes, crops);
-  for (uint32_t i = 0; i < crops; ++i) {
+
+  // The arrays are decoded to where they are hashed. Nothing of them is aligned.
+  static_assert(sizeof(PixelBox) == 16 && sizeof(FractionBox) == 16);
+  const size_t boxes_at = bytes.size(), flips_at = boxes_at + size_t{crops} * 16, indices_at = flips_at + crops;
+  const size_t values_at = indices_at + size_t{crops} * k * 4;
+  bytes.resize(values_at + size_t{crops} * v * 4);
+  std::vector<uint32_t> indices(k);
+  std::vector<float> values(v);
+  for (size_t i = 0; i < crops; ++i) {
+    const auto crop = static_cast<uint32_t>(i);
     if (spec.boxes == BoxEncoding::kPixel) {
-      Append(bytes, record.pixel_box(i));
+      const PixelBox box = record.pixel_box(crop);
+      std::memcpy(&bytes[boxes_at + i * 16], &box, 16);
     } else {
-      Append(bytes, record.fraction_box(i));
+      const FractionBox box = record.fraction_box(crop);
+      std::memcpy(&bytes[boxes_at + i * 16], &box, 16);
     }
-  }
-  for (uint32_t i = 0; i < crops; ++i) Append(bytes, static_cast<uint8_t>(record.flip(i)));
-  std::vector<uint32_t> indices(spec.num_indices());
-  for (uint32_t i = 0; i < crops && !indices.empty(); ++i) {
-    record.CopyIndices(i, indices.data());
-    for (const uint32_t index : indices) Append(bytes, index);
-  }
-  std::vector<float> values(spec.num_values());
-  for (uint32_t i = 0; i < crops && !values.empty(); ++i) {
-    record.CopyValues(i, values.data());
-    for (const float value : values) Append(bytes, value);
+    bytes[flips_at + i] = static_cast<std::byte>(record.flip(crop));
+    if (k > 0) {
+      record.CopyIndices(crop, indices.data());
+      std::memcpy(&bytes[indices_at + i * k * 4], indices.data(), size_t{k} * 4);
+    }
+    if (v > 0) {
+      record.CopyValues(crop, values.data());
+      std::memcpy(&bytes[values_at + i * v * 4], values.data(), size_t{v} * 4);
+    }
   }
   for (uint32_t i = 0; i < crops && record.has_ops(); ++i) {
     const std::span<const uint32_t> words = record.op_words(i);

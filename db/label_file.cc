@@ -30,10 +30,15 @@ struct LabelFile::Impl {
     return Fail(error.code, fmt::format("{}: {}", path.string(), error.message));
   }
 
+  // The block of every kStride-th image, from where a search has a step or two to go.
+  static constexpr uint64_t kStride = 32;
+  std::vector<uint32_t> block_of_stride;
+
   // The block that holds image `ordinal` < num_images.
   size_t BlockOf(uint64_t ordinal) const {
-    const auto after = std::upper_bound(first_ordinals.begin(), first_ordinals.end(), ordinal);
-    return static_cast<size_t>(after - first_ordinals.begin()) - 1;
+    size_t index = block_of_stride[ordinal / kStride];
+    while (index + 1 < first_ordinals.size() && first_ordinals[index + 1] <= ordinal) ++index;
+    return index;
   }
   Result<void> Map();
   Result<void> ReadManifest();
@@ -126,6 +131,11 @@ Result<void> LabelFile::Impl::IndexBlocks() {
   }
   FKDB_ASSIGN(const BlockView last, BlockView::Open(blocks.back(), first_ordinals.back()));
   num_images = first_ordinals.back() + last.count();
+  uint32_t index = 0;
+  for (uint64_t ordinal = 0; ordinal < num_images; ordinal += kStride) {
+    while (index + 1 < first_ordinals.size() && first_ordinals[index + 1] <= ordinal) ++index;
+    block_of_stride.push_back(index);
+  }
   return {};
 }
 
@@ -265,8 +275,9 @@ void LabelFile::PrefetchDirectory(uint64_t ordinal) const {
   const size_t index = impl_->BlockOf(ordinal);
   const std::byte* block = impl_->blocks[index].data();
   const uint64_t position = ordinal - impl_->first_ordinals[index];
-  __builtin_prefetch(block);
-  __builtin_prefetch(block + 64);
+  // The whole directory is hashed; a block of records of common sizes has 10 to 60 images.
+  const size_t head = std::min<size_t>(impl_->blocks[index].size(), std::max<uint64_t>(BlockBytes(position + 1, 0), 512));
+  for (size_t at = 0; at < std::min<size_t>(head, 1024); at += 64) __builtin_prefetch(block + at);
   __builtin_prefetch(block + BlockBytes(position, 0));
 }
 
@@ -274,7 +285,7 @@ void LabelFile::PrefetchRecord(uint64_t ordinal) const {
   if (ordinal >= impl_->num_images) return;
   const size_t index = impl_->BlockOf(ordinal);
   const auto record = UncheckedRecord(impl_->blocks[index], ordinal - impl_->first_ordinals[index]);
-  for (size_t at = 0; at < std::min<size_t>(record.size(), 2048); at += 64) __builtin_prefetch(record.data() + at);
+  for (size_t at = 0; at < std::min<size_t>(record.size(), 4096); at += 64) __builtin_prefetch(record.data() + at);
 }
 
 Result<uint64_t> LabelFile::Find(std::string_view key) const {

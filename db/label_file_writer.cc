@@ -75,7 +75,7 @@ Result<void> LabelFileWriter::Impl::Transact(Body body) {
     if (rc == 0) rc = mdb_txn_commit(txn.release());
     if (rc == 0) return {};
     txn.reset();
-    if (rc == EIO) {  // what LMDB makes of a write that was cut short
+    if (rc == EIO || rc == ENOSPC) {  // EIO: what LMDB makes of a write that was cut short
       return Fail(ErrorCode::kResourceExhausted, "cannot write all of a transaction: the disk is full or failing; what "
                                                  "was committed is intact, --resume continues");
     }

@@ -24,6 +24,30 @@ inline uint64_t ReadBits(const uint8_t* bytes, uint64_t bit, uint32_t count) {
   return word >> (bit & 7) & ((uint64_t{1} << count) - 1);
 }
 
+// Fields one after another, several of them from one load.
+class BitReader {
+ public:
+  BitReader(const uint8_t* bytes, uint64_t bit) : bytes_(bytes), bit_(bit) {}
+  // The next field of `count` <= kMaxFieldBits bits.
+  uint64_t Next(uint32_t count) {
+    if (left_ < count) {
+      word_ = ReadBits(bytes_, bit_, kMaxFieldBits);
+      left_ = kMaxFieldBits;
+    }
+    const uint64_t field = word_ & ((uint64_t{1} << count) - 1);
+    word_ >>= count;
+    left_ -= count;
+    bit_ += count;
+    return field;
+  }
+
+ private:
+  const uint8_t* bytes_;
+  uint64_t bit_;  // of the next field
+  uint64_t word_ = 0;
+  uint32_t left_ = 0;
+};
+
 class BitWriter {
  public:
   // value < 2^count, count <= kMaxFieldBits.

@@ -93,22 +93,24 @@ void PackTopK(const LabelSpec& spec, const float* p, BitWriter* out) {
 
 void UnpackTopK(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, float* p) {
   const uint32_t k = spec.num_values();
+  BitReader reader(bytes, bit);
   double sum = 1;
-  if (spec.has_tail()) {
-    sum += kTailLevels.level[ReadBits(bytes, bit, kTailBits)];
-    bit += kTailBits;
-  }
+  if (spec.has_tail()) sum += kTailLevels.level[reader.Next(kTailBits)];
+  constexpr uint32_t kFew = 16;  // weights that are kept for the second pass; the others are read again
+  double few[kFew] = {1};
   double weight = 1;
-  for (uint32_t i = 1; i < k; ++i, bit += kRatioBits) {
-    weight *= kRatioLevels.level[ReadBits(bytes, bit, kRatioBits)];
+  BitReader again = reader;
+  for (uint32_t i = 1; i < k; ++i) {
+    if (i == kFew) again = reader;
+    weight *= kRatioLevels.level[reader.Next(kRatioBits)];
     sum += weight;
+    if (i < kFew) few[i] = weight;
   }
   const double scale = 1 / sum;
-  p[0] = static_cast<float>(scale);
-  bit -= uint64_t{k - 1} * kRatioBits;
-  weight = 1;
-  for (uint32_t i = 1; i < k; ++i, bit += kRatioBits) {
-    weight *= kRatioLevels.level[ReadBits(bytes, bit, kRatioBits)];
+  for (uint32_t i = 0; i < std::min(k, kFew); ++i) p[i] = static_cast<float>(std::max(few[i] * scale, kSmallest));
+  weight = few[kFew - 1];
+  for (uint32_t i = kFew; i < k; ++i) {
+    weight *= kRatioLevels.level[again.Next(kRatioBits)];
     p[i] = static_cast<float>(std::max(weight * scale, kSmallest));
   }
 }

@@ -273,12 +273,13 @@ PixelBox RecordView::pixel_box(uint32_t crop) const {
   }
   if (spec_.boxes != BoxEncoding::kPixel) return ToPixels(fraction_box(crop), width(), height());
   const uint32_t rows = layout_.row_bits, columns = layout_.column_bits;
-  const uint64_t bit = crop * layout_.crop_bits;
-  const auto field = [&](uint64_t offset, uint32_t count) {
-    return static_cast<uint32_t>(ReadBits(packed_.data(), bit + offset, count));
-  };
-  return {field(0, rows), field(rows, columns), field(rows + columns, rows) + 1,
-          field(2 * rows + columns, columns) + 1};
+  BitReader reader(packed_.data(), crop * layout_.crop_bits);
+  PixelBox box;
+  box.top = static_cast<uint32_t>(reader.Next(rows));
+  box.left = static_cast<uint32_t>(reader.Next(columns));
+  box.height = static_cast<uint32_t>(reader.Next(rows)) + 1;
+  box.width = static_cast<uint32_t>(reader.Next(columns)) + 1;
+  return box;
 }
 
 FractionBox RecordView::fraction_box(uint32_t crop) const {
@@ -308,9 +309,9 @@ void RecordView::CopyIndices(uint32_t crop, uint32_t* out) const {
   const size_t first = size_t{crop} * n;
   if (spec_.packed()) {
     const uint8_t* bits = packed_.data();
-    uint64_t bit = crop * layout_.crop_bits + layout_.indices_at;
-    for (uint32_t i = 0; i < n; ++i, bit += layout_.index_bits) {
-      uint64_t index = ReadBits(bits, bit, layout_.index_bits);
+    BitReader reader(bits, crop * layout_.crop_bits + layout_.indices_at);
+    for (uint32_t i = 0; i < n; ++i) {
+      uint64_t index = reader.Next(layout_.index_bits);
       if (layout_.palette_size > 0) {
         // A position behind the palette's end becomes a class that no validation lets pass.
         index = index < layout_.palette_size

@@ -144,6 +144,8 @@ Result<int> Read(const std::string& path, uint32_t batch_images, uint32_t crops)
   }
   FKDB_ASSIGN(const Reader reader, Reader::Open(path));
   const Permutation order(reader.num_images(), 3, 1);
+  std::vector<uint64_t> ordinals(reader.num_images());
+  for (uint64_t i = 0; i < ordinals.size(); ++i) ordinals[i] = order(i);
   LabelBatch batch;
   std::vector<uint32_t> chosen(batch_images * crops);
   std::vector<CropRequest> requests(batch_images);
@@ -154,7 +156,7 @@ Result<int> Read(const std::string& path, uint32_t batch_images, uint32_t crops)
     const auto begin = Clock::now();
     for (uint64_t b = 0; b < batches; ++b) {
       for (uint32_t i = 0; i < batch_images; ++i, ++at) {
-        requests[i].ordinal = order(at % reader.num_images());
+        requests[i].ordinal = ordinals[at % ordinals.size()];
         for (uint32_t k = 0; k < crops; ++k) chosen[i * crops + k] = static_cast<uint32_t>((at * 7 + k * 49) % 200);
         requests[i].crops = std::span(chosen).subspan(i * crops, crops);
       }
