@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <bit>
-#include <cstring>
 #include <vector>
 
 namespace fkdb {
@@ -26,51 +25,50 @@ void AppendText(std::vector<std::byte>& out, std::string_view text) {
 
 Sha256::Hash ImageDigest(std::string_view key, const RecordView& record) {
   const LabelSpec& spec = record.spec();
-  const uint32_t crops = record.num_crops(), k = spec.num_indices(), v = spec.num_values();
-  std::vector<std::byte> bytes;
-  bytes.reserve(key.size() + 128 + crops * (17 + 4 * (size_t{k} + v)));
-  AppendText(bytes, key);
-  Append(bytes, record.width());
-  Append(bytes, record.height());
-  Append(bytes, record.class_index());
-  Append(bytes, record.content_hash());
-  Append(bytes, static_cast<uint8_t>(record.exif()));
-  AppendText(bytes, record.skip_reason());
-  Append(bytes, crops);
+  const size_t crops = record.num_crops(), k = spec.num_indices(), v = spec.num_values();
+  std::vector<std::byte> head;
+  head.reserve(key.size() + 128);
+  AppendText(head, key);
+  Append(head, record.width());
+  Append(head, record.height());
+  Append(head, record.class_index());
+  Append(head, record.content_hash());
+  Append(head, static_cast<uint8_t>(record.exif()));
+  AppendText(head, record.skip_reason());
+  Append(head, static_cast<uint32_t>(crops));
 
-  // The arrays are decoded to where they are hashed. Nothing of them is aligned.
-  static_assert(sizeof(PixelBox) == 16 && sizeof(FractionBox) == 16);
-  const size_t boxes_at = bytes.size(), flips_at = boxes_at + size_t{crops} * 16, indices_at = flips_at + crops;
-  const size_t values_at = indices_at + size_t{crops} * k * 4;
-  bytes.resize(values_at + size_t{crops} * v * 4);
-  std::vector<uint32_t> indices(k);
-  std::vector<float> values(v);
+  const bool pixel = spec.boxes == BoxEncoding::kPixel;
+  std::vector<PixelBox> pixel_boxes(pixel ? crops : 0);
+  std::vector<FractionBox> fraction_boxes(pixel ? 0 : crops);
+  std::vector<uint8_t> flips(crops);
+  std::vector<uint32_t> indices(crops * k);
+  std::vector<float> values(crops * v);
   for (size_t i = 0; i < crops; ++i) {
     const auto crop = static_cast<uint32_t>(i);
-    if (spec.boxes == BoxEncoding::kPixel) {
-      const PixelBox box = record.pixel_box(crop);
-      std::memcpy(&bytes[boxes_at + i * 16], &box, 16);
+    if (pixel) {
+      pixel_boxes[i] = record.pixel_box(crop);
     } else {
-      const FractionBox box = record.fraction_box(crop);
-      std::memcpy(&bytes[boxes_at + i * 16], &box, 16);
+      fraction_boxes[i] = record.fraction_box(crop);
     }
-    bytes[flips_at + i] = static_cast<std::byte>(record.flip(crop));
-    if (k > 0) {
-      record.CopyIndices(crop, indices.data());
-      std::memcpy(&bytes[indices_at + i * k * 4], indices.data(), size_t{k} * 4);
-    }
-    if (v > 0) {
-      record.CopyValues(crop, values.data());
-      std::memcpy(&bytes[values_at + i * v * 4], values.data(), size_t{v} * 4);
-    }
+    flips[i] = record.flip(crop);
+    if (k > 0) record.CopyIndices(crop, &indices[i * k]);
+    if (v > 0) record.CopyValues(crop, &values[i * v]);
   }
+
+  static_assert(sizeof(PixelBox) == 16 && sizeof(FractionBox) == 16, "hashed as they lie");
+  Sha256 sha;
+  sha.Update(head);
+  sha.Update(std::as_bytes(std::span(pixel_boxes)));
+  sha.Update(std::as_bytes(std::span(fraction_boxes)));
+  sha.Update(std::as_bytes(std::span(flips)));
+  sha.Update(std::as_bytes(std::span(indices)));
+  sha.Update(std::as_bytes(std::span(values)));
   for (uint32_t i = 0; i < crops && record.has_ops(); ++i) {
     const std::span<const uint32_t> words = record.op_words(i);
-    Append(bytes, static_cast<uint32_t>(words.size()));
-    for (const uint32_t word : words) Append(bytes, word);
+    const auto count = static_cast<uint32_t>(words.size());
+    sha.Update(std::as_bytes(std::span(&count, 1)));
+    sha.Update(std::as_bytes(words));
   }
-  Sha256 sha;
-  sha.Update(bytes);
   return sha.Finish();
 }
 
