@@ -23,51 +23,32 @@ void AppendText(std::vector<std::byte>& out, std::string_view text) {
 
 }  // namespace
 
-Sha256::Hash ImageDigest(std::string_view key, const RecordView& record) {
-  const LabelSpec& spec = record.spec();
-  const size_t crops = record.num_crops(), k = spec.num_indices(), v = spec.num_values();
+Sha256::Hash ImageDigest(std::string_view key, const Record& record) {
   std::vector<std::byte> head;
   head.reserve(key.size() + 128);
   AppendText(head, key);
-  Append(head, record.width());
-  Append(head, record.height());
-  Append(head, record.class_index());
-  Append(head, record.content_hash());
-  Append(head, static_cast<uint8_t>(record.exif()));
-  AppendText(head, record.skip_reason());
-  Append(head, static_cast<uint32_t>(crops));
-
-  const bool pixel = spec.boxes == BoxEncoding::kPixel;
-  std::vector<PixelBox> pixel_boxes(pixel ? crops : 0);
-  std::vector<FractionBox> fraction_boxes(pixel ? 0 : crops);
-  std::vector<uint8_t> flips(crops);
-  std::vector<uint32_t> indices(crops * k);
-  std::vector<float> values(crops * v);
-  for (size_t i = 0; i < crops; ++i) {
-    const auto crop = static_cast<uint32_t>(i);
-    if (pixel) {
-      pixel_boxes[i] = record.pixel_box(crop);
-    } else {
-      fraction_boxes[i] = record.fraction_box(crop);
-    }
-    flips[i] = record.flip(crop);
-    if (k > 0) record.CopyIndices(crop, &indices[i * k]);
-    if (v > 0) record.CopyValues(crop, &values[i * v]);
-  }
+  Append(head, record.width);
+  Append(head, record.height);
+  Append(head, record.class_index);
+  Append(head, record.content_hash);
+  Append(head, static_cast<uint8_t>(record.exif));
+  AppendText(head, record.skip_reason);
+  Append(head, record.num_crops());
 
   static_assert(sizeof(PixelBox) == 16 && sizeof(FractionBox) == 16, "hashed as they lie");
   Sha256 sha;
   sha.Update(head);
-  sha.Update(std::as_bytes(std::span(pixel_boxes)));
-  sha.Update(std::as_bytes(std::span(fraction_boxes)));
-  sha.Update(std::as_bytes(std::span(flips)));
-  sha.Update(std::as_bytes(std::span(indices)));
-  sha.Update(std::as_bytes(std::span(values)));
-  for (uint32_t i = 0; i < crops && record.has_ops(); ++i) {
-    const std::span<const uint32_t> words = record.op_words(i);
+  sha.Update(std::as_bytes(std::span(record.pixel_boxes)));
+  sha.Update(std::as_bytes(std::span(record.fraction_boxes)));
+  sha.Update(std::as_bytes(std::span(record.flips)));
+  sha.Update(std::as_bytes(std::span(record.indices)));
+  sha.Update(std::as_bytes(std::span(record.values)));
+  for (const std::vector<CropOp>& ops : record.ops) {
+    std::vector<uint32_t> words;
+    AppendOpWords(ops, &words);
     const auto count = static_cast<uint32_t>(words.size());
     sha.Update(std::as_bytes(std::span(&count, 1)));
-    sha.Update(std::as_bytes(words));
+    sha.Update(std::as_bytes(std::span(words)));
   }
   return sha.Finish();
 }

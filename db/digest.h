@@ -16,7 +16,8 @@ namespace fkdb {
 
 // SHA-256 of one image's key and decoded fields: independent of every other image, so that images
 // can be hashed on many threads.
-Sha256::Hash ImageDigest(std::string_view key, const RecordView& record);
+// The record is one that was decoded (DecodeRecord): values as readers see them.
+Sha256::Hash ImageDigest(std::string_view key, const Record& record);
 
 class LogicalDigest {
  public:

@@ -270,16 +270,16 @@ Result<void> LabelFileWriter::Impl::ReadBack(std::span<const std::string> keys) 
     for (uint32_t i = 0; i < block.count(); ++i) {
       const uint64_t ordinal = manifest.num_images++;
       FKDB_ASSIGN(const auto bytes, block.Record(i));
-      FKDB_ASSIGN(const RecordView record, RecordView::Open(bytes, manifest.spec));
-      FKDB_TRY(record.Validate());
-      if (ordinal >= keys.size() || record.key_hash() != Hash64(keys[ordinal])) {
+      FKDB_ASSIGN(const RecordView view, RecordView::Open(bytes, manifest.spec));
+      FKDB_ASSIGN(const Record record, DecodeValidated(view));
+      if (ordinal >= keys.size() || record.key_hash != Hash64(keys[ordinal])) {
         return Fail(ErrorCode::kInvalidArgument,
                     fmt::format("image {} is not '{}'", ordinal,
                                 ordinal < keys.size() ? Printable(keys[ordinal]) : "(no such key)"));
       }
       digest.Add(ImageDigest(keys[ordinal], record));
       manifest.num_crops += record.num_crops();
-      if (record.skipped()) manifest.skipped.push_back(ordinal);
+      if (view.skipped()) manifest.skipped.push_back(ordinal);
     }
   }
   if (rc != MDB_NOTFOUND) return LmdbFail(rc, "read the blocks back");

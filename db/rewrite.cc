@@ -137,8 +137,9 @@ Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::f
     auto view = RecordView::Open(bytes, from);
     if (!view) return about(std::move(view).error());
     if (from == to && view->num_crops() <= crops) return std::vector<std::byte>(bytes.begin(), bytes.end());
-    if (auto valid = view->Validate(); !valid) return about(std::move(valid).error());
-    Record record = FirstCrops(from, DecodeRecord(*view), crops);
+    auto decoded = DecodeValidated(*view);
+    if (!decoded) return about(std::move(decoded).error());
+    Record record = FirstCrops(from, *std::move(decoded), crops);
     if (from != to) record = RecodeRecord(from, to, std::move(record));
     auto encoded = EncodeRecord(to, record);
     if (!encoded) return about(std::move(encoded).error());

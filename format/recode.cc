@@ -70,33 +70,6 @@ Result<LabelSpec> ParseRecode(const LabelSpec& from, std::string_view recode) {
   return to;
 }
 
-Record DecodeRecord(const RecordView& view) {
-  const LabelSpec& spec = view.spec();
-  Record record;
-  record.key_hash = view.key_hash();
-  record.width = view.width();
-  record.height = view.height();
-  record.class_index = view.class_index();
-  record.content_hash = view.content_hash();
-  record.exif = view.exif();
-  record.skip_reason = view.skip_reason();
-  const uint32_t crops = view.num_crops();
-  record.indices.resize(size_t{crops} * spec.num_indices());
-  record.values.resize(size_t{crops} * spec.num_values());
-  for (uint32_t i = 0; i < crops; ++i) {
-    if (spec.boxes == BoxEncoding::kPixel) {
-      record.pixel_boxes.push_back(view.pixel_box(i));
-    } else {
-      record.fraction_boxes.push_back(view.fraction_box(i));
-    }
-    record.flips.push_back(view.flip(i));
-    if (view.has_ops()) record.ops.push_back(view.Ops(i).value_or(std::vector<CropOp>()));
-    if (spec.num_indices() > 0) view.CopyIndices(i, record.indices.data() + size_t{i} * spec.num_indices());
-    if (spec.num_values() > 0) view.CopyValues(i, record.values.data() + size_t{i} * spec.num_values());
-  }
-  return record;
-}
-
 Record RecodeRecord(const LabelSpec& from, const LabelSpec& to, Record record) {
   const uint32_t crops = record.num_crops();
   std::vector<uint32_t> indices(size_t{crops} * to.num_indices());

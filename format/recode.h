@@ -24,9 +24,6 @@ namespace fkdb {
 //   hard, logits         itself
 Result<LabelSpec> ParseRecode(const LabelSpec& from, std::string_view recode);
 
-// The record's owner form, every value as a reader decodes it. The view must have passed Validate.
-Record DecodeRecord(const RecordView& view);
-
 // `record`, labelled under `from`, under `to` = ParseRecode(from, ..).
 Record RecodeRecord(const LabelSpec& from, const LabelSpec& to, Record record);
 

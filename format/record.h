@@ -117,8 +117,6 @@ class RecordView {
   Result<void> BindArrays();
   Result<void> BindPacked();
   Result<void> BindOps();
-  Result<void> ValidateBox(uint32_t crop) const;
-  Result<void> ValidateIndices(uint32_t crop) const;
 
   const void* table_;  // the FlatBuffers table
   LabelSpec spec_;
@@ -129,6 +127,11 @@ class RecordView {
   std::span<const float> boxes_f32_, values_f32_;
   PackedLayout layout_;
 };
+
+// All crops at once, as an owner; values as a reader decodes them. Validated: checked on the way,
+// everything that RecordView::Validate checks, for what decoding twice would cost.
+Record DecodeRecord(const RecordView& view);  // the view must have passed Validate
+Result<Record> DecodeValidated(const RecordView& view);
 
 // Whether one crop's values (num_values) are what the kind asks for: finite, a distribution up to
 // what its encoding's rounding adds, descending where they are the K largest. Errors: Corruption.

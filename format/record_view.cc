@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "format/half.h"
@@ -37,33 +36,6 @@ Result<void> Bind(const flatbuffers::Vector<T>* array, uint64_t expected, const 
   *out = {array->data(), array->size()};
   return {};
 }
-
-bool AllDistinct(std::span<uint32_t> indices) {
-  if (indices.size() <= 16) {
-    for (size_t i = 1; i < indices.size(); ++i) {
-      for (size_t j = 0; j < i; ++j) {
-        if (indices[i] == indices[j]) return false;
-      }
-    }
-    return true;
-  }
-  std::sort(indices.begin(), indices.end());
-  return std::adjacent_find(indices.begin(), indices.end()) == indices.end();
-}
-
-// Room for one crop's indices or values: the stack, or the heap for the few labels with many.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(size_t n) : many_(n > kFew ? n : 0), span_(n > kFew ? many_.data() : few_, n) {}
-  std::span<T> get() { return span_; }
-
- private:
-  static constexpr size_t kFew = 16;
-  T few_[kFew];
-  std::vector<T> many_;
-  std::span<T> span_;
-};
 
 }  // namespace
 
@@ -146,103 +118,6 @@ Result<void> RecordView::BindOps() {
   if (op_ends_.empty()) return {};
   FKDB_TRY(Bind(table.op_words(), op_ends_.back(), "op_words", &op_words_));
   if (!std::is_sorted(op_ends_.begin(), op_ends_.end())) return Corrupt("record: op_ends are not ascending");
-  return {};
-}
-
-Result<void> RecordView::ValidateBox(uint32_t crop) const {
-  if (spec_.boxes == BoxEncoding::kPixel) {
-    const PixelBox b = pixel_box(crop);
-    if (b.width == 0 || b.height == 0 || uint64_t{b.top} + b.height > height() ||
-        uint64_t{b.left} + b.width > width()) {
-      return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image of {} x {} pixels", crop, b.top,
-                     b.left, b.height, b.width, width(), height());
-    }
-    return {};
-  }
-  const FractionBox b = fraction_box(crop);
-  // A whole-pixel box divided by the image's size may end a rounding of each number above 1.
-  const float end = spec_.boxes == BoxEncoding::kFractionF16 ? 1 + 1e-3f : 1 + 1e-6f;
-  if (!(b.top >= 0 && b.left >= 0 && b.height > 0 && b.width > 0 && b.top + b.height <= end &&
-        b.left + b.width <= end)) {
-    return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image", crop, b.top, b.left, b.height,
-                   b.width);
-  }
-  return {};
-}
-
-Result<void> RecordView::ValidateIndices(uint32_t crop) const {
-  Scratch<uint32_t> scratch(spec_.num_indices());
-  const std::span<uint32_t> indices = scratch.get();
-  CopyIndices(crop, indices.data());
-  for (const uint32_t index : indices) {
-    if (index >= spec_.num_classes) {
-      return Corrupt("crop {}: index {}, expected below {} classes", crop, index, spec_.num_classes);
-    }
-  }
-  if (!AllDistinct(indices)) return Corrupt("crop {}: an index comes twice", crop);
-  return {};
-}
-
-Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<const float> values) {
-  if (spec.kind == LabelKind::kLogits) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (!std::isfinite(values[i])) return Corrupt("crop {}: logit {} is {}", crop, i, values[i]);
-    }
-    return {};
-  }
-  double sum = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    const float p = values[i];
-    if (!(p >= 0 && p <= 1.01f)) return Corrupt("crop {}: probability {} is {}", crop, i, p);
-    if (spec.kind != LabelKind::kFull && i > 0 && p > values[i - 1]) {
-      return Corrupt("crop {}: probability {} is {}, more than the one before, {}", crop, i, p, values[i - 1]);
-    }
-    sum += p;
-  }
-  // What rounding may add: f16 errs by half a unit of 2^-11 or less a value (subnormals: 2^-25).
-  // Packed labels are checked before they are packed, and imports may come from f16 files.
-  const double slack =
-      spec.values == ValueEncoding::kF32 ? 1e-4 : 5e-3 + static_cast<double>(values.size()) * 0x1p-25;
-  if (sum > 1 + slack) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
-  const bool needs_mass = spec.kind == LabelKind::kFull || spec.kind == LabelKind::kMarginalRenorm;
-  if (needs_mass && !(sum >= 0x1p-100)) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
-  if (spec.kind == LabelKind::kFull && sum < 1 - slack) {
-    return Corrupt("crop {}: the probabilities of all classes sum to {}", crop, sum);
-  }
-  return {};
-}
-
-Result<void> RecordView::ValidateCrop(uint32_t crop) const {
-  FKDB_TRY(ValidateBox(crop));
-  if (spec_.num_indices() > 0) FKDB_TRY(ValidateIndices(crop));
-  if (has_ops()) {
-    if (auto ops = Ops(crop); !ops) {
-      return Fail(ops.error().code, fmt::format("crop {}: {}", crop, ops.error().message));
-    }
-  }
-  // Coded probabilities cannot be wrong: whatever the bits, they make a distribution.
-  if (spec_.num_values() == 0 || (spec_.packed() && spec_.kind != LabelKind::kLogits)) return {};
-  Scratch<float> values(spec_.num_values());
-  CopyValues(crop, values.get().data());
-  return ValidateValues(spec_, crop, values.get());
-}
-
-Result<void> RecordView::Validate() const {
-  for (uint32_t crop = 0; crop < num_crops_; ++crop) FKDB_TRY(ValidateCrop(crop));
-  if (packed_.empty()) return {};
-  uint64_t before = 0;
-  for (uint32_t i = 0; i < layout_.palette_size; ++i) {
-    const uint64_t class_index = ReadBits(packed_.data(), layout_.palette_at + uint64_t{i} * layout_.class_bits,
-                                          layout_.class_bits);
-    if (class_index >= spec_.num_classes || (i > 0 && class_index <= before)) {
-      return Corrupt("record: the palette is not ascending and below {} classes", spec_.num_classes);
-    }
-    before = class_index;
-  }
-  const auto tail = packed_.subspan(layout_.all_bits / 8);
-  if (tail[0] >> (layout_.all_bits % 8) != 0 || std::any_of(tail.begin() + 1, tail.end(), [](uint8_t b) { return b; })) {
-    return Corrupt("record: bits after the packed crops are not zero");
-  }
   return {};
 }
 

@@ -34,20 +34,21 @@ ImageOutcome CheckImage(const Reader& reader, uint64_t ordinal, const std::strin
     outcome.error = std::move(error);
     return outcome;
   };
-  const auto record = reader.Get(ordinal);
-  if (!record) return fail(record.error());
-  if (auto valid = record->Validate(); !valid) return fail(reader.About(ordinal, std::move(valid).error()));
-  if (record->key_hash() != Hash64(key)) {
+  const auto view = reader.Get(ordinal);
+  if (!view) return fail(view.error());
+  const auto record = DecodeValidated(*view);
+  if (!record) return fail(reader.About(ordinal, record.error()));
+  if (record->key_hash != Hash64(key)) {
     return fail(reader.About(ordinal, {ErrorCode::kCorruption, "its record belongs to another key"}));
   }
   const auto& class_names = reader.manifest().data_set.class_names;
-  if (record->class_index() != kNoClass && static_cast<size_t>(record->class_index()) >= class_names.size()) {
-    return fail(reader.About(ordinal, {ErrorCode::kCorruption, fmt::format("class {} of {}", record->class_index(),
+  if (record->class_index != kNoClass && static_cast<size_t>(record->class_index) >= class_names.size()) {
+    return fail(reader.About(ordinal, {ErrorCode::kCorruption, fmt::format("class {} of {}", record->class_index,
                                                                            class_names.size())}));
   }
   outcome.digest = ImageDigest(key, *record);
   outcome.crops = record->num_crops();
-  outcome.skipped = record->skipped();
+  outcome.skipped = view->skipped();
   outcome.ok = true;
   return outcome;
 }

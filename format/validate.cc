@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a record says, checked for meaning: crop by crop where it lies, or all at once while it is
+// decoded.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "format/record.h"
+
+namespace fkdb {
+namespace {
+
+template <class... Args>
+tl::unexpected<Error> Corrupt(fmt::format_string<Args...> format, Args&&... args) {
+  return Fail(ErrorCode::kCorruption, fmt::format(format, std::forward<Args>(args)...));
+}
+
+constexpr size_t kFew = 16;  // indices or values a crop that need no heap
+
+bool AllDistinct(std::span<const uint32_t> indices) {
+  if (indices.size() <= kFew) {
+    for (size_t i = 1; i < indices.size(); ++i) {
+      for (size_t j = 0; j < i; ++j) {
+        if (indices[i] == indices[j]) return false;
+      }
+    }
+    return true;
+  }
+  std::vector<uint32_t> sorted(indices.begin(), indices.end());
+  std::sort(sorted.begin(), sorted.end());
+  return std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
+}
+
+Result<void> CheckBox(const RecordView& view, uint32_t crop, const PixelBox& b) {
+  if (b.width > 0 && b.height > 0 && uint64_t{b.top} + b.height <= view.height() &&
+      uint64_t{b.left} + b.width <= view.width()) {
+    return {};
+  }
+  return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image of {} x {} pixels", crop, b.top, b.left, b.height,
+                 b.width, view.width(), view.height());
+}
+
+Result<void> CheckBox(const RecordView& view, uint32_t crop, const FractionBox& b) {
+  // A whole-pixel box divided by the image's size may end a rounding of each number above 1.
+  const float end = view.spec().boxes == BoxEncoding::kFractionF16 ? 1 + 1e-3f : 1 + 1e-6f;
+  if (b.top >= 0 && b.left >= 0 && b.height > 0 && b.width > 0 && b.top + b.height <= end && b.left + b.width <= end) {
+    return {};
+  }
+  return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image", crop, b.top, b.left, b.height, b.width);
+}
+
+Result<void> CheckIndices(const LabelSpec& spec, uint32_t crop, std::span<const uint32_t> indices) {
+  for (const uint32_t index : indices) {
+    if (index >= spec.num_classes) {
+      return Corrupt("crop {}: index {}, expected below {} classes", crop, index, spec.num_classes);
+    }
+  }
+  if (!AllDistinct(indices)) return Corrupt("crop {}: an index comes twice", crop);
+  return {};
+}
+
+// Coded probabilities cannot be wrong: whatever the bits, they make a distribution.
+bool ValuesCanBeWrong(const LabelSpec& spec) { return !spec.packed() || spec.kind == LabelKind::kLogits; }
+
+Result<std::vector<CropOp>> CheckedOps(const RecordView& view, uint32_t crop) {
+  auto ops = view.Ops(crop);
+  if (!ops) return Fail(ops.error().code, fmt::format("crop {}: {}", crop, ops.error().message));
+  return ops;
+}
+
+// The palette, and the bits that no crop uses.
+Result<void> CheckPackedRest(const RecordView& view) {
+  const std::span<const uint8_t> packed = view.packed_bits();
+  if (packed.empty()) return {};
+  const PackedLayout& layout = view.packed_layout();
+  BitReader palette(packed.data(), layout.palette_at);
+  uint64_t before = 0;
+  for (uint32_t i = 0; i < layout.palette_size; ++i) {
+    const uint64_t class_index = palette.Next(layout.class_bits);
+    if (class_index >= view.spec().num_classes || (i > 0 && class_index <= before)) {
+      return Corrupt("record: the palette is not ascending and below {} classes", view.spec().num_classes);
+    }
+    before = class_index;
+  }
+  const auto tail = packed.subspan(layout.all_bits / 8);
+  if (tail[0] >> (layout.all_bits % 8) != 0 || std::any_of(tail.begin() + 1, tail.end(), [](uint8_t b) { return b; })) {
+    return Corrupt("record: bits after the packed crops are not zero");
+  }
+  return {};
+}
+
+template <bool kCheck>
+Result<Record> Decode(const RecordView& view) {
+  const LabelSpec& spec = view.spec();
+  const uint32_t crops = view.num_crops();
+  const size_t k = spec.num_indices(), v = spec.num_values();
+  const bool pixel = spec.boxes == BoxEncoding::kPixel;
+  Record record;
+  record.key_hash = view.key_hash();
+  record.width = view.width();
+  record.height = view.height();
+  record.class_index = view.class_index();
+  record.content_hash = view.content_hash();
+  record.exif = view.exif();
+  record.skip_reason = view.skip_reason();
+  record.pixel_boxes.resize(pixel ? crops : 0);
+  record.fraction_boxes.resize(pixel ? 0 : crops);
+  record.flips.resize(crops);
+  record.indices.resize(crops * k);
+  record.values.resize(crops * v);
+  record.ops.resize(view.has_ops() ? crops : 0);
+  for (uint32_t i = 0; i < crops; ++i) {
+    if (pixel) {
+      record.pixel_boxes[i] = view.pixel_box(i);
+      if constexpr (kCheck) FKDB_TRY(CheckBox(view, i, record.pixel_boxes[i]));
+    } else {
+      record.fraction_boxes[i] = view.fraction_box(i);
+      if constexpr (kCheck) FKDB_TRY(CheckBox(view, i, record.fraction_boxes[i]));
+    }
+    record.flips[i] = view.flip(i);
+    if (view.has_ops()) {
+      FKDB_ASSIGN(record.ops[i], CheckedOps(view, i));
+    }
+    if (k > 0) {
+      view.CopyIndices(i, &record.indices[i * k]);
+      if constexpr (kCheck) FKDB_TRY(CheckIndices(spec, i, std::span(record.indices).subspan(i * k, k)));
+    }
+    if (v > 0) {
+      view.CopyValues(i, &record.values[i * v]);
+      if (kCheck && ValuesCanBeWrong(spec)) FKDB_TRY(ValidateValues(spec, i, std::span(record.values).subspan(i * v, v)));
+    }
+  }
+  if constexpr (kCheck) FKDB_TRY(CheckPackedRest(view));
+  return record;
+}
+
+}  // namespace
+
+Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<const float> values) {
+  if (spec.kind == LabelKind::kLogits) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!std::isfinite(values[i])) return Corrupt("crop {}: logit {} is {}", crop, i, values[i]);
+    }
+    return {};
+  }
+  double sum = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float p = values[i];
+    if (!(p >= 0 && p <= 1.01f)) return Corrupt("crop {}: probability {} is {}", crop, i, p);
+    if (spec.kind != LabelKind::kFull && i > 0 && p > values[i - 1]) {
+      return Corrupt("crop {}: probability {} is {}, more than the one before, {}", crop, i, p, values[i - 1]);
+    }
+    sum += p;
+  }
+  // What rounding may add: f16 errs by half a unit of 2^-11 or less a value (subnormals: 2^-25).
+  // Packed labels are checked before they are packed, and imports may come from f16 files.
+  const double slack =
+      spec.values == ValueEncoding::kF32 ? 1e-4 : 5e-3 + static_cast<double>(values.size()) * 0x1p-25;
+  if (sum > 1 + slack) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
+  const bool needs_mass = spec.kind == LabelKind::kFull || spec.kind == LabelKind::kMarginalRenorm;
+  if (needs_mass && !(sum >= 0x1p-100)) return Corrupt("crop {}: probabilities sum to {}", crop, sum);
+  if (spec.kind == LabelKind::kFull && sum < 1 - slack) {
+    return Corrupt("crop {}: the probabilities of all classes sum to {}", crop, sum);
+  }
+  return {};
+}
+
+Result<void> RecordView::ValidateCrop(uint32_t crop) const {
+  if (spec_.boxes == BoxEncoding::kPixel) {
+    FKDB_TRY(CheckBox(*this, crop, pixel_box(crop)));
+  } else {
+    FKDB_TRY(CheckBox(*this, crop, fraction_box(crop)));
+  }
+  if (const size_t k = spec_.num_indices(); k > 0) {
+    uint32_t few[kFew];
+    std::vector<uint32_t> many(k > kFew ? k : 0);
+    const std::span<uint32_t> indices(k > kFew ? many.data() : few, k);
+    CopyIndices(crop, indices.data());
+    FKDB_TRY(CheckIndices(spec_, crop, indices));
+  }
+  if (has_ops()) FKDB_TRY(CheckedOps(*this, crop));
+  if (const size_t v = spec_.num_values(); v > 0 && ValuesCanBeWrong(spec_)) {
+    float few[kFew];
+    std::vector<float> many(v > kFew ? v : 0);
+    const std::span<float> values(v > kFew ? many.data() : few, v);
+    CopyValues(crop, values.data());
+    FKDB_TRY(ValidateValues(spec_, crop, values));
+  }
+  return {};
+}
+
+Result<void> RecordView::Validate() const {
+  FKDB_TRY(DecodeValidated(*this));
+  return {};
+}
+
+Record DecodeRecord(const RecordView& view) { return *Decode<false>(view); }
+Result<Record> DecodeValidated(const RecordView& view) { return Decode<true>(view); }
+
+}  // namespace fkdb
