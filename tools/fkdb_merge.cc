@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // fkdb-merge: joins the shards of one label set into one file.
-#include <fmt/format.h>
-
 #include "db/rewrite.h"
 #include "tools/cli.h"
 #include "tools/made.h"
@@ -16,18 +14,9 @@ struct Flags : CommonFlags {
 };
 
 Result<int> Run(Flags& flags) {
-  StampProvenance("fkdb-merge", &flags.rewrite.provenance);
-  Progress progress(flags.quiet || flags.json);
-  flags.rewrite.progress = [&](uint64_t done, uint64_t all) {
-    progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all));
-  };
-  flags.rewrite.stop = StopOnSignals();
   const std::vector<std::filesystem::path> inputs(flags.inputs.begin(), flags.inputs.end());
-  const auto merged = MergeLabelSets(inputs, flags.out, flags.rewrite);
-  progress.Done();
-  if (!merged) return Fail(merged.error());
-  FKDB_TRY(PrintMade(flags, flags.out, *merged));
-  return kExitOk;
+  return RunRewrite("fkdb-merge", flags, flags.out, &flags.rewrite,
+                    [&] { return MergeLabelSets(inputs, flags.out, flags.rewrite); });
 }
 
 }  // namespace

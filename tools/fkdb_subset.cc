@@ -33,17 +33,8 @@ Result<int> Run(Flags& flags) {
   if (!flags.images.empty()) {
     FKDB_ASSIGN(flags.subset.images, ReadKeys(flags.images));
   }
-  StampProvenance("fkdb-subset", &flags.subset.provenance);
-  Progress progress(flags.quiet || flags.json);
-  flags.subset.progress = [&](uint64_t done, uint64_t all) {
-    progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all));
-  };
-  flags.subset.stop = StopOnSignals();
-  const auto made = SubsetLabelSet(flags.db, flags.out, flags.subset);
-  progress.Done();
-  if (!made) return Fail(made.error());
-  FKDB_TRY(PrintMade(flags, flags.out, *made));
-  return kExitOk;
+  return RunRewrite("fkdb-subset", flags, flags.out, &flags.subset,
+                    [&] { return SubsetLabelSet(flags.db, flags.out, flags.subset); });
 }
 
 }  // namespace

@@ -46,4 +46,19 @@ Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& ou
                               m.digest));
 }
 
+Result<int> RunRewrite(const std::string& program, const CommonFlags& flags, const std::filesystem::path& out,
+                       RewriteOptions* options, const std::function<Result<Manifest>()>& rewrite) {
+  StampProvenance(program, &options->provenance);
+  Progress progress(flags.quiet || flags.json);
+  options->progress = [&](uint64_t done, uint64_t all) {
+    progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all));
+  };
+  options->stop = StopOnSignals();
+  const auto made = rewrite();
+  progress.Done();
+  if (!made) return Fail(made.error());
+  FKDB_TRY(PrintMade(flags, out, *made));
+  return kExitOk;
+}
+
 }  // namespace fkdb

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
+#include <string>
 
 #include "db/label_file_writer.h"
 #include "db/manifest.h"
+#include "db/rewrite.h"
 #include "tools/cli.h"
 
 namespace fkdb {
@@ -25,5 +28,10 @@ struct MadeBy {
 // The summary on stdout: one line of JSON with --json, nothing with --quiet.
 Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& out, const Manifest& manifest,
                        std::optional<MadeBy> by = {});
+
+// The run of a program that makes a label set from others: provenance, a progress bar, a clean stop at
+// Ctrl-C, the summary. `rewrite` does the work with the options it is given.
+Result<int> RunRewrite(const std::string& program, const CommonFlags& flags, const std::filesystem::path& out,
+                       RewriteOptions* options, const std::function<Result<Manifest>()>& rewrite);
 
 }  // namespace fkdb
