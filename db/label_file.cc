@@ -2,6 +2,7 @@
 #include "db/label_file.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <vector>
@@ -68,6 +69,14 @@ Result<void> CheckStructure(const std::filesystem::path& path) {
     return {};
   }
   return Fail(ErrorCode::kCorruption, "an LMDB file, but not a label set: the format mark is missing");
+}
+
+// Asks the kernel for the pages of `bytes`, in one go. Changes nothing but speed.
+void ReadAhead(std::span<const std::byte> bytes) {
+  constexpr uintptr_t kPage = 4096;
+  const auto first = reinterpret_cast<uintptr_t>(bytes.data()) / kPage * kPage;
+  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size());
+  ::madvise(reinterpret_cast<void*>(first), end - first, MADV_WILLNEED);
 }
 
 Result<std::span<const std::byte>> GetMeta(MDB_txn* txn, MDB_dbi meta, std::string_view name) {
@@ -146,6 +155,7 @@ Result<void> LabelFile::Impl::ReadNames() {
   const int rc = mdb_get(txn.get(), dbi, &key, &value);
   if (rc == MDB_NOTFOUND) return Fail(ErrorCode::kCorruption, "the names table is missing");
   if (rc) return LmdbFail(rc, "read the names table");
+  ReadAhead(Bytes(value));  // all of it is about to be hashed; the map is opened for random access
   FKDB_ASSIGN(names, NamesTable::Open(Bytes(value)));
   use.names_bytes = value.mv_size;
   if (names.size() != num_images || manifest.num_images != num_images) {
