@@ -102,15 +102,15 @@ std::vector<uint16_t> Halves(const LabelSpec& spec, const Record& record) {
   return halves;
 }
 
-// The classes of the image, ascending, if with them the indices take fewer bits than without.
-std::vector<uint32_t> MakePalette(const LabelSpec& spec, const std::vector<uint32_t>& indices) {
-  std::vector<uint32_t> palette = indices;
+// The classes of the image, ascending, if with them the record takes fewer bits than without.
+std::vector<uint32_t> MakePalette(const LabelSpec& spec, const Record& record) {
+  std::vector<uint32_t> palette = record.indices;
   std::sort(palette.begin(), palette.end());
   palette.erase(std::unique(palette.begin(), palette.end()), palette.end());
-  if (palette.empty()) return palette;
-  const uint64_t class_bits = static_cast<uint64_t>(std::bit_width(spec.num_classes - 1));
-  const uint64_t position_bits = static_cast<uint64_t>(std::bit_width(palette.size() - 1));
-  if (indices.size() * position_bits + palette.size() * class_bits >= indices.size() * class_bits) palette.clear();
+  const auto bits = [&](size_t size) {
+    return LayOutPacked(spec, record.width, record.height, record.num_crops(), static_cast<uint32_t>(size)).all_bits;
+  };
+  if (bits(palette.size()) >= bits(0)) palette.clear();
   return palette;
 }
 
@@ -187,7 +187,7 @@ Arrays AddArrays(FlatBufferBuilder& builder, const LabelSpec& spec, const Record
   Arrays arrays;
   if (record.num_crops() == 0) return arrays;
   if (spec.packed()) {
-    const std::vector<uint32_t> palette = MakePalette(spec, record.indices);
+    const std::vector<uint32_t> palette = MakePalette(spec, record);
     arrays.packed = VectorOf(builder, PackCrops(spec, record, palette));
     arrays.palette_size = static_cast<uint32_t>(palette.size());
   } else {
