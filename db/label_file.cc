@@ -10,10 +10,19 @@
 #include "db/file_names.h"
 #include "db/lmdb_env.h"
 #include "db/page_walk.h"
+#include "db/range_index.h"
 #include "format/text.h"
 #include "format/record.h"
 
 namespace fkdb {
+
+FileUse& FileUse::operator+=(const FileUse& other) {
+  for (const auto part : {&FileUse::file_bytes, &FileUse::record_bytes, &FileUse::directory_bytes, &FileUse::names_bytes,
+                          &FileUse::manifest_bytes, &FileUse::lmdb_bytes, &FileUse::waste_bytes}) {
+    this->*part += other.*part;
+  }
+  return *this;
+}
 
 struct LabelFile::Impl {
   std::filesystem::path path;
@@ -21,7 +30,7 @@ struct LabelFile::Impl {
   Manifest manifest;
   EnvPtr env;
   TxnPtr txn;  // keeps every pointer below valid; destroyed before env
-  std::vector<uint64_t> first_ordinals;            // of the blocks, ascending
+  RangeIndex block_index;  // ordinal -> block
   std::vector<std::span<const std::byte>> blocks;  // where they lie in the map
   uint64_t num_images = 0;
   NamesTable names;
@@ -31,16 +40,6 @@ struct LabelFile::Impl {
     return Fail(error.code, fmt::format("{}: {}", path.string(), error.message));
   }
 
-  // The block of every kStride-th image, from where a search has a step or two to go.
-  static constexpr uint64_t kStride = 32;
-  std::vector<uint32_t> block_of_stride;
-
-  // The block that holds image `ordinal` < num_images.
-  size_t BlockOf(uint64_t ordinal) const {
-    size_t index = block_of_stride[ordinal / kStride];
-    while (index + 1 < first_ordinals.size() && first_ordinals[index + 1] <= ordinal) ++index;
-    return index;
-  }
   Result<void> Map();
   Result<void> ReadManifest();
   Result<void> IndexBlocks();
@@ -122,6 +121,7 @@ Result<void> LabelFile::Impl::IndexBlocks() {
   MDB_cursor* raw = nullptr;
   if (const int rc = mdb_cursor_open(txn.get(), dbi, &raw)) return LmdbFail(rc, "list the blocks");
   const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(raw, mdb_cursor_close);
+  std::vector<uint64_t> first_ordinals;
   MDB_val key, value;
   int rc;
   while ((rc = mdb_cursor_get(raw, &key, &value, MDB_NEXT)) == 0) {
@@ -140,11 +140,7 @@ Result<void> LabelFile::Impl::IndexBlocks() {
   }
   FKDB_ASSIGN(const BlockView last, BlockView::Open(blocks.back(), first_ordinals.back()));
   num_images = first_ordinals.back() + last.count();
-  uint32_t index = 0;
-  for (uint64_t ordinal = 0; ordinal < num_images; ordinal += kStride) {
-    while (index + 1 < first_ordinals.size() && first_ordinals[index + 1] <= ordinal) ++index;
-    block_of_stride.push_back(index);
-  }
+  block_index = RangeIndex(std::move(first_ordinals), num_images);
   return {};
 }
 
@@ -251,17 +247,17 @@ const Manifest& LabelFile::manifest() const { return impl_->manifest; }
 bool LabelFile::partial() const { return impl_->partial; }
 uint64_t LabelFile::num_images() const { return impl_->num_images; }
 size_t LabelFile::num_blocks() const { return impl_->blocks.size(); }
-uint64_t LabelFile::block_first_ordinal(size_t index) const { return impl_->first_ordinals[index]; }
+uint64_t LabelFile::block_first_ordinal(size_t index) const { return impl_->block_index.start(index); }
 const NamesTable& LabelFile::names() const { return impl_->names; }
 
 Result<BlockView> LabelFile::Block(size_t index) const {
-  auto block = BlockView::Open(impl_->blocks[index], impl_->first_ordinals[index]);
+  const uint64_t first = impl_->block_index.start(index);
+  auto block = BlockView::Open(impl_->blocks[index], first);
   if (!block) return impl_->In(std::move(block).error());
-  const uint64_t end = index + 1 < impl_->blocks.size() ? impl_->first_ordinals[index + 1] : impl_->num_images;
-  if (impl_->first_ordinals[index] + block->count() != end) {
+  const uint64_t end = index + 1 < impl_->blocks.size() ? impl_->block_index.start(index + 1) : impl_->num_images;
+  if (first + block->count() != end) {
     return impl_->In({ErrorCode::kCorruption, fmt::format("block of image {}: {} images, expected {}",
-                                                          impl_->first_ordinals[index], block->count(),
-                                                          end - impl_->first_ordinals[index])});
+                                                          first, block->count(), end - first)});
   }
   return block;
 }
@@ -271,9 +267,9 @@ Result<std::span<const std::byte>> LabelFile::RecordBytes(uint64_t ordinal) cons
     return impl_->In({ErrorCode::kNotFound, fmt::format("no image {}: the label set has {} (counted from 0)", ordinal,
                                                         impl_->num_images)});
   }
-  const size_t index = impl_->BlockOf(ordinal);
+  const size_t index = impl_->block_index.Find(ordinal);
   FKDB_ASSIGN(const BlockView block, Block(index));
-  auto record = block.Record(static_cast<uint32_t>(ordinal - impl_->first_ordinals[index]));
+  auto record = block.Record(static_cast<uint32_t>(ordinal - impl_->block_index.start(index)));
   if (!record) {
     return impl_->In({record.error().code, fmt::format("image {}: {}", ordinal, record.error().message)});
   }
@@ -282,9 +278,9 @@ Result<std::span<const std::byte>> LabelFile::RecordBytes(uint64_t ordinal) cons
 
 void LabelFile::PrefetchDirectory(uint64_t ordinal) const {
   if (ordinal >= impl_->num_images) return;
-  const size_t index = impl_->BlockOf(ordinal);
+  const size_t index = impl_->block_index.Find(ordinal);
   const std::byte* block = impl_->blocks[index].data();
-  const uint64_t position = ordinal - impl_->first_ordinals[index];
+  const uint64_t position = ordinal - impl_->block_index.start(index);
   // The whole directory is hashed; a block of records of common sizes has 10 to 60 images.
   const size_t head = std::min<size_t>(impl_->blocks[index].size(), std::max<uint64_t>(BlockBytes(position + 1, 0), 512));
   for (size_t at = 0; at < std::min<size_t>(head, 1024); at += 64) __builtin_prefetch(block + at);
@@ -293,8 +289,8 @@ void LabelFile::PrefetchDirectory(uint64_t ordinal) const {
 
 void LabelFile::PrefetchRecord(uint64_t ordinal) const {
   if (ordinal >= impl_->num_images) return;
-  const size_t index = impl_->BlockOf(ordinal);
-  const auto record = UncheckedRecord(impl_->blocks[index], ordinal - impl_->first_ordinals[index]);
+  const size_t index = impl_->block_index.Find(ordinal);
+  const auto record = UncheckedRecord(impl_->blocks[index], ordinal - impl_->block_index.start(index));
   for (size_t at = 0; at < std::min<size_t>(record.size(), 4096); at += 64) __builtin_prefetch(record.data() + at);
 }
 

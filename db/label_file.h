@@ -39,6 +39,8 @@ struct FileUse {
   uint64_t manifest_bytes = 0;
   uint64_t lmdb_bytes = 0;       // meta, branch and leaf pages, overflow page headers, less the values inside
   uint64_t waste_bytes = 0;      // ends of the pages of large values, and freed pages
+
+  FileUse& operator+=(const FileUse& other);
 };
 
 class LabelFile {

@@ -8,15 +8,13 @@
 #include <utility>
 
 #include "db/block.h"
-#include "db/digest.h"
 #include "db/file_names.h"
 #include "db/lmdb_env.h"
 #include "db/lock_file.h"
 #include "db/names_table.h"
 #include "db/page_walk.h"
 #include "db/publish.h"
-#include "format/text.h"
-#include "format/record.h"
+#include "db/tally.h"
 
 namespace fkdb {
 namespace {
@@ -54,7 +52,6 @@ struct LabelFileWriter::Impl {
     return Fail(error.code, fmt::format("{}: {}", partial.string(), error.message));
   }
 
-  Result<void> RefuseExisting() const;
   Result<bool> HasBegun();
   Result<void> Start();
   Result<void> CheckResumed();
@@ -83,28 +80,6 @@ Result<void> LabelFileWriter::Impl::Transact(Body body) {
     map_bytes *= 2;
     if (const int resized = mdb_env_set_mapsize(env.get(), map_bytes)) return LmdbFail(resized, "grow the map");
   }
-}
-
-Result<void> LabelFileWriter::Impl::RefuseExisting() const {
-  std::error_code ec;
-  if (path.extension() == ".partial") {
-    return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("{}: .partial is what an unfinished label set is called; choose another name", path.string()));
-  }
-  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  if (!std::filesystem::is_directory(folder, ec)) {
-    return Fail(ErrorCode::kNotFound, fmt::format("{}: no such folder for the output", folder.string()));
-  }
-  if (std::filesystem::exists(path, ec) && !options.overwrite) {
-    return Fail(ErrorCode::kAlreadyExists,
-                fmt::format("{}: exists already; choose another name, or --overwrite to replace it", path.string()));
-  }
-  if (std::filesystem::exists(partial, ec) && !options.resume && !options.overwrite) {
-    return Fail(ErrorCode::kAlreadyExists,
-                fmt::format("{}: an interrupted build is there; --resume continues it, --overwrite throws it away",
-                            partial.string()));
-  }
-  return {};
 }
 
 // Whether there is an earlier run to continue: a build killed before its first transaction left a
@@ -182,10 +157,10 @@ Result<LabelFileWriter> LabelFileWriter::Open(const std::filesystem::path& path,
   impl->options = options;
   impl->manifest = recipe;
   impl->packer = BlockPacker(options.block_bytes);
-  FKDB_TRY(impl->RefuseExisting());
+  FKDB_TRY(CheckOutput(path, options.resume, options.overwrite));
   FKDB_ASSIGN(LockFile lock, LockFile::Acquire(WriterLockPath(path)));
   impl->lock = std::make_unique<LockFile>(std::move(lock));
-  FKDB_TRY(impl->RefuseExisting());  // another writer may have finished before the lock was ours
+  FKDB_TRY(CheckOutput(path, options.resume, options.overwrite));  // another writer may have finished before the lock was ours
   if (auto started = impl->Start(); !started) return impl->In(std::move(started).error());
   return LabelFileWriter(std::move(impl));
 }
@@ -256,38 +231,29 @@ Result<void> LabelFileWriter::Impl::ReadBack(std::span<const std::string> keys) 
   MDB_cursor* raw = nullptr;
   if (const int rc = mdb_cursor_open(txn.get(), blocks, &raw)) return LmdbFail(rc, "read the blocks back");
   const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(raw, mdb_cursor_close);
-  LogicalDigest digest(manifest.spec, manifest.data_set.class_names);
-  manifest.num_images = manifest.num_crops = 0;
-  manifest.skipped.clear();
+  Tally tally(manifest);
+  uint64_t images = 0;
   MDB_val key, value;
   int rc;
   while ((rc = mdb_cursor_get(raw, &key, &value, MDB_NEXT)) == 0) {
     uint64_t first = 0;
-    if (!ParseOrdinalKey(Bytes(key), &first) || first != manifest.num_images) {
-      return Fail(ErrorCode::kCorruption, fmt::format("expected a block of image {}", manifest.num_images));
+    if (!ParseOrdinalKey(Bytes(key), &first) || first != images) {
+      return Fail(ErrorCode::kCorruption, fmt::format("expected a block of image {}", images));
     }
     FKDB_ASSIGN(const BlockView block, BlockView::Open(Bytes(value), first));
     for (uint32_t i = 0; i < block.count(); ++i) {
-      const uint64_t ordinal = manifest.num_images++;
+      const uint64_t ordinal = tally.num_images();
+      if (ordinal >= keys.size()) break;  // counted below
       FKDB_ASSIGN(const auto bytes, block.Record(i));
-      FKDB_ASSIGN(const RecordView view, RecordView::Open(bytes, manifest.spec));
-      FKDB_ASSIGN(const Record record, DecodeValidated(view));
-      if (ordinal >= keys.size() || record.key_hash != Hash64(keys[ordinal])) {
-        return Fail(ErrorCode::kInvalidArgument,
-                    fmt::format("image {} is not '{}'", ordinal,
-                                ordinal < keys.size() ? Printable(keys[ordinal]) : "(no such key)"));
-      }
-      digest.Add(ImageDigest(keys[ordinal], record));
-      manifest.num_crops += record.num_crops();
-      if (view.skipped()) manifest.skipped.push_back(ordinal);
+      FKDB_TRY(tally.Add(keys[ordinal], bytes));
     }
+    images += block.count();
   }
   if (rc != MDB_NOTFOUND) return LmdbFail(rc, "read the blocks back");
-  if (manifest.num_images != keys.size()) {
-    return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("{} images were appended, {} keys given", manifest.num_images, keys.size()));
+  if (images != keys.size()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images were appended, {} keys given", images, keys.size()));
   }
-  manifest.digest = digest.Finish();
+  tally.Finish(&manifest);
   return {};
 }
 
@@ -296,7 +262,6 @@ Result<Manifest> LabelFileWriter::Finish(std::span<const std::string> keys) {
   FKDB_TRY(Flush());
   if (auto read = w.ReadBack(keys); !read) return w.In(std::move(read).error());
   FKDB_ASSIGN(const std::vector<std::byte> names, BuildNamesTable(keys));
-  w.manifest.complete = true;
   const std::string sealed = SealManifest(ToJson(w.manifest));
   auto written = w.Transact([&](MDB_txn* txn) {
     MDB_dbi meta, dbi;

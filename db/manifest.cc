@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
@@ -66,6 +67,7 @@ void DescribeRecipe(Visit& visit, M& m) {
   visit("teachers", m.teachers);
   visit("augmentation", m.augmentation);
   visit("teacher_batch_size", m.teacher_batch_size);
+  visit.Optional("extends", m.extends);
 }
 
 template <class T>
@@ -80,6 +82,12 @@ struct Writer {
   template <class T>
   void operator()(const char* name, const T& value) {
     json[name] = ToJsonValue(value);
+  }
+
+  // Left out where it says nothing.
+  template <class T>
+  void Optional(const char* name, const T& value) {
+    if (value != T()) (*this)(name, value);
   }
 
   template <class T>
@@ -145,6 +153,11 @@ class Fields {
     }
   }
 
+  template <class T>
+  void Optional(const char* name, T& out) {
+    if (object_.is_object() && object_.contains(name)) (*this)(name, out);
+  }
+
   const Result<void>& done() const { return done_; }
 
  private:
@@ -195,10 +208,12 @@ Json RecipeJson(const Manifest& m) {
 
 std::string FirstDifference(const Json& stored, const Json& wanted, const std::string& path, const DifferenceWords& words) {
   if (stored.is_object() && wanted.is_object()) {
-    for (const auto& [name, value] : stored.items()) {
+    Json names = stored;
+    names.update(wanted);
+    for (const auto& [name, unused] : names.items()) {
       std::string field = path;
       field += path.empty() ? name : "." + name;
-      const std::string found = FirstDifference(value, wanted.value(name, Json()), field, words);
+      const std::string found = FirstDifference(stored.value(name, Json()), wanted.value(name, Json()), field, words);
       if (!found.empty()) return found;
     }
     return "";
@@ -233,7 +248,14 @@ std::string ToJson(const Manifest& m) {
   return writer.json.dump(2);
 }
 
-Result<Manifest> ParseManifest(std::string_view text) {
+Manifest WithoutImages(Manifest manifest) {
+  manifest.data_set.num_images = 0;
+  manifest.data_set.key_list_sha256.clear();
+  manifest.extends.clear();
+  return manifest;
+}
+
+Result<Manifest> ParseManifest(std::string_view text, std::span<const std::string_view> known) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded() || !json.is_object()) {
     return Fail(ErrorCode::kCorruption, "manifest: not a JSON object");
@@ -254,11 +276,12 @@ Result<Manifest> ParseManifest(std::string_view text) {
                             kFormatVersion));
   }
   if (version < 1) return BadField("format_version", "1 or more");
-  if (!features.empty()) {
+  for (const std::string& feature : features) {
+    if (std::find(known.begin(), known.end(), feature) != known.end()) continue;
     return Fail(ErrorCode::kUnsupported,
                 fmt::format("the label set needs feature '{}', which this fkdb (format version {}) does not "
                             "have: update fkdb",
-                            Printable(features[0]), kFormatVersion));
+                            Printable(feature), kFormatVersion));
   }
 
   Manifest m;

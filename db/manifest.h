@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,6 +64,7 @@ struct Manifest {
   std::vector<TeacherInfo> teachers;
   AugmentationInfo augmentation;
   uint32_t teacher_batch_size = 0;
+  std::string extends;  // digest of the label set that the first crops of each image are from; or empty
 
   // The outcome: counts so far, and once finished the digest.
   uint64_t num_images = 0;  // records, skipped ones included
@@ -76,8 +78,12 @@ struct Manifest {
 
 // Two-space indented JSON.
 std::string ToJson(const Manifest& manifest);
-// Errors: Corruption (not a manifest; names the field), Unsupported (newer version or feature).
-Result<Manifest> ParseManifest(std::string_view json);
+// features: those the caller knows. Errors: Corruption (not a manifest; names the field), Unsupported
+// (newer version, another feature).
+Result<Manifest> ParseManifest(std::string_view json, std::span<const std::string_view> features = {});
+
+// What the shards of one label set have in common: everything but which images they hold.
+Manifest WithoutImages(Manifest manifest);
 
 // The first difference between two recipes, e.g. "labels.top_k: 5 in the file, 10 asked for";
 // empty if there is none.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "db/varint.h"
 #include "format/hash.h"
 
 namespace fkdb {
@@ -29,26 +30,6 @@ uint64_t Checksum(std::span<const std::byte> table) {
   const uint64_t parts[2] = {Hash64(table.first(offsetof(Header, checksum))),
                              Hash64(table.subspan(sizeof(Header)))};
   return Hash64(std::as_bytes(std::span(parts)));
-}
-
-void AppendVarint(std::vector<std::byte>& out, uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<std::byte>(value | 0x80));
-  out.push_back(static_cast<std::byte>(value));
-}
-
-// False when the bytes end first or the number does not fit 32 bits.
-bool ReadVarint(std::span<const std::byte> in, size_t* at, uint32_t* value) {
-  uint64_t result = 0;
-  for (int shift = 0; shift < 35; shift += 7) {
-    if (*at >= in.size()) return false;
-    const auto byte = static_cast<uint8_t>(in[(*at)++]);
-    result |= uint64_t{byte & 0x7fu} << shift;
-    if (byte < 0x80) {
-      *value = static_cast<uint32_t>(result);
-      return result <= UINT32_MAX;
-    }
-  }
-  return false;
 }
 
 tl::unexpected<Error> Corrupt(std::string what) {

@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "db/file_names.h"
+
 namespace fkdb {
 namespace {
 
@@ -34,6 +36,29 @@ Result<void> Sync(const std::filesystem::path& path, int flags, uint64_t cut_to)
 }
 
 }  // namespace
+
+Result<void> CheckOutput(const std::filesystem::path& path, bool resume, bool overwrite) {
+  std::error_code ec;
+  const auto partial = PartialPath(path);
+  if (path.extension() == ".partial") {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: .partial is what an unfinished label set is called; choose another name", path.string()));
+  }
+  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  if (!std::filesystem::is_directory(folder, ec)) {
+    return Fail(ErrorCode::kNotFound, fmt::format("{}: no such folder for the output", folder.string()));
+  }
+  if (std::filesystem::exists(path, ec) && !overwrite) {
+    return Fail(ErrorCode::kAlreadyExists,
+                fmt::format("{}: exists already; choose another name, or --overwrite to replace it", path.string()));
+  }
+  if (std::filesystem::exists(partial, ec) && !resume && !overwrite) {
+    return Fail(ErrorCode::kAlreadyExists,
+                fmt::format("{}: an interrupted build is there; --resume continues it, --overwrite throws it away",
+                            partial.string()));
+  }
+  return {};
+}
 
 Result<void> Publish(const std::filesystem::path& from, const std::filesystem::path& to, uint64_t bytes,
                      bool replace) {

@@ -9,7 +9,12 @@
 
 namespace fkdb {
 
-// Cuts `from` to `bytes`, syncs it, renames it to `to` and syncs the folder. An existing `to` is
+// Whether a label set may be written to `path`: into an existing folder, not over a finished label set
+// unless `overwrite`, and not over an interrupted build's `.partial` unless either. Errors: NotFound,
+// AlreadyExists, InvalidArgument.
+Result<void> CheckOutput(const std::filesystem::path& path, bool resume, bool overwrite);
+
+// Cuts `from` to `bytes` (0: leaves its size), syncs it, renames it to `to` and syncs the folder. An existing `to` is
 // replaced only if `replace`. Errors: AlreadyExists, IoError, ResourceExhausted.
 Result<void> Publish(const std::filesystem::path& from, const std::filesystem::path& to, uint64_t bytes,
                      bool replace);

@@ -4,9 +4,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
 
-#include "db/label_file.h"
+#include "db/collection.h"
+#include "db/file_names.h"
+#include "db/label_set.h"
+#include "db/lock_file.h"
+#include "db/publish.h"
 #include "db/sha256.h"
+#include "db/tally.h"
 #include "format/recode.h"
 #include "format/text.h"
 
@@ -16,96 +24,171 @@ namespace {
 // An image of the output: where it comes from.
 struct Source {
   std::string key;
-  uint32_t file;
-  uint64_t ordinal;
+  uint32_t set;      // of the inputs
+  uint64_t ordinal;  // in it
 };
 
-// Appends image after image, each as `record` gives it, from where an earlier run stopped.
-template <class RecordOf>
-Result<Manifest> WriteAll(const std::filesystem::path& out, Manifest recipe, const std::vector<Source>& sources,
-                          const RewriteOptions& options, RecordOf record) {
+std::vector<std::string> KeysOf(const std::vector<Source>& images) {
   std::vector<std::string> keys;
-  keys.reserve(sources.size());
-  for (const Source& source : sources) keys.push_back(source.key);
-  recipe.data_set.num_images = keys.size();
-  recipe.data_set.key_list_sha256 = Sha256OfKeys(keys);
+  keys.reserve(images.size());
+  for (const Source& image : images) keys.push_back(image.key);
+  return keys;
+}
+
+// What is known of the output before its first image is written.
+Manifest RecipeOf(Manifest recipe, const std::vector<Source>& images, const RewriteOptions& options) {
+  recipe = WithoutImages(std::move(recipe));
+  recipe.data_set.num_images = images.size();
+  recipe.data_set.key_list_sha256 = Sha256OfKeys(KeysOf(images));
   recipe.provenance = options.provenance;
   recipe.num_images = recipe.num_crops = 0;
   recipe.skipped.clear();
   recipe.digest.clear();
   recipe.complete = false;
+  return recipe;
+}
+
+// Appends image after image, each as `record` gives it, from where an earlier run stopped.
+template <class RecordOf>
+Result<Manifest> WriteAll(const std::filesystem::path& out, Manifest recipe, const std::vector<Source>& images,
+                          const RewriteOptions& options, RecordOf record) {
+  recipe = RecipeOf(std::move(recipe), images, options);
   FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
-  for (uint64_t i = writer.num_images(); i < sources.size(); ++i) {
+  for (uint64_t i = writer.num_images(); i < images.size(); ++i) {
     if (options.stop && options.stop->load()) {
       FKDB_TRY(writer.Flush());
       return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume "
                                                       "continues",
-                                                      i, sources.size()));
+                                                      i, images.size()));
     }
-    FKDB_ASSIGN(std::vector<std::byte> bytes, record(sources[i]));
+    FKDB_ASSIGN(std::vector<std::byte> bytes, record(images[i]));
     FKDB_TRY(writer.Append(std::move(bytes)));
-    if (options.progress && i % 256 == 0) options.progress(i, sources.size());
+    if (options.progress && i % 256 == 0) options.progress(i, images.size());
   }
-  return writer.Finish(keys);
+  return writer.Finish(KeysOf(images));
 }
 
-Result<std::vector<std::string>> KeysOf(const LabelFile& file) {
-  auto keys = file.names().AllKeys();
-  if (!keys) return Fail(keys.error().code, fmt::format("{}: {}", file.path().string(), keys.error().message));
-  return keys;
-}
+// The parts of one label set, and all their images in key order.
+struct Parts {
+  std::vector<LabelSet> sets;
+  std::vector<Source> images;
+};
 
-// What shards of one label set have in common: everything but which images they hold.
-Manifest WithoutImages(Manifest manifest) {
-  manifest.data_set.num_images = 0;
-  manifest.data_set.key_list_sha256.clear();
-  return manifest;
-}
-
-}  // namespace
-
-Result<Manifest> MergeLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
-                                const RewriteOptions& options) {
+Result<Parts> OpenParts(std::span<const std::filesystem::path> inputs) {
   if (inputs.empty()) return Fail(ErrorCode::kInvalidArgument, "nothing to merge");
-  std::vector<LabelFile> files;
-  std::vector<Source> sources;
+  Parts parts;
   for (const auto& path : inputs) {
-    FKDB_ASSIGN(LabelFile file, LabelFile::Open(path));
-    if (!files.empty()) {
-      const std::string difference =
-          RecipeDifference(WithoutImages(files[0].manifest()), WithoutImages(file.manifest()),
-                           {"in the first", "in the second"});
+    FKDB_ASSIGN(LabelSet set, LabelSet::Open(path));
+    if (!parts.sets.empty()) {
+      const std::string difference = RecipeDifference(WithoutImages(parts.sets[0].manifest()), WithoutImages(set.manifest()),
+                                                      {"in the first", "in the second"});
       if (!difference.empty()) {
         return Fail(ErrorCode::kMismatch,
                     fmt::format("{} and {} are not parts of one label set: {}", inputs[0].string(), path.string(),
                                 difference));
       }
     }
-    FKDB_ASSIGN(std::vector<std::string> keys, KeysOf(file));
+    FKDB_ASSIGN(std::vector<std::string> keys, set.AllKeys());
     for (uint64_t i = 0; i < keys.size(); ++i) {
-      sources.push_back({std::move(keys[i]), static_cast<uint32_t>(files.size()), i});
+      parts.images.push_back({std::move(keys[i]), static_cast<uint32_t>(parts.sets.size()), i});
     }
-    files.push_back(std::move(file));
+    parts.sets.push_back(std::move(set));
   }
-  std::stable_sort(sources.begin(), sources.end(), [](const Source& a, const Source& b) { return a.key < b.key; });
-  const auto twice = std::adjacent_find(sources.begin(), sources.end(),
+  std::stable_sort(parts.images.begin(), parts.images.end(),
+                   [](const Source& a, const Source& b) { return a.key < b.key; });
+  const auto twice = std::adjacent_find(parts.images.begin(), parts.images.end(),
                                         [](const Source& a, const Source& b) { return a.key == b.key; });
-  if (twice != sources.end()) {
+  if (twice != parts.images.end()) {
     return Fail(ErrorCode::kMismatch,
-                fmt::format("image '{}' is in both {} and {}", Printable(twice->key), inputs[twice->file].string(),
-                            inputs[(twice + 1)->file].string()));
+                fmt::format("image '{}' is in both {} and {}", Printable(twice->key), inputs[twice->set].string(),
+                            inputs[(twice + 1)->set].string()));
   }
-  return WriteAll(out, files[0].manifest(), sources, options,
+  return parts;
+}
+
+// Where `file` is, seen from the folder of `index`.
+std::string RelativeTo(const std::filesystem::path& index, const std::filesystem::path& file) {
+  std::error_code ec;
+  const auto folder = index.has_parent_path() ? index.parent_path() : std::filesystem::path(".");
+  return std::filesystem::proximate(file, folder, ec).string();
+}
+
+// The shards behind `parts` and the order of their images.
+CollectionIndex IndexOf(const Parts& parts, const std::filesystem::path& out) {
+  CollectionIndex index;
+  std::vector<uint32_t> first_shard;  // of each part: a collection has several
+  for (const LabelSet& set : parts.sets) {
+    first_shard.push_back(static_cast<uint32_t>(index.shards.size()));
+    for (const LabelFile& file : set.files()) {
+      index.shards.push_back({RelativeTo(out, file.path()), file.num_images(), file.manifest().digest});
+    }
+  }
+  for (const Source& image : parts.images) {
+    const uint32_t shard = first_shard[image.set] + parts.sets[image.set].PlaceOf(image.ordinal).file;
+    if (index.order.empty() || index.order.back().shard != shard) index.order.push_back({shard, 0});
+    ++index.order.back().images;
+  }
+  return index;
+}
+
+Result<void> WriteWhole(const std::filesystem::path& path, std::string_view text) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.write(text.data(), static_cast<std::streamsize>(text.size()));
+  out.close();
+  if (!out) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it: {}", path.string(), std::strerror(errno)));
+  return {};
+}
+
+}  // namespace
+
+Result<Manifest> MergeLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
+                                const RewriteOptions& options) {
+  FKDB_ASSIGN(const Parts parts, OpenParts(inputs));
+  return WriteAll(out, parts.sets[0].manifest(), parts.images, options,
                   [&](const Source& source) -> Result<std::vector<std::byte>> {
-                    FKDB_ASSIGN(const auto bytes, files[source.file].RecordBytes(source.ordinal));
+                    FKDB_ASSIGN(const auto bytes, parts.sets[source.set].RecordBytes(source.ordinal));
                     return std::vector<std::byte>(bytes.begin(), bytes.end());
                   });
 }
 
+Result<Manifest> CollectLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
+                                  const RewriteOptions& options) {
+  FKDB_ASSIGN(const Parts parts, OpenParts(inputs));
+  FKDB_TRY(CheckOutput(out, options.file.resume, options.file.overwrite));
+  FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(out)));
+  FKDB_TRY(CheckOutput(out, options.file.resume, options.file.overwrite));
+
+  CollectionIndex index = IndexOf(parts, out);
+  index.manifest = RecipeOf(parts.sets[0].manifest(), parts.images, options);
+  Tally tally(index.manifest);
+  for (uint64_t i = 0; i < parts.images.size(); ++i) {
+    const Source& image = parts.images[i];
+    if (options.stop && options.stop->load()) {
+      return Fail(ErrorCode::kIncomplete, "stopped before the index was written; the same command starts again");
+    }
+    FKDB_ASSIGN(const auto bytes, parts.sets[image.set].RecordBytes(image.ordinal));
+    if (auto added = tally.Add(image.key, bytes); !added) {
+      return Fail(added.error().code, fmt::format("{}: {}", inputs[image.set].string(), added.error().message));
+    }
+    if (options.progress && i % 256 == 0) options.progress(i, parts.images.size());
+  }
+  tally.Finish(&index.manifest);
+
+  const auto partial = PartialPath(out);
+  auto done = WriteWhole(partial, ToIndexText(index));
+  if (done) done = Publish(partial, out, 0, options.file.overwrite);
+  if (!done) {
+    std::error_code ec;
+    std::filesystem::remove(partial, ec);
+    return Fail(std::move(done).error());
+  }
+  return index.manifest;
+}
+
 Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::filesystem::path& out,
                                 const SubsetOptions& options) {
-  FKDB_ASSIGN(const LabelFile file, LabelFile::Open(input));
-  Manifest recipe = file.manifest();
+  FKDB_ASSIGN(const LabelSet set, LabelSet::Open(input));
+  Manifest recipe = set.manifest();
   const LabelSpec from = recipe.spec;
   if (!options.recode.empty()) {
     FKDB_ASSIGN(recipe.spec, ParseRecode(from, options.recode));
@@ -116,11 +199,11 @@ Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::f
 
   std::vector<Source> sources;
   if (options.images.empty()) {
-    FKDB_ASSIGN(std::vector<std::string> keys, KeysOf(file));
+    FKDB_ASSIGN(std::vector<std::string> keys, set.AllKeys());
     for (uint64_t i = 0; i < keys.size(); ++i) sources.push_back({std::move(keys[i]), 0, i});
   }
   for (const std::string& key : options.images) {
-    FKDB_ASSIGN(const uint64_t ordinal, file.Find(key));
+    FKDB_ASSIGN(const uint64_t ordinal, set.Find(key));
     sources.push_back({key, 0, ordinal});
   }
   std::sort(sources.begin(), sources.end(), [](const Source& a, const Source& b) { return a.ordinal < b.ordinal; });
@@ -130,7 +213,7 @@ Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::f
     }
   }
   return WriteAll(out, recipe, sources, options, [&](const Source& source) -> Result<std::vector<std::byte>> {
-    FKDB_ASSIGN(const auto bytes, file.RecordBytes(source.ordinal));
+    FKDB_ASSIGN(const auto bytes, set.RecordBytes(source.ordinal));
     const auto about = [&](Error error) {
       return Fail(error.code, fmt::format("{}: image '{}': {}", input.string(), Printable(source.key), error.message));
     };

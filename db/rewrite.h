@@ -28,11 +28,18 @@ struct RewriteOptions {
   const std::atomic<bool>* stop = nullptr;
 };
 
+// Each input is a label file or a collection.
+
 // Joins label sets of the same spec, classes, teachers and recipe, and of disjoint images. Records
 // are copied as they lie; no label is decoded. Errors: Mismatch (names the two files and the first
-// difference, or an image that both have), those of LabelFile and LabelFileWriter.
+// difference, or an image that both have), those of LabelSet and LabelFileWriter.
 Result<Manifest> MergeLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
                                 const RewriteOptions& options);
+
+// The same without a copy: writes an index file that names the inputs' files, which together are one
+// label set, with the digest a merge would have. Reads every record. There is nothing to resume.
+Result<Manifest> CollectLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
+                                  const RewriteOptions& options);
 
 struct SubsetOptions : RewriteOptions {
   std::vector<std::string> images;  // keys to keep, any order; empty: all
@@ -41,7 +48,7 @@ struct SubsetOptions : RewriteOptions {
 };
 
 // Errors: NotFound (an image that is not in it), InvalidArgument (an image named twice; a recode that
-// cannot be), those of LabelFile and LabelFileWriter.
+// cannot be), those of LabelSet and LabelFileWriter.
 Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::filesystem::path& out,
                                 const SubsetOptions& options);
 

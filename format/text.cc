@@ -30,6 +30,23 @@ size_t SequenceLength(std::string_view s) {
   return 0;
 }
 
+// In one sorted list but not in the other: how many, and the first.
+struct Missing {
+  uint64_t count = 0;
+  std::string first;
+};
+
+Missing InFirstOnly(std::span<const std::string> a, std::span<const std::string> b) {
+  Missing missing;
+  auto it = b.begin();
+  for (const std::string& key : a) {
+    it = std::lower_bound(it, b.end(), key);
+    if (it != b.end() && *it == key) continue;
+    if (missing.count++ == 0) missing.first = key;
+  }
+  return missing;
+}
+
 }  // namespace
 
 bool IsUtf8(std::string_view text) {
@@ -84,6 +101,21 @@ std::optional<std::string> FromBase64(std::string_view text) {
     for (size_t j = 0; j < 3 - padding; ++j) out += static_cast<char>(word >> (16 - 8 * j) & 0xff);
   }
   return out;
+}
+
+std::string KeyDifference(std::span<const std::string> labelled, std::span<const std::string> images) {
+  const Missing unlabelled = InFirstOnly(images, labelled), absent = InFirstOnly(labelled, images);
+  std::string what;
+  if (absent.count > 0) {
+    what = fmt::format("{} of {} labelled images are missing, first '{}'", absent.count, labelled.size(),
+                       Printable(absent.first));
+  }
+  if (unlabelled.count > 0) {
+    what += fmt::format("{}{} of {} images have no labels, first '{}'", what.empty() ? "" : "; ", unlabelled.count,
+                        images.size(), Printable(unlabelled.first));
+    if (absent.count == 0) what += " (--limit N takes only the first N images)";
+  }
+  return what;
 }
 
 }  // namespace fkdb

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -15,5 +16,9 @@ std::optional<std::string> FromBase64(std::string_view text);  // none if it is 
 
 // For one-line messages: control characters and bytes that are not UTF-8 as \xNN.
 std::string Printable(std::string_view text);
+
+// How the keys of a label set and of the images it is to be used with differ, in words; empty if they
+// are the same. Both sorted bytewise.
+std::string KeyDifference(std::span<const std::string> labelled, std::span<const std::string> images);
 
 }  // namespace fkdb

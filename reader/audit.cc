@@ -101,7 +101,7 @@ std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image
 Result<AuditReport> Audit(const Reader& reader) {
   AuditReport report;
   const LabelSpec& spec = reader.spec();
-  FKDB_ASSIGN(const FileUse use, reader.file().Use());
+  FKDB_ASSIGN(const FileUse use, reader.label_set().Use());
   uint64_t boxes = 0, flips = 0, indices = 0, value_bits = 0, ops = 0;  // bits
   std::vector<uint32_t> index(spec.num_indices());
   std::vector<float> values(spec.num_values());

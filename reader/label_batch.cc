@@ -38,13 +38,13 @@ Result<void> FillBatch(const Reader& reader, std::span<const CropRequest> reques
   uint8_t* flip = batch->flips().data();
   // A random image is two waits for memory, directory and record: both are asked for in advance.
   constexpr size_t kAhead = 8;
-  const LabelFile& file = reader.file();
-  for (size_t i = 0; i < std::min(2 * kAhead, requests.size()); ++i) file.PrefetchDirectory(requests[i].ordinal);
-  for (size_t i = 0; i < std::min(kAhead, requests.size()); ++i) file.PrefetchRecord(requests[i].ordinal);
+  const LabelSet& labels = reader.label_set();
+  for (size_t i = 0; i < std::min(2 * kAhead, requests.size()); ++i) labels.PrefetchDirectory(requests[i].ordinal);
+  for (size_t i = 0; i < std::min(kAhead, requests.size()); ++i) labels.PrefetchRecord(requests[i].ordinal);
   for (size_t i = 0; i < requests.size(); ++i) {
     const CropRequest& request = requests[i];
-    if (i + 2 * kAhead < requests.size()) file.PrefetchDirectory(requests[i + 2 * kAhead].ordinal);
-    if (i + kAhead < requests.size()) file.PrefetchRecord(requests[i + kAhead].ordinal);
+    if (i + 2 * kAhead < requests.size()) labels.PrefetchDirectory(requests[i + 2 * kAhead].ordinal);
+    if (i + kAhead < requests.size()) labels.PrefetchRecord(requests[i + kAhead].ordinal);
     FKDB_ASSIGN(const RecordView record, reader.Get(request.ordinal));
     if (record.skipped()) {
       return Fail(reader.About(request.ordinal, {ErrorCode::kNotFound, fmt::format("it was skipped when labelled ({})",

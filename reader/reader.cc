@@ -8,18 +8,19 @@
 namespace fkdb {
 
 Result<Reader> Reader::Open(const std::filesystem::path& path, const LabelFileOptions& options) {
-  FKDB_ASSIGN(LabelFile file, LabelFile::Open(path, options));
-  return Reader(std::move(file));
+  FKDB_ASSIGN(LabelSet labels, LabelSet::Open(path, options));
+  return Reader(std::move(labels));
 }
 
 Error Reader::About(uint64_t ordinal, Error error) const {
-  const auto key = file_.Key(ordinal);
+  const auto key = labels_.Key(ordinal);
   const std::string name = key && *key ? fmt::format("'{}'", Printable(**key)) : std::to_string(ordinal);
-  return {error.code, fmt::format("{}: image {}: {}", file_.path().string(), name, error.message)};
+  const auto& path = labels_.files()[labels_.PlaceOf(ordinal).file].path();
+  return {error.code, fmt::format("{}: image {}: {}", path.string(), name, error.message)};
 }
 
 Result<RecordView> Reader::Get(uint64_t ordinal) const {
-  FKDB_ASSIGN(const auto bytes, file_.RecordBytes(ordinal));
+  FKDB_ASSIGN(const auto bytes, labels_.RecordBytes(ordinal));
   auto view = RecordView::Open(bytes, spec());
   if (!view) return Fail(About(ordinal, std::move(view).error()));
   return view;

@@ -63,9 +63,9 @@ VerifyReport Verify(const std::filesystem::path& path, int threads,
     AddError(&report, reader.error());
     return report;
   }
-  const auto keys = reader->file().names().AllKeys();
+  const auto keys = reader->label_set().AllKeys();
   if (!keys) {
-    AddError(&report, {keys.error().code, fmt::format("{}: {}", path.string(), keys.error().message)});
+    AddError(&report, keys.error());
     return report;
   }
   const Manifest& manifest = reader->manifest();

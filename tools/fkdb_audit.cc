@@ -98,7 +98,7 @@ Result<int> Run(const CommonFlags& flags, const std::string& db, const std::vect
   options.allow_partial = true;
   FKDB_ASSIGN(const Reader reader, Reader::Open(db, options));
   FKDB_ASSIGN(const AuditReport report, Audit(reader));
-  if (reader.file().partial() && !flags.quiet) {
+  if (reader.label_set().partial() && !flags.quiet) {
     fmt::print(stderr, "fkdb-audit: {}: not finished: {} of {} images\n", db, report.images,
                reader.manifest().data_set.num_images);
   }

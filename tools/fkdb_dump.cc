@@ -19,19 +19,25 @@ struct Flags : CommonFlags {
 };
 
 std::string ManifestText(const Reader& reader, bool json) {
-  const LabelFile& file = reader.file();
-  const Manifest& m = reader.manifest();
+  const LabelSet& set = reader.label_set();
+  const Manifest& m = set.manifest();
   auto fields = nlohmann::ordered_json::parse(ToJson(m));
-  if (file.partial()) {
-    fields["counts"]["images"] = file.num_images();
+  if (set.partial()) {
+    fields["counts"]["images"] = set.num_images();
     fields["counts"].erase("crops");
     fields["counts"].erase("skipped");
   }
+  if (set.is_collection()) {
+    for (const LabelFile& file : set.files()) {
+      fields["shards"].push_back({{"file", file.path().string()}, {"images", file.num_images()}, {"digest", file.manifest().digest}});
+    }
+  }
   if (json) return fields.dump() + "\n";
   std::string out = fmt::format(
-      "{}: {} images, {} crops an image, {} labels of {} classes{}, boxes {}, values {}\n", file.path().string(),
-      file.partial() ? fmt::format("not finished, {} of {}", file.num_images(), m.data_set.num_images)
-                     : std::to_string(m.num_images),
+      "{}: {} images{}, {} crops an image, {} labels of {} classes{}, boxes {}, values {}\n", set.path().string(),
+      set.partial() ? fmt::format("not finished, {} of {}", set.num_images(), m.data_set.num_images)
+                    : std::to_string(m.num_images),
+      set.is_collection() ? fmt::format(" in {} files", set.files().size()) : "",
       m.augmentation.crops, Name(m.spec.kind), m.spec.num_classes,
       m.spec.top_k > 1 ? fmt::format(" (top {})", m.spec.top_k) : "", Name(m.spec.boxes), Name(m.spec.values));
   return out + fields.dump(2) + "\n";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// fkdb-merge: joins the shards of one label set into one file.
+// fkdb-merge: joins the shards of one label set, into one file or behind one index file.
 #include "db/rewrite.h"
 #include "tools/cli.h"
 #include "tools/made.h"
@@ -10,13 +10,15 @@ namespace {
 struct Flags : CommonFlags {
   std::string out;
   std::vector<std::string> inputs;
+  bool collection = false;
   RewriteOptions rewrite;
 };
 
 Result<int> Run(Flags& flags) {
   const std::vector<std::filesystem::path> inputs(flags.inputs.begin(), flags.inputs.end());
-  return RunRewrite("fkdb-merge", flags, flags.out, &flags.rewrite,
-                    [&] { return MergeLabelSets(inputs, flags.out, flags.rewrite); });
+  return RunRewrite("fkdb-merge", flags, flags.out, &flags.rewrite, [&] {
+    return (flags.collection ? CollectLabelSets : MergeLabelSets)(inputs, flags.out, flags.rewrite);
+  });
 }
 
 }  // namespace
@@ -24,10 +26,12 @@ Result<int> Run(Flags& flags) {
 
 int main(int argc, char** argv) {
   fkdb::Flags flags;
-  CLI::App app("Joins label sets of one recipe and different images into one file; no label is decoded.", "fkdb-merge");
+  CLI::App app("Joins label sets of one recipe and different images into one; no label changes.", "fkdb-merge");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
   app.add_option("OUT", flags.out, "The label set to write, NAME.fkdb")->required();
   app.add_option("IN", flags.inputs, "The label sets to join")->required();
+  app.add_flag("--collection", flags.collection,
+               "Copy nothing: OUT becomes a small index file that names the inputs, which stay where they are");
   fkdb::AddOutputFlags(app, &flags.rewrite.file, &flags.rewrite.provenance);
   return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
 }

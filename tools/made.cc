@@ -7,6 +7,8 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "db/label_set.h"
+
 namespace fkdb {
 
 void AddOutputFlags(CLI::App& app, LabelFileWriterOptions* file, ProvenanceInfo* provenance) {
@@ -26,8 +28,9 @@ void StampProvenance(const std::string& program, ProvenanceInfo* provenance) {
 
 Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& out, const Manifest& m,
                        std::optional<MadeBy> by) {
-  std::error_code ec;
-  const uint64_t bytes = std::filesystem::file_size(out, ec);
+  FKDB_ASSIGN(const LabelSet set, LabelSet::Open(out));
+  FKDB_ASSIGN(const FileUse use, set.Use());
+  const uint64_t bytes = use.file_bytes;
   const double bytes_per_crop = static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(1, m.num_crops));
   const double rate = by ? static_cast<double>(by->crops) / std::max(by->seconds, 1e-9) : 0;
   if (flags.json) {

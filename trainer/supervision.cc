@@ -115,7 +115,7 @@ Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrd
   auto supervision = std::make_unique<Db>(labels, order, seed);
   if (supervision->images().empty()) {
     return Fail(ErrorCode::kMismatch,
-                fmt::format("{}: every image in it was skipped", labels.file().path().string()));
+                fmt::format("{}: every image in it was skipped", labels.label_set().path().string()));
   }
   return std::unique_ptr<Supervision>(std::move(supervision));
 }

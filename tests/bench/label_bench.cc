@@ -181,7 +181,7 @@ Result<int> Checks(const std::string& path) {
     walks.push_back(SecondsSince(begin));
   }
   FKDB_ASSIGN(const Reader reader, Reader::Open(path));
-  const LabelFile& file = reader.file();
+  const LabelFile& file = reader.label_set().files()[0];
   const size_t blocks = std::min<size_t>(8, file.num_blocks());
   const uint64_t images = blocks < file.num_blocks() ? file.block_first_ordinal(blocks) : file.num_images();
   std::vector<RecordView> records;

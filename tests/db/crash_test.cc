@@ -17,7 +17,7 @@
 namespace fkdb {
 namespace {
 
-using test::LabelSet;
+using test::RandomLabels;
 using test::MakeSpec;
 
 class CrashTest : public test::TempFolder {
@@ -89,7 +89,7 @@ class CrashTest : public test::TempFolder {
 };
 
 TEST_F(CrashTest, BuildsOnSmallAndLargeMaps) {
-  const LabelSet set(1500, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked));
+  const RandomLabels set(1500, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked));
   const std::string digest = set.Build(Path("whole.fkdb"))->digest;
   for (const size_t map_bytes : {size_t{1} << 16, size_t{1} << 30}) {
     KillUntilDone(
@@ -102,7 +102,7 @@ TEST_F(CrashTest, BuildsOnSmallAndLargeMaps) {
 }
 
 TEST_F(CrashTest, MergesOnSmallAndLargeMaps) {
-  const LabelSet set(1500, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked));
+  const RandomLabels set(1500, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked));
   const std::string digest = set.Build(Path("whole.fkdb"))->digest;
   std::vector<std::filesystem::path> shards;
   for (int i = 0; i < 2; ++i) {

@@ -19,13 +19,13 @@ namespace fkdb {
 namespace {
 
 namespace fs = std::filesystem;
-using test::LabelSet;
+using test::RandomLabels;
 
 class LabelFileTest : public test::TempFolder {
  protected:
   fs::path path = Path("labels.fkdb");
 
-  static void ExpectHolds(const LabelFile& file, const LabelSet& set, uint64_t images) {
+  static void ExpectHolds(const LabelFile& file, const RandomLabels& set, uint64_t images) {
     ASSERT_EQ(file.num_images(), images);
     for (uint64_t i = 0; i < images; ++i) {
       const auto bytes = file.RecordBytes(i);
@@ -37,7 +37,7 @@ class LabelFileTest : public test::TempFolder {
 };
 
 TEST_F(LabelFileTest, GivesBackWhatWasWritten) {
-  const LabelSet set(300);
+  const RandomLabels set(300);
   const auto manifest = set.Build(path);
   ASSERT_TRUE(manifest) << manifest.error().message;
   EXPECT_TRUE(manifest->complete);
@@ -59,7 +59,7 @@ TEST_F(LabelFileTest, GivesBackWhatWasWritten) {
 }
 
 TEST_F(LabelFileTest, AnEmptyLabelSetIsOne) {
-  const LabelSet set(0);
+  const RandomLabels set(0);
   ASSERT_TRUE(set.Build(path));
   const auto file = LabelFile::Open(path);
   ASSERT_TRUE(file) << file.error().message;
@@ -67,7 +67,7 @@ TEST_F(LabelFileTest, AnEmptyLabelSetIsOne) {
 }
 
 TEST_F(LabelFileTest, PartsAddUpToTheFile) {
-  ASSERT_TRUE(LabelSet(500).Build(path));
+  ASSERT_TRUE(RandomLabels(500).Build(path));
   const auto file = LabelFile::Open(path);
   ASSERT_TRUE(file);
   const auto use = file->Use();
@@ -83,7 +83,7 @@ TEST_F(LabelFileTest, PartsAddUpToTheFile) {
 
 // The digest is of what was labelled, not of how the file came about.
 TEST_F(LabelFileTest, TheDigestDoesNotDependOnBlocksTransactionsOrTheMap) {
-  const LabelSet set(400);
+  const RandomLabels set(400);
   const std::string digest = set.Build(path)->digest;
   LabelFileWriterOptions options;
   options.commit_bytes = 1;
@@ -104,10 +104,10 @@ TEST_F(LabelFileTest, TheDigestDoesNotDependOnBlocksTransactionsOrTheMap) {
 }
 
 TEST_F(LabelFileTest, TheDigestSeesEveryField) {
-  const LabelSet set(3);
+  const RandomLabels set(3);
   std::vector<std::string> digests = {set.Build(path)->digest};
   const auto changed = [&](auto&& change) {
-    LabelSet other(3);
+    RandomLabels other(3);
     change(other);
     LabelFileWriterOptions options;
     options.overwrite = true;
@@ -115,23 +115,23 @@ TEST_F(LabelFileTest, TheDigestSeesEveryField) {
     EXPECT_TRUE(manifest) << manifest.error().message;
     return manifest->digest;
   };
-  digests.push_back(changed([](LabelSet& s) { s.records[1].pixel_boxes[2].top ^= 1; }));
-  digests.push_back(changed([](LabelSet& s) { s.records[1].flips[2] ^= 1; }));
-  digests.push_back(changed([](LabelSet& s) { std::swap(s.records[1].indices[3], s.records[1].indices[4]); }));
-  digests.push_back(changed([](LabelSet& s) { s.records[1].values[4] = 0; }));
-  digests.push_back(changed([](LabelSet& s) { s.records[1].class_index = (s.records[1].class_index + 1) % 10; }));
-  digests.push_back(changed([](LabelSet& s) { s.records[1].content_hash[15] ^= 1; }));
-  digests.push_back(changed([](LabelSet& s) { s.records[1].width += 1; }));
-  digests.push_back(changed([](LabelSet& s) { s.recipe.data_set.class_names[9] = "other"; }));
-  digests.push_back(changed([](LabelSet& s) { s.recipe.spec.temperature = 2; }));
-  digests.push_back(changed([](LabelSet& s) {
+  digests.push_back(changed([](RandomLabels& s) { s.records[1].pixel_boxes[2].top ^= 1; }));
+  digests.push_back(changed([](RandomLabels& s) { s.records[1].flips[2] ^= 1; }));
+  digests.push_back(changed([](RandomLabels& s) { std::swap(s.records[1].indices[3], s.records[1].indices[4]); }));
+  digests.push_back(changed([](RandomLabels& s) { s.records[1].values[4] = 0; }));
+  digests.push_back(changed([](RandomLabels& s) { s.records[1].class_index = (s.records[1].class_index + 1) % 10; }));
+  digests.push_back(changed([](RandomLabels& s) { s.records[1].content_hash[15] ^= 1; }));
+  digests.push_back(changed([](RandomLabels& s) { s.records[1].width += 1; }));
+  digests.push_back(changed([](RandomLabels& s) { s.recipe.data_set.class_names[9] = "other"; }));
+  digests.push_back(changed([](RandomLabels& s) { s.recipe.spec.temperature = 2; }));
+  digests.push_back(changed([](RandomLabels& s) {
     s.keys[2] = "00002.jpeg";
     s.records[2].key_hash = Hash64(s.keys[2]);
   }));
   std::sort(digests.begin(), digests.end());
   EXPECT_EQ(std::unique(digests.begin(), digests.end()), digests.end());
   // The recipe and provenance are not part of it.
-  EXPECT_EQ(changed([](LabelSet& s) {
+  EXPECT_EQ(changed([](RandomLabels& s) {
               s.recipe.provenance.notes = "other";
               s.recipe.augmentation.seed = 5;
             }),
@@ -139,7 +139,7 @@ TEST_F(LabelFileTest, TheDigestSeesEveryField) {
 }
 
 TEST_F(LabelFileTest, AnInterruptedBuildIsResumed) {
-  const LabelSet set(400);
+  const RandomLabels set(400);
   const std::string digest = set.Build(Path("whole.fkdb"))->digest;
   LabelFileWriterOptions options;
   options.commit_seconds = 0;
@@ -174,7 +174,7 @@ TEST_F(LabelFileTest, AnInterruptedBuildIsResumed) {
 }
 
 TEST_F(LabelFileTest, ABuildKilledBeforeItsFirstTransactionBeginsAnew) {
-  const LabelSet set(3);
+  const RandomLabels set(3);
   LabelFileWriterOptions resume;
   resume.resume = true;
   test::WriteBytes(PartialPath(path), "");
@@ -191,7 +191,7 @@ TEST_F(LabelFileTest, ABuildKilledBeforeItsFirstTransactionBeginsAnew) {
 }
 
 TEST_F(LabelFileTest, FlushCommitsEverything) {
-  const LabelSet set(50);
+  const RandomLabels set(50);
   {
     auto writer = LabelFileWriter::Open(path, set.recipe);
     ASSERT_TRUE(set.AppendUntil(&*writer, 33));
@@ -203,7 +203,7 @@ TEST_F(LabelFileTest, FlushCommitsEverything) {
 }
 
 TEST_F(LabelFileTest, ExistingFilesAreNotOverwritten) {
-  const LabelSet set(3);
+  const RandomLabels set(3);
   ASSERT_TRUE(set.Build(path));
   EXPECT_EQ(LabelFileWriter::Open(path, set.recipe).error().message,
             path.string() + ": exists already; choose another name, or --overwrite to replace it");
@@ -223,7 +223,7 @@ TEST_F(LabelFileTest, ExistingFilesAreNotOverwritten) {
 }
 
 TEST_F(LabelFileTest, AResumeWithAnotherRecipeOrDataSetIsRefusedByName) {
-  const LabelSet set(3);
+  const RandomLabels set(3);
   { auto writer = LabelFileWriter::Open(path, set.recipe); }
   LabelFileWriterOptions resume;
   resume.resume = true;
@@ -234,7 +234,7 @@ TEST_F(LabelFileTest, AResumeWithAnotherRecipeOrDataSetIsRefusedByName) {
   EXPECT_EQ(refused.error().message,
             PartialPath(path).string() +
                 ": cannot resume with another recipe: augmentation.scale: [0.08,1.0] in the file, [0.2,1.0] asked for");
-  other = LabelSet(4).recipe;
+  other = RandomLabels(4).recipe;
   refused = LabelFileWriter::Open(path, other, resume);
   EXPECT_EQ(refused.error().code, ErrorCode::kMismatch);
   EXPECT_EQ(refused.error().message, PartialPath(path).string() +
@@ -242,7 +242,7 @@ TEST_F(LabelFileTest, AResumeWithAnotherRecipeOrDataSetIsRefusedByName) {
 }
 
 TEST_F(LabelFileTest, ASecondWriterIsLockedOut) {
-  const LabelSet set(3);
+  const RandomLabels set(3);
   auto writer = LabelFileWriter::Open(path, set.recipe);
   ASSERT_TRUE(writer);
   LabelFileWriterOptions resume;
@@ -272,20 +272,20 @@ TEST_F(LabelFileTest, AKilledWritersLockVanishesWithIt) {
 }
 
 TEST_F(LabelFileTest, FinishChecksKeysAgainstRecords) {
-  const LabelSet set(3);
+  const RandomLabels set(3);
   auto writer = LabelFileWriter::Open(path, set.recipe);
   ASSERT_TRUE(set.AppendUntil(&*writer, 3));
   std::vector<std::string> keys = set.keys;
   keys[1] = "00001.png";
-  EXPECT_EQ(writer->Finish(keys).error().message, PartialPath(path).string() + ": image 1 is not '00001.png'");
+  EXPECT_EQ(writer->Finish(keys).error().message, PartialPath(path).string() + ": image '00001.png': its record belongs to another key");
   EXPECT_EQ(writer->Finish(std::span(set.keys).first(2)).error().message,
-            PartialPath(path).string() + ": image 2 is not '(no such key)'");
+            PartialPath(path).string() + ": 3 images were appended, 2 keys given");
   EXPECT_TRUE(writer->Finish(set.keys));
 }
 
 // A file system that takes no more bytes: one clear error, and what was committed stays.
 TEST_F(LabelFileTest, ADiskThatIsFullLosesNothingCommitted) {
-  const LabelSet set(2000);
+  const RandomLabels set(2000);
   const std::string digest = set.Build(Path("whole.fkdb"))->digest;
   const pid_t child = ::fork();
   if (child == 0) {
@@ -312,7 +312,7 @@ TEST_F(LabelFileTest, ADiskThatIsFullLosesNothingCommitted) {
 }
 
 TEST_F(LabelFileTest, EveryTruncationIsRefusedBeforeLmdbMapsIt) {
-  ASSERT_TRUE(LabelSet(60).Build(path));
+  ASSERT_TRUE(RandomLabels(60).Build(path));
   const std::string good = test::ReadBytes(path);
   for (size_t size = 0; size < good.size(); size += size < 9000 ? 97 : 4093) {
     test::WriteBytes(Path("cut.fkdb"), good.substr(0, size));
@@ -331,7 +331,7 @@ TEST_F(LabelFileTest, EveryTruncationIsRefusedBeforeLmdbMapsIt) {
 
 // One byte at a time over a whole small file: refused, or harmless because nothing is read from it.
 TEST_F(LabelFileTest, EveryFlippedByteIsFoundOrHarmless) {
-  const LabelSet set(12);
+  const RandomLabels set(12);
   const std::string digest = set.Build(path)->digest;
   const std::string good = test::ReadBytes(path);
   const fs::path bad = Path("bad.fkdb");
@@ -393,7 +393,7 @@ void Put(const fs::path& path, std::string_view key_text, const std::string& tex
 }
 
 TEST_F(LabelFileTest, ANewerVersionIsRefusedNamingBoth) {
-  ASSERT_TRUE(LabelSet(3).Build(path));
+  ASSERT_TRUE(RandomLabels(3).Build(path));
   Put(path, kFormatKey, BuildFormatValue(2));
   fs::remove(LmdbLockPath(path));
   const auto file = LabelFile::Open(path);
@@ -403,7 +403,7 @@ TEST_F(LabelFileTest, ANewerVersionIsRefusedNamingBoth) {
 }
 
 TEST_F(LabelFileTest, AnLmdb1FileIsNamed) {
-  ASSERT_TRUE(LabelSet(3).Build(path));
+  ASSERT_TRUE(RandomLabels(3).Build(path));
   std::string bytes = test::ReadBytes(path);
   for (const size_t page : {0u, 4096u}) bytes[page + 20] = 3;
   test::WriteBytes(path, bytes);
@@ -412,7 +412,7 @@ TEST_F(LabelFileTest, AnLmdb1FileIsNamed) {
 }
 
 TEST_F(LabelFileTest, ReadsOnReadOnlyMediaWithoutALockFile) {
-  const LabelSet set(10);
+  const RandomLabels set(10);
   ASSERT_TRUE(set.Build(path));
   fs::permissions(path, fs::perms::owner_read);
   fs::permissions(folder_, fs::perms::owner_read | fs::perms::owner_exec);
@@ -426,7 +426,7 @@ TEST_F(LabelFileTest, ReadsOnReadOnlyMediaWithoutALockFile) {
 }
 
 TEST_F(LabelFileTest, ManyThreadsAndForkedChildrenRead) {
-  const LabelSet set(200);
+  const RandomLabels set(200);
   ASSERT_TRUE(set.Build(path));
   const auto file = LabelFile::Open(path);
   ASSERT_TRUE(file);
@@ -452,7 +452,7 @@ TEST_F(LabelFileTest, ManyThreadsAndForkedChildrenRead) {
 
 // A reader of the `.partial` sees whole committed states while the writer goes on.
 TEST_F(LabelFileTest, APartialIsReadWhileItGrows) {
-  const LabelSet set(300);
+  const RandomLabels set(300);
   LabelFileWriterOptions options;
   options.commit_seconds = 0;
   options.block_bytes = 4096;

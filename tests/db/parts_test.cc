@@ -178,7 +178,7 @@ TEST(Text, TellsUtf8AndEncodesTheRest) {
 }
 
 TEST(ManifestText, SurvivesJson) {
-  Manifest m = test::LabelSet(3).recipe;
+  Manifest m = test::RandomLabels(3).recipe;
   m.spec.temperature = 0.1f;
   m.data_set.class_names = {"plain", "zw\xc3\xb6lf", "raw\xff"};
   m.augmentation.seed = ~0ull;
@@ -203,7 +203,7 @@ TEST(ManifestText, SurvivesJson) {
 }
 
 TEST(ManifestText, FaultsAreNamed) {
-  const std::string good = ToJson(test::LabelSet(3).recipe);
+  const std::string good = ToJson(test::RandomLabels(3).recipe);
   const auto with = [&](const std::string& from, const std::string& to) {
     std::string text = good;
     const size_t at = text.find(from);
@@ -230,7 +230,7 @@ TEST(ManifestText, FaultsAreNamed) {
 }
 
 TEST(ManifestText, TheFirstDifferenceOfTwoRecipesIsNamed) {
-  const Manifest a = test::LabelSet(3).recipe;
+  const Manifest a = test::RandomLabels(3).recipe;
   Manifest b = a;
   b.augmentation.seed = 9;
   EXPECT_EQ(RecipeDifference(a, b), "augmentation.seed: 0 in the file, 9 asked for");

@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-#include "db/label_file.h"
+#include "db/collection.h"
+#include "db/label_set.h"
 #include "format/recode.h"
 #include "format/recover.h"
 #include "tests/db/test_files.h"
@@ -12,12 +13,12 @@ namespace fkdb {
 namespace {
 
 namespace fs = std::filesystem;
-using test::LabelSet;
+using test::RandomLabels;
 using test::MakeSpec;
 
 // Every n-th image of `set` from `first`.
-LabelSet Shard(const LabelSet& set, size_t first, size_t step) {
-  LabelSet shard = set;
+RandomLabels Shard(const RandomLabels& set, size_t first, size_t step) {
+  RandomLabels shard = set;
   shard.keys.clear();
   shard.records.clear();
   for (size_t i = first; i < set.keys.size(); i += step) {
@@ -34,7 +35,7 @@ class RewriteTest : public test::TempFolder {};
 // Shards of any cut, merged in any order, are the label set built in one go.
 TEST_F(RewriteTest, MergedShardsHaveTheDigestOfOneBuild) {
   for (const ValueEncoding values : {ValueEncoding::kF16, ValueEncoding::kPacked}) {
-    const LabelSet set(300, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, values));
+    const RandomLabels set(300, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, values));
     LabelFileWriterOptions overwrite;
     overwrite.overwrite = true;
     const std::string digest = set.Build(Path("whole.fkdb"), overwrite)->digest;
@@ -54,7 +55,7 @@ TEST_F(RewriteTest, MergedShardsHaveTheDigestOfOneBuild) {
 }
 
 TEST_F(RewriteTest, AMergeIsResumed) {
-  const LabelSet set(300);
+  const RandomLabels set(300);
   const std::string digest = set.Build(Path("whole.fkdb"))->digest;
   const fs::path shards[] = {Path("a.fkdb"), Path("b.fkdb")};
   ASSERT_TRUE(Shard(set, 0, 2).Build(shards[0]) && Shard(set, 1, 2).Build(shards[1]));
@@ -71,9 +72,9 @@ TEST_F(RewriteTest, AMergeIsResumed) {
 }
 
 TEST_F(RewriteTest, WhatIsNotOneLabelSetIsRefusedByName) {
-  const LabelSet set(20);
+  const RandomLabels set(20);
   ASSERT_TRUE(Shard(set, 0, 2).Build(Path("a.fkdb")));
-  const auto refused = [&](LabelSet other) {
+  const auto refused = [&](RandomLabels other) {
     LabelFileWriterOptions overwrite;
     overwrite.overwrite = true;
     EXPECT_TRUE(other.Build(Path("b.fkdb"), overwrite));
@@ -85,22 +86,149 @@ TEST_F(RewriteTest, WhatIsNotOneLabelSetIsRefusedByName) {
     return merged.error().message;
   };
   const std::string files = Path("a.fkdb").string() + " and " + Path("b.fkdb").string();
-  LabelSet other = Shard(set, 1, 2);
+  RandomLabels other = Shard(set, 1, 2);
   other.recipe.augmentation.seed = 9;
   EXPECT_EQ(refused(other), files + " are not parts of one label set: augmentation.seed: 0 in the first, 9 in the second");
   other = Shard(set, 1, 2);
   other.recipe.data_set.class_names[3] = "other";
   EXPECT_EQ(refused(other), files + " are not parts of one label set: data_set.class_names[3]: \"class3\" in the first, "
                                     "\"other\" in the second");
-  EXPECT_EQ(refused(LabelSet(20, MakeSpec(LabelKind::kMarginalSmoothing, 10, 4))),
+  EXPECT_EQ(refused(RandomLabels(20, MakeSpec(LabelKind::kMarginalSmoothing, 10, 4))),
             files + " are not parts of one label set: labels.top_k: 5 in the first, 4 in the second");
   EXPECT_EQ(refused(Shard(set, 0, 5)), "image '00000.jpg' is in both " + Path("a.fkdb").string() + " and " +
                                            Path("b.fkdb").string());
 }
 
+// The index file of a collection, over shards of any cut, reads as the label set built in one go.
+TEST_F(RewriteTest, ACollectionIsTheLabelSetOfItsShards) {
+  const RandomLabels set(300, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked));
+  const std::string digest = set.Build(Path("whole.fkdb"))->digest;
+  const auto whole = LabelSet::Open(Path("whole.fkdb"));
+  fs::create_directory(Path("shards"));
+  for (const size_t shards : {1u, 2u, 7u}) {
+    std::vector<fs::path> parts;
+    for (size_t i = 0; i < shards; ++i) {
+      parts.push_back(Path("shards/" + std::to_string(shards) + "." + std::to_string(i) + ".fkdb"));
+      ASSERT_TRUE(Shard(set, i, shards).Build(parts.back()));
+    }
+    const fs::path out = Path("all" + std::to_string(shards) + ".fkdb");
+    const auto made = CollectLabelSets(parts, out, {});
+    ASSERT_TRUE(made) << made.error().message;
+    EXPECT_EQ(made->digest, digest);
+    EXPECT_EQ(made->num_images, 300u);
+    EXPECT_EQ(made->num_crops, 1200u);
+    const auto all = LabelSet::Open(out);
+    ASSERT_TRUE(all) << all.error().message;
+    EXPECT_TRUE(all->is_collection());
+    EXPECT_EQ(ToJson(all->manifest()), ToJson(*made));
+    EXPECT_EQ(*all->AllKeys(), set.keys);
+    for (uint64_t i = 0; i < 300; ++i) {
+      const auto a = *all->RecordBytes(i), b = *whole->RecordBytes(i);
+      EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << i;
+      EXPECT_EQ(*all->Find(set.keys[i]), i);
+      EXPECT_EQ(**all->Key(i), set.keys[i]);
+    }
+    EXPECT_EQ(all->Find("no.jpg").error().message, out.string() + ": no image 'no.jpg' in it");
+    EXPECT_EQ(all->RecordBytes(300).error().message, out.string() + ": no image 300: the label set has 300 (counted from 0)");
+    const FileUse use = *all->Use();
+    uint64_t bytes = fs::file_size(out);
+    for (const fs::path& part : parts) bytes += fs::file_size(part);
+    EXPECT_EQ(use.file_bytes, bytes);
+    EXPECT_EQ(use.record_bytes + use.directory_bytes + use.names_bytes + use.manifest_bytes + use.lmdb_bytes + use.waste_bytes,
+              bytes);
+    // A folder of shards and index goes anywhere together; a collection is a part like any other.
+    RewriteOptions options;
+    EXPECT_EQ(MergeLabelSets({&out, 1}, Path("merged" + std::to_string(shards) + ".fkdb"), options)->digest, digest);
+    const auto nested = CollectLabelSets({&out, 1}, Path("shards/nested" + std::to_string(shards) + ".fkdb"), options);
+    EXPECT_EQ(nested->digest, digest);
+  }
+  fs::rename(Path("shards"), Path("moved"));
+  const auto moved = LabelSet::Open(Path("moved/nested7.fkdb"));
+  ASSERT_TRUE(moved) << moved.error().message;
+  EXPECT_EQ(moved->files().size(), 7u);
+  EXPECT_EQ(*moved->AllKeys(), set.keys);
+  EXPECT_EQ(LabelSet::Open(Path("all7.fkdb")).error().message,
+            Path("all7.fkdb").string() + ": " + Path("shards/7.0.fkdb").string() + ": no such file");
+  const fs::path mixed[] = {Path("moved/2.0.fkdb"), Path("moved/nested2.fkdb")};
+  EXPECT_EQ(CollectLabelSets(mixed, Path("no.fkdb"), {}).error().code, ErrorCode::kMismatch);
+  EXPECT_FALSE(fs::exists(Path("no.fkdb")) || fs::exists(Path("no.fkdb.partial")) || fs::exists(Path("no.fkdb.lock")));
+}
+
+TEST_F(RewriteTest, ACollectionKnowsItsShards) {
+  const RandomLabels set(40);
+  const fs::path parts[] = {Path("0.fkdb"), Path("1.fkdb")}, out = Path("all.fkdb");
+  for (size_t i = 0; i < 2; ++i) ASSERT_TRUE(Shard(set, i, 2).Build(parts[i]));
+  ASSERT_TRUE(CollectLabelSets(parts, out, {}));
+  EXPECT_EQ(CollectLabelSets(parts, out, {}).error().code, ErrorCode::kAlreadyExists);
+
+  LabelFileWriterOptions overwrite;
+  overwrite.overwrite = true;
+  const std::string digest = LabelFile::Open(parts[1])->manifest().digest;
+  const std::string other = RandomLabels(20, set.recipe.spec, 4, /*seed=*/9).Build(parts[1], overwrite)->digest;
+  auto opened = LabelSet::Open(out);
+  EXPECT_EQ(opened.error().code, ErrorCode::kCorruption);
+  EXPECT_EQ(opened.error().message, out.string() + ": " + parts[1].string() + ": not the shard this collection was made of: " +
+                                        other + ", expected " + digest + "; fkdb-merge --collection makes the index anew");
+  // The digest does not cover the recipe.
+  RandomLabels seeded = Shard(set, 1, 2);
+  seeded.recipe.augmentation.seed = 5;
+  ASSERT_EQ(seeded.Build(parts[1], overwrite)->digest, digest);
+  EXPECT_EQ(LabelSet::Open(out).error().message,
+            out.string() + ": " + parts[1].string() + ": not the shard this collection was made of: augmentation.seed: 5 in the "
+                           "shard, 0 in the index; fkdb-merge --collection makes the index anew");
+  ASSERT_TRUE(Shard(set, 1, 2).Build(parts[1], overwrite));
+  EXPECT_TRUE(LabelSet::Open(out));
+}
+
+// Whatever happens to an index file: refused, never other labels.
+TEST_F(RewriteTest, EveryByteOfAnIndexFileCounts) {
+  const RandomLabels set(40);
+  const fs::path parts[] = {Path("0.fkdb"), Path("1.fkdb")}, out = Path("all.fkdb");
+  for (size_t i = 0; i < 2; ++i) ASSERT_TRUE(Shard(set, i, 2).Build(parts[i]));
+  ASSERT_TRUE(CollectLabelSets(parts, out, {}));
+  const std::string good = test::ReadBytes(out);
+  const auto refused = [&](const std::string& text) {
+    test::WriteBytes(out, text);
+    const auto opened = LabelSet::Open(out);
+    return !opened && opened.error().code == ErrorCode::kCorruption;
+  };
+  for (size_t i = 0; i < good.size(); ++i) {
+    std::string bad = good;
+    for (const char flip : {1, 32, 127}) {
+      bad[i] = static_cast<char>(good[i] ^ flip);
+      EXPECT_TRUE(refused(bad)) << "byte " << i;
+    }
+    EXPECT_TRUE(refused(good.substr(0, i))) << i << " bytes";
+  }
+  EXPECT_TRUE(refused(good + "\n"));
+
+  // What a checksum does not catch: an index that was made wrong.
+  const auto index = ParseIndexText(good);
+  ASSERT_TRUE(index);
+  EXPECT_EQ(ToIndexText(*index), good);
+  const auto error = [&](auto spoil) {
+    CollectionIndex bad = *index;
+    spoil(bad);
+    const auto parsed = ParseIndexText(ToIndexText(bad));
+    return parsed ? "accepted" : parsed.error().message;
+  };
+  EXPECT_EQ(error([](auto& bad) { bad.order.pop_back(); }),
+            "collection: shard '1.fkdb' has 20 images, field 'order' takes 19");
+  EXPECT_EQ(error([](auto& bad) { bad.order[0].shard = 2; }), "collection: field 'order' is not a list of (shard, images)");
+  EXPECT_EQ(error([](auto& bad) { bad.order.push_back({0, 0}); }), "collection: field 'order' is not a list of (shard, images)");
+  EXPECT_EQ(error([](auto& bad) { bad.shards.clear(); }), "collection: field 'shards' is not a list of label files");
+  EXPECT_EQ(error([](auto& bad) { bad.shards[1].file.clear(); }), "collection: field 'shards[1].file' is empty");
+  EXPECT_EQ(error([](auto& bad) { ++bad.manifest.num_images; }), "collection: 40 images in the shards, 41 in the manifest");
+  CollectionIndex swapped = *index;
+  std::swap(swapped.order.front(), swapped.order.back());
+  test::WriteBytes(out, ToIndexText(swapped));
+  EXPECT_EQ(LabelSet::Open(out)->AllKeys().error().message,
+            out.string() + ": collection: image '00000.jpg' comes after '00003.jpg'");
+}
+
 TEST_F(RewriteTest, ASubsetHoldsTheChosenImagesAndCrops) {
   for (const ValueEncoding values : test::kAllValues) {
-    const LabelSet set(60, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, values), 6);
+    const RandomLabels set(60, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, values), 6);
     LabelFileWriterOptions overwrite;
     overwrite.overwrite = true;
     ASSERT_TRUE(set.Build(Path("all.fkdb"), overwrite));
@@ -134,10 +262,10 @@ TEST_F(RewriteTest, ASubsetHoldsTheChosenImagesAndCrops) {
 
 // full -> marginal smoothing -> hard by the tool is what a teacher labelled so would have given.
 TEST_F(RewriteTest, RecodedLabelsAreThoseOfADirectBuild) {
-  const LabelSet full(30, MakeSpec(LabelKind::kFull, 10, 0, ValueEncoding::kF32));
+  const RandomLabels full(30, MakeSpec(LabelKind::kFull, 10, 0, ValueEncoding::kF32));
   ASSERT_TRUE(full.Build(Path("full.fkdb")));
   const auto direct = [&](const LabelSpec& spec) {
-    LabelSet set = full;
+    RandomLabels set = full;
     set.recipe.spec = spec;
     for (Record& record : set.records) record = RecodeRecord(full.recipe.spec, spec, record);
     LabelFileWriterOptions overwrite;

@@ -44,12 +44,12 @@ inline void WriteBytes(const std::filesystem::path& path, const std::string& byt
 }
 
 // `images` images with keys "00000.jpg", ... and random labels; the same for the same arguments.
-struct LabelSet {
+struct RandomLabels {
   Manifest recipe;
   std::vector<std::string> keys;
   std::vector<Record> records;
 
-  explicit LabelSet(uint64_t images, LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 10, 5),
+  explicit RandomLabels(uint64_t images, LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 10, 5),
                     uint32_t crops = 4, uint64_t seed = 1) {
     std::mt19937_64 random(seed);
     for (uint64_t i = 0; i < images; ++i) {

@@ -24,7 +24,7 @@ std::vector<std::string> fuzz::Seeds() {
     options.overwrite = true;
     options.block_bytes = block_bytes;
     options.commit_bytes = 8000;
-    if (!test::LabelSet(20).Build(path, options)) std::abort();
+    if (!test::RandomLabels(20).Build(path, options)) std::abort();
     seeds.push_back(test::ReadBytes(path));
   }
   std::filesystem::remove_all(folder);

@@ -13,7 +13,7 @@
 namespace fkdb {
 namespace {
 
-using test::LabelSet;
+using test::RandomLabels;
 using test::MakeSpec;
 
 class CorruptionTest : public test::TempFolder {
@@ -21,7 +21,7 @@ class CorruptionTest : public test::TempFolder {
   void Build(const LabelSpec& spec, uint64_t images, size_t block_bytes) {
     LabelFileWriterOptions options;
     options.block_bytes = block_bytes;
-    const auto made = LabelSet(images, spec, 3).Build(path_, options);
+    const auto made = RandomLabels(images, spec, 3).Build(path_, options);
     ASSERT_TRUE(made) << made.error().message;
     digest_ = made->digest;
     good_ = test::ReadBytes(path_);

@@ -58,7 +58,7 @@ std::vector<Case> Cases() {
 void Make(const Case& golden, const fs::path& folder) {
   const fs::path path = folder / (golden.name + ".fkdb");
   if (fs::exists(path)) return;
-  test::LabelSet set(3, golden.spec, 2, 11);
+  test::RandomLabels set(3, golden.spec, 2, 11);
   set.records[1].class_index = kNoClass;
   Record& skipped = set.records[2];
   skipped = {};

@@ -2,10 +2,17 @@
 #include "reader/reader.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <thread>
 
+#include "db/rewrite.h"
+#include "format/recode.h"
 #include "reader/audit.h"
 #include "reader/dump.h"
 #include "reader/epoch_plan.h"
@@ -17,7 +24,7 @@ namespace fkdb {
 namespace {
 
 namespace fs = std::filesystem;
-using test::LabelSet;
+using test::RandomLabels;
 using test::MakeSpec;
 
 // How often each crop comes in `passes` passes of m crops.
@@ -90,7 +97,7 @@ class ReaderTest : public test::TempFolder {
 TEST_F(ReaderTest, BatchesHoldWhatTheRecordsSay) {
   for (const LabelKind kind : test::kAllKinds) {
     for (const BoxEncoding boxes : test::kAllBoxes) {
-      const LabelSet set(30, MakeSpec(kind, 10, 5, ValueEncoding::kF32, boxes), 6);
+      const RandomLabels set(30, MakeSpec(kind, 10, 5, ValueEncoding::kF32, boxes), 6);
       LabelFileWriterOptions options;
       options.overwrite = true;
       ASSERT_TRUE(set.Build(path, options));
@@ -126,7 +133,7 @@ TEST_F(ReaderTest, BatchesHoldWhatTheRecordsSay) {
 }
 
 TEST_F(ReaderTest, WrongRequestsNameFileImageAndCrop) {
-  LabelSet set(3);
+  RandomLabels set(3);
   set.records[1] = {};
   set.records[1].key_hash = Hash64(set.keys[1]);
   set.records[1].skip_reason = "broken JPEG";
@@ -144,10 +151,98 @@ TEST_F(ReaderTest, WrongRequestsNameFileImageAndCrop) {
   EXPECT_EQ(message(3, {0}), path.string() + ": no image 3: the label set has 3 (counted from 0)");
 }
 
+// The labels of every crop of every image, hashed.
+uint64_t ReadAll(const Reader& reader) {
+  uint64_t hash = 0;
+  LabelBatch batch;
+  for (uint64_t i = 0; i < reader.num_images(); ++i) {
+    std::vector<uint32_t> crops(reader.Get(i)->num_crops());
+    std::iota(crops.begin(), crops.end(), 0u);
+    const CropRequest request = {i, crops};
+    if (!FillBatch(reader, {&request, 1}, &batch)) return 0;
+    const auto add = [&](auto span) {
+      hash = Hash64({reinterpret_cast<const char*>(span.data()), span.size_bytes()}) + 31 * hash;
+    };
+    add(batch.values());
+    add(batch.indices());
+    add(batch.boxes());
+    add(batch.flips());
+  }
+  return hash;
+}
+
+// One reader, of a file and of a collection: four threads here, and four in each of two children that
+// inherit the map.
+TEST_F(ReaderTest, ThreadsAndForkedChildrenReadTheSame) {
+  const RandomLabels set(200, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked));
+  ASSERT_TRUE(set.Build(Path("whole.fkdb")));
+  std::vector<fs::path> parts;
+  for (uint32_t i = 0; i < 2; ++i) {
+    parts.push_back(Path(std::to_string(i) + ".fkdb"));
+    SubsetOptions half;
+    for (uint64_t n = i; n < 200; n += 2) half.images.push_back(set.keys[n]);
+    ASSERT_TRUE(SubsetLabelSet(Path("whole.fkdb"), parts.back(), half));
+  }
+  ASSERT_TRUE(CollectLabelSets(parts, Path("all.fkdb"), {}));
+  const auto whole = Reader::Open(Path("whole.fkdb")), all = Reader::Open(Path("all.fkdb"));
+  ASSERT_TRUE(whole && all);
+  const uint64_t expected = ReadAll(*whole);
+  EXPECT_NE(expected, 0u);
+  const auto four_threads_agree = [&] {
+    std::atomic<int> wrong = 0;
+    {
+      std::vector<std::jthread> threads;
+      for (int t = 0; t < 4; ++t) threads.emplace_back([&, t] { wrong += ReadAll(t % 2 ? *whole : *all) != expected; });
+    }
+    return wrong == 0;
+  };
+  pid_t children[2];
+  for (pid_t& child : children) {
+    child = ::fork();
+    if (child == 0) ::_exit(four_threads_agree() ? 0 : 1);
+  }
+  EXPECT_TRUE(four_threads_agree());
+  for (const pid_t child : children) {
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  }
+}
+
+// M is each image's own: everything counts what is there.
+TEST_F(ReaderTest, ImagesWithDifferentNumbersOfCrops) {
+  for (const ValueEncoding values : test::kAllValues) {
+    RandomLabels set(30, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, values), 9);
+    uint64_t crops = 0;
+    for (uint32_t i = 0; i < 30; ++i) {
+      set.records[i] = FirstCrops(set.recipe.spec, set.records[i], 1 + i % 9);
+      crops += 1 + i % 9;
+    }
+    LabelFileWriterOptions overwrite;
+    overwrite.overwrite = true;
+    ASSERT_TRUE(set.Build(Path("l.fkdb"), overwrite));
+    const VerifyReport report = Verify(Path("l.fkdb"), 2);
+    EXPECT_TRUE(report.ok) << report.errors[0];
+    EXPECT_EQ(report.crops, crops);
+    const auto reader = Reader::Open(Path("l.fkdb"));
+    const auto audit = Audit(*reader);
+    EXPECT_EQ(audit->crops, crops);
+    EXPECT_EQ(nlohmann::json::parse(*DumpImage(*reader, 12))["crops"].size(), 4u);
+    EXPECT_NE(ReadAll(*reader), 0u);
+    SubsetOptions options;
+    options.file = overwrite;
+    options.crops = 3;
+    const auto few = SubsetLabelSet(Path("l.fkdb"), Path("few.fkdb"), options);
+    ASSERT_TRUE(few);
+    EXPECT_EQ(few->num_crops, 30u * 3 - 4 * 2 - 4);  // 4 images have one crop, 4 have two
+    EXPECT_TRUE(Verify(Path("few.fkdb")).ok);
+  }
+}
+
 TEST_F(ReaderTest, DumpHasThePromisedFieldsForEveryKind) {
   for (const LabelKind kind : test::kAllKinds) {
     for (const ValueEncoding values : test::kAllValues) {
-      const LabelSet set(3, MakeSpec(kind, 10, 5, values), 4);
+      const RandomLabels set(3, MakeSpec(kind, 10, 5, values), 4);
       LabelFileWriterOptions options;
       options.overwrite = true;
       ASSERT_TRUE(set.Build(path, options));
@@ -197,7 +292,7 @@ TEST_F(ReaderTest, DumpHasThePromisedFieldsForEveryKind) {
 }
 
 TEST_F(ReaderTest, VerifyFindsWhatIsWrong) {
-  const LabelSet set(50);
+  const RandomLabels set(50);
   const auto manifest = set.Build(path);
   ASSERT_TRUE(manifest);
   for (const int threads : {1, 3}) {
@@ -223,8 +318,8 @@ TEST_F(ReaderTest, VerifyFindsWhatIsWrong) {
 }
 
 TEST_F(ReaderTest, VerifyComparesDigests) {
-  ASSERT_TRUE(LabelSet(5).Build(path));
-  ASSERT_TRUE(LabelSet(5, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5), 4, 2).Build(Path("other.fkdb")));
+  ASSERT_TRUE(RandomLabels(5).Build(path));
+  ASSERT_TRUE(RandomLabels(5, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5), 4, 2).Build(Path("other.fkdb")));
   VerifyReport a = Verify(path);
   const VerifyReport b = Verify(Path("other.fkdb"));
   ASSERT_TRUE(a.ok && b.ok);
@@ -249,7 +344,7 @@ TEST(Audit, Table2CountsAsThePaperDoes) {
 }
 
 TEST_F(ReaderTest, AuditAddsUpAndMeasuresTheTeacher) {
-  LabelSet set(40, MakeSpec(LabelKind::kMarginalSmoothing, 10, 2, ValueEncoding::kF32), 3);
+  RandomLabels set(40, MakeSpec(LabelKind::kMarginalSmoothing, 10, 2, ValueEncoding::kF32), 3);
   for (Record& record : set.records) {
     record.class_index = 4;
     for (uint32_t crop = 0; crop < 3; ++crop) {

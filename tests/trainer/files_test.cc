@@ -125,7 +125,7 @@ class MatchTest : public test::TempFolder {
   }
   // Every image labelled with 5 crops of class (image % 4).
   Reader BuildDb(const DataSet& data, uint32_t width = 6) {
-    test::LabelSet set(0, test::MakeSpec(LabelKind::kHard, 4, 1), 5);
+    test::RandomLabels set(0, test::MakeSpec(LabelKind::kHard, 4, 1), 5);
     for (uint64_t i = 0; i < data.size(); ++i) {
       Record record;
       record.key_hash = Hash64(data.keys()[i]);
