@@ -102,4 +102,20 @@ Record FirstCrops(const LabelSpec& spec, Record record, uint32_t crops) {
   return record;
 }
 
+Record AppendCrops(Record record, const Record& more) {
+  const uint32_t first = record.num_crops(), second = more.num_crops();
+  if (!record.ops.empty() || !more.ops.empty()) {  // a record without operations has no list of them
+    record.ops.resize(first);
+    record.ops.insert(record.ops.end(), more.ops.begin(), more.ops.end());
+    record.ops.resize(first + second);
+  }
+  const auto append = [](auto* to, const auto& from) { to->insert(to->end(), from.begin(), from.end()); };
+  append(&record.pixel_boxes, more.pixel_boxes);
+  append(&record.fraction_boxes, more.fraction_boxes);
+  append(&record.flips, more.flips);
+  append(&record.indices, more.indices);
+  append(&record.values, more.values);
+  return record;
+}
+
 }  // namespace fkdb

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From the labels of one spec to those of another that says no more: another encoding, fewer of
-// the K, a simpler kind.
+// the K, a simpler kind; fewer crops, or more.
 #pragma once
 
 #include <string_view>
@@ -29,5 +29,8 @@ Record RecodeRecord(const LabelSpec& from, const LabelSpec& to, Record record);
 
 // Only its first `crops` crops; all of them if it has no more.
 Record FirstCrops(const LabelSpec& spec, Record record, uint32_t crops);
+
+// The crops of `record`, then those of `more`: labels of the same image under one spec.
+Record AppendCrops(Record record, const Record& more);
 
 }  // namespace fkdb

@@ -15,20 +15,57 @@ namespace fkdb {
 namespace {
 
 struct Flags : CommonFlags {
-  std::string images, teacher, out;
-  std::string label = "marginal-smoothing", encoding, device = "cpu";
+  std::string images, teacher, out, device = "cpu";
+  // The recipe: what is not asked for is the default, or that of the label set to append to.
+  std::optional<std::string> label, encoding;
+  std::optional<uint32_t> top_k, batch_size;
+  std::optional<float> temperature;
+  std::optional<uint64_t> seed;
   PixelFlags pixels;
-  AugmentationInfo augmentation;
-  LabelJobOptions job;
-  uint64_t limit = 0;
+  uint32_t crops = 200;
   bool no_classes = false;
+  uint64_t limit = 0;
+  LabelJobOptions job;
 
-  Flags() {
-    augmentation.crops = 200;
-    job.spec.top_k = 5;
-    job.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  }
+  Flags() { job.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
 };
+
+// The recipe a job begins with, before the flags have their say.
+Result<void> SetDefaults(const DataSet& data, LabelJobOptions* job) {
+  if (job->append_to.empty()) {
+    job->spec.top_k = 5;
+    FKDB_ASSIGN(job->augmentation, DefaultAugmentation(data));
+    return {};
+  }
+  FKDB_ASSIGN(const LabelSet base, LabelSet::Open(job->append_to));
+  job->spec = base.manifest().spec;
+  job->augmentation = base.manifest().augmentation;
+  job->batch_size = base.manifest().teacher_batch_size;
+  job->use_classes = !base.manifest().data_set.class_names.empty();
+  return {};
+}
+
+Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions* job) {
+  FKDB_TRY(SetDefaults(data, job));
+  LabelSpec& spec = job->spec;
+  if (flags.label) {
+    FKDB_ASSIGN(spec.kind, ParseLabelKind(*flags.label));
+  }
+  if (flags.encoding) {
+    FKDB_ASSIGN(spec.values, ParseValueEncoding(*flags.encoding));
+  } else if (job->append_to.empty()) {
+    // Logits are divided by a small temperature later: 8 bits of them would be too few.
+    spec.values = spec.kind == LabelKind::kLogits ? ValueEncoding::kF16 : ValueEncoding::kPacked;
+  }
+  spec.top_k = flags.top_k.value_or(spec.top_k);
+  spec.temperature = flags.temperature.value_or(spec.temperature);
+  job->batch_size = flags.batch_size.value_or(job->batch_size);
+  if (flags.no_classes) job->use_classes = false;
+  FKDB_ASSIGN(job->augmentation, flags.pixels.Over(job->augmentation));
+  job->augmentation.crops = flags.crops;
+  job->augmentation.seed = flags.seed.value_or(job->augmentation.seed);
+  return {};
+}
 
 std::string ProgressLine(const LabelProgress& p) {
   const double rate = static_cast<double>(p.crops) / std::max(p.seconds, 1e-9);
@@ -39,23 +76,11 @@ std::string ProgressLine(const LabelProgress& p) {
 
 Result<int> Run(Flags& flags) {
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
-  FKDB_ASSIGN(AugmentationInfo augmentation, DefaultAugmentation(*data));
-  augmentation.crops = flags.augmentation.crops;
-  augmentation.seed = flags.augmentation.seed;
-  FKDB_ASSIGN(augmentation, flags.pixels.Over(augmentation));
-
   LabelJobOptions& job = flags.job;
-  job.augmentation = augmentation;
-  FKDB_ASSIGN(job.spec.kind, ParseLabelKind(flags.label));
-  // Logits are divided by a small temperature later: 8 bits of them would be too few.
-  job.spec.values = job.spec.kind == LabelKind::kLogits ? ValueEncoding::kF16 : ValueEncoding::kPacked;
-  if (!flags.encoding.empty()) {
-    FKDB_ASSIGN(job.spec.values, ParseValueEncoding(flags.encoding));
-  }
-  job.use_classes = !flags.no_classes;
+  FKDB_TRY(SetRecipe(flags, *data, &job));
   StampProvenance("fkdb-write", &job.provenance);
 
-  const TeacherOptions teacher_options = {data->channels(), augmentation.input_height, augmentation.input_width,
+  const TeacherOptions teacher_options = {data->channels(), job.augmentation.input_height, job.augmentation.input_width,
                                           job.batch_size, flags.device};
   FKDB_ASSIGN(const std::unique_ptr<Teacher> teacher, LoadTeacher(flags.teacher, teacher_options));
 
@@ -78,26 +103,28 @@ Result<int> Run(Flags& flags) {
 }  // namespace fkdb
 
 int main(int argc, char** argv) {
+  fkdb::KeepFreedMemory();
   fkdb::Flags flags;
   CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
   app.add_option("--images", flags.images, "A folder of JPEG and PNG images, or an IDX file of images")->required();
   app.add_option("--teacher", flags.teacher, "A TorchScript file, or MODEL:WEIGHTS.safetensors")->required();
   app.add_option("--out", flags.out, "The label set to write, NAME.fkdb")->required();
-  app.add_option("--crops", flags.augmentation.crops, "Random crops an image, M")->capture_default_str();
-  app.add_option("--label", flags.label, "What is kept of the teacher's output")
-      ->check(CLI::IsMember({"full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"}))
-      ->capture_default_str();
-  app.add_option("--top-k", flags.job.spec.top_k, "K of the marginal kinds")->capture_default_str();
-  app.add_option("--temperature", flags.job.spec.temperature, "Of the teacher's softmax")->capture_default_str();
-  app.add_option("--encoding", flags.encoding, "How labels are stored: packed by default, f16 for logits")
+  app.add_option("--crops", flags.crops, "Random crops an image, M; with --append-crops: so many more")->capture_default_str();
+  app.add_option("--append-crops", flags.job.append_to,
+                 "Give the images of this label set more crops: OUT has its crops and the new ones. The recipe is its own");
+  app.add_option("--label", flags.label, "What is kept of the teacher's output (marginal-smoothing)")
+      ->check(CLI::IsMember({"full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"}));
+  app.add_option("--top-k", flags.top_k, "K of the marginal kinds (5)");
+  app.add_option("--temperature", flags.temperature, "Of the teacher's softmax (1)");
+  app.add_option("--encoding", flags.encoding, "How labels are stored (packed; logits: f16)")
       ->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
-  app.add_option("--batch-size", flags.job.batch_size, "Crops a teacher batch")->capture_default_str();
+  app.add_option("--batch-size", flags.batch_size, "Crops a teacher batch (64)");
   app.add_option("--device", flags.device, "Of the teacher: cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--threads", flags.job.threads, "Teacher batches at once")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app.add_option("--seed", flags.augmentation.seed, "Of the crops")->capture_default_str();
+  app.add_option("--seed", flags.seed, "Of the crops (0)");
   app.add_option("--limit", flags.limit, "Only the first N images in key order");
   app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the teacher's classes");
   app.add_flag("--skip-bad", flags.job.skip_bad, "Record images that cannot be read as skipped, and go on");

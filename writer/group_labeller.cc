@@ -8,6 +8,7 @@
 
 #include "format/text.h"
 #include "format/quantize.h"
+#include "format/recode.h"
 
 namespace fkdb {
 namespace {
@@ -26,7 +27,7 @@ uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image) {
 }
 
 Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Teacher& teacher, const Manifest& recipe,
-                                          bool skip_bad) {
+                                          bool skip_bad, const LabelSet* base) {
   const AugmentationInfo& a = recipe.augmentation;
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
   FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(a.mean, a.std));
@@ -35,17 +36,19 @@ Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Teacher& te
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", normalizer.channels(),
                                                          data.channels()));
   }
-  return GroupLabeller(data, teacher, recipe, skip_bad, sampler, normalizer);
+  return GroupLabeller(data, teacher, recipe, skip_bad, base, sampler, normalizer);
 }
 
 GroupLabeller::GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
-                             CropSampler sampler, Normalizer normalizer)
+                             const LabelSet* base, CropSampler sampler, Normalizer normalizer)
     : data_(data),
       teacher_(teacher),
       spec_(recipe.spec),
       augmentation_(recipe.augmentation),
       batch_size_(recipe.teacher_batch_size),
       skip_bad_(skip_bad),
+      base_(base),
+      crops_(augmentation_.crops - (base ? base->manifest().augmentation.crops : 0)),
       has_classes_(!recipe.data_set.class_names.empty()),
       sampler_(std::move(sampler)),
       normalizer_(std::move(normalizer)),
@@ -58,32 +61,49 @@ GroupLabeller::GroupLabeller(const DataSet& data, const Teacher& teacher, const 
   slots_.reserve(batch_size_);
 }
 
-Result<Image> GroupLabeller::BeginImage(uint64_t ordinal, Record* record) {
+Result<RecordView> GroupLabeller::BaseOf(uint64_t ordinal) const {
+  FKDB_ASSIGN(const auto bytes, base_->RecordBytes(ordinal));
+  return RecordView::Open(bytes, spec_);
+}
+
+Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record* record) {
   record->key_hash = Hash64(data_.keys()[ordinal]);
   record->class_index = has_classes_ ? data_.class_index(ordinal) : kNoClass;
+  uint32_t first_crop = 0;
+  std::optional<ContentHash> labelled;
+  if (base_) {
+    FKDB_ASSIGN(const RecordView base, BaseOf(ordinal));
+    if (base.skipped()) return std::optional<Image>();
+    first_crop = base.num_crops();
+    labelled = base.content_hash();
+  }
   file_.clear();
   auto image = data_.Load(ordinal, &file_);
   record->content_hash = HashContent(file_);
+  if (labelled && record->content_hash != *labelled) {
+    return Fail(ErrorCode::kMismatch, fmt::format("image '{}': {}; the first crops of it are of another file",
+                                                  Printable(data_.keys()[ordinal]),
+                                                  image ? "it changed since it was labelled" : image.error().message));
+  }
   if (!image) {
     if (!skip_bad_) {
       return Fail(image.error().code == ErrorCode::kNotFound ? ErrorCode::kNotFound : ErrorCode::kIoError,
                   image.error().message + "; --skip-bad labels the others");
     }
     record->skip_reason = image.error().message;
-    return image;
+    return std::optional<Image>();
   }
   record->width = image->width;
   record->height = image->height;
-  const uint32_t crops = augmentation_.crops;
-  for (uint32_t i = 0; i < crops; ++i) {
+  for (uint32_t i = 0; i < crops_; ++i) {
     const SampledCrop crop =
-        sampler_.Sample(augmentation_.seed, record->key_hash, i, image->width, image->height);
+        sampler_.Sample(augmentation_.seed, record->key_hash, first_crop + i, image->width, image->height);
     record->pixel_boxes.push_back(crop.box);
     record->flips.push_back(crop.flip);
   }
-  record->indices.resize(size_t{crops} * spec_.num_indices());
-  record->values.resize(size_t{crops} * spec_.num_values());
-  return image;
+  record->indices.resize(size_t{crops_} * spec_.num_indices());
+  record->values.resize(size_t{crops_} * spec_.num_values());
+  return std::optional<Image>(std::move(*image));
 }
 
 Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t first) {
@@ -113,6 +133,13 @@ Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t firs
   return {};
 }
 
+Result<std::vector<std::byte>> GroupLabeller::Encode(uint64_t ordinal, const Record& record) const {
+  if (!base_) return EncodeRecord(spec_, record);
+  FKDB_ASSIGN(const RecordView view, BaseOf(ordinal));
+  FKDB_ASSIGN(Record base, DecodeValidated(view));
+  return EncodeRecord(spec_, view.skipped() ? base : AppendCrops(std::move(base), record));
+}
+
 Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first, uint64_t end,
                                                                  std::atomic<uint64_t>* crops_done,
                                                                  const std::atomic<bool>* stop) {
@@ -120,8 +147,7 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
   slots_.clear();
   for (uint64_t ordinal = first; ordinal < end; ++ordinal) {
     Record& record = records[ordinal - first];
-    auto image = BeginImage(ordinal, &record);
-    if (!image && !skip_bad_) return Fail(std::move(image).error());
+    FKDB_ASSIGN(const std::optional<Image> image, BeginImage(ordinal, &record));
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
       resizer_.Run(*image, record.pixel_boxes[crop], record.flips[crop], pixels_.data());
       normalizer_.Run(pixels_.data(), pixels_.size() / data_.channels(),
@@ -140,7 +166,7 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
 
   std::vector<std::vector<std::byte>> encoded;
   for (size_t i = 0; i < records.size(); ++i) {
-    auto bytes = EncodeRecord(spec_, records[i]);
+    auto bytes = Encode(first + i, records[i]);
     if (!bytes) {
       return Fail(bytes.error().code,
                   fmt::format("image '{}': {}", Printable(data_.keys()[first + i]), bytes.error().message));

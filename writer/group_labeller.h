@@ -11,9 +11,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "db/label_set.h"
 #include "db/manifest.h"
 #include "format/record.h"
 #include "format/result.h"
@@ -30,25 +32,31 @@ uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image);
 
 class GroupLabeller {
  public:
-  // `recipe`: spec, augmentation, class names and teacher_batch_size are used. Borrows data set and teacher.
-  // Errors: InvalidArgument (sampling, normalization).
+  // `recipe`: spec, augmentation, class names and teacher_batch_size are used. With `base`, a label set
+  // of the same images, its crops come first and only those beyond them are labelled, in groups of
+  // their own. Borrows data set, teacher and base. Errors: InvalidArgument (sampling, normalization).
   static Result<GroupLabeller> Make(const DataSet& data, const Teacher& teacher, const Manifest& recipe,
-                                    bool skip_bad);
+                                    bool skip_bad, const LabelSet* base = nullptr);
 
   // The encoded records of images [first, end), which must be one group (or the last one).
   // `crops_done` counts up as crops are labelled; `stop` ends the work early: the result is then
   // empty. One thread at a time; use one labeller a thread.
-  // Errors: a bad image (without skip_bad), non-finite outputs, and those of the teacher.
+  // Errors: a bad image (without skip_bad), Mismatch (not the image that `base` has labels of),
+  // non-finite outputs, and those of the teacher.
   Result<std::vector<std::vector<std::byte>>> Label(uint64_t first, uint64_t end,
                                                     std::atomic<uint64_t>* crops_done,
                                                     const std::atomic<bool>* stop);
 
  private:
   GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
-                CropSampler sampler, Normalizer normalizer);
+                const LabelSet* base, CropSampler sampler, Normalizer normalizer);
 
-  // Fills the record's fields that come from the image, and its boxes and flips.
-  Result<Image> BeginImage(uint64_t ordinal, Record* record);
+  // Fills the record's fields that come from the image, and the boxes and flips of its new crops.
+  // No image: it is skipped.
+  Result<std::optional<Image>> BeginImage(uint64_t ordinal, Record* record);
+  // The image's crops in `base`.
+  Result<RecordView> BaseOf(uint64_t ordinal) const;
+  Result<std::vector<std::byte>> Encode(uint64_t ordinal, const Record& record) const;
   // Labels the crops in the batch and clears it.
   Result<void> RunBatch(std::vector<Record>* records, uint64_t first);
 
@@ -63,6 +71,8 @@ class GroupLabeller {
   AugmentationInfo augmentation_;
   size_t batch_size_;
   bool skip_bad_;
+  const LabelSet* base_;
+  uint32_t crops_;  // to label of each image
   bool has_classes_;
   CropSampler sampler_;
   Normalizer normalizer_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "db/sha256.h"
+#include "format/text.h"
 #include "image/ordered_queue.h"
 #include "writer/group_labeller.h"
 
@@ -20,9 +21,34 @@ namespace {
 using Records = std::vector<std::vector<std::byte>>;
 using Clock = std::chrono::steady_clock;
 
+// Makes `recipe`, of more crops for the images of `base`, that of the joint label set.
+Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* recipe) {
+  const auto in = [&](ErrorCode code, std::string what) {
+    return Fail(code, fmt::format("{}: cannot append to it: {}", base.path().string(), what));
+  };
+  FKDB_ASSIGN(const std::vector<std::string> keys, base.AllKeys());
+  if (const std::string what = KeyDifference(keys, data.keys()); !what.empty()) return in(ErrorCode::kMismatch, what);
+  // Names say where things lie, hashes and lists what they are; and crops may differ.
+  Manifest stored = base.manifest();
+  stored.extends.clear();
+  stored.data_set.name = recipe->data_set.name;
+  stored.augmentation.crops = recipe->augmentation.crops;
+  for (size_t i = 0; i < std::min(stored.teachers.size(), recipe->teachers.size()); ++i) {
+    stored.teachers[i].name = recipe->teachers[i].name;
+  }
+  if (stored.data_set != recipe->data_set) return in(ErrorCode::kMismatch, RecipeDifference(stored, *recipe));
+  if (const std::string what = RecipeDifference(stored, *recipe); !what.empty()) return in(ErrorCode::kInvalidArgument, what);
+  recipe->data_set.name = base.manifest().data_set.name;
+  recipe->teachers = base.manifest().teachers;
+  recipe->augmentation.crops += base.manifest().augmentation.crops;
+  recipe->extends = base.manifest().digest;
+  return {};
+}
+
 }  // namespace
 
-Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options) {
+Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options,
+                            const LabelSet* base) {
   const auto bad = [](std::string message) { return Fail(ErrorCode::kInvalidArgument, std::move(message)); };
   Manifest recipe;
   recipe.spec = options.spec;
@@ -30,17 +56,18 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
   FKDB_ASSIGN(recipe.spec, CheckLabelSpec(recipe.spec));
   recipe.augmentation = options.augmentation;
   const AugmentationInfo& a = recipe.augmentation;
-  if (a.crops < 1 || a.crops > kMaxCropsPerImage) {
-    return bad(fmt::format("{} crops an image: expected 1 to {}", a.crops, kMaxCropsPerImage));
+  const uint64_t all_crops = uint64_t{a.crops} + (base ? base->manifest().augmentation.crops : 0);
+  if (a.crops < 1 || all_crops > kMaxCropsPerImage) {
+    return bad(fmt::format("{} crops an image{}: expected 1 to {}", all_crops, base ? " in all" : "", kMaxCropsPerImage));
   }
   if (a.input_height < 1 || a.input_width < 1) return bad("the teacher's input needs at least one pixel a side");
   if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
   recipe.teacher_batch_size = options.batch_size;
-  if (const uint64_t bound = RecordBytesBound(recipe.spec, a.crops); bound > kMaxRecordBytes) {
+  if (const uint64_t bound = RecordBytesBound(recipe.spec, static_cast<uint32_t>(all_crops)); bound > kMaxRecordBytes) {
     return Fail(ErrorCode::kResourceExhausted,
                 fmt::format("{} crops of {} labels take up to {} bytes an image: at most {}; store fewer crops or a "
                             "smaller top-k",
-                            a.crops, Name(recipe.spec.kind), bound, kMaxRecordBytes));
+                            all_crops, Name(recipe.spec.kind), bound, kMaxRecordBytes));
   }
   const size_t classes = options.use_classes ? data.class_names().size() : 0;
   if (classes > 0 && recipe.spec.kind != LabelKind::kLogits && classes != teacher.num_outputs()) {
@@ -57,16 +84,22 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
   FKDB_ASSIGN(std::string teacher_hash, Sha256OfFile(teacher.file()));
   recipe.teachers = {{teacher.name(), std::move(teacher_hash)}};
   recipe.provenance = options.provenance;
+  if (base) FKDB_TRY(ExtendRecipe(*base, data, &recipe));
   return recipe;
 }
 
 Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, const std::filesystem::path& out,
                                    const LabelJobOptions& options) {
-  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teacher, options));
-  FKDB_TRY(GroupLabeller::Make(data, teacher, recipe, options.skip_bad));
+  std::optional<LabelSet> append_to;
+  if (!options.append_to.empty()) {
+    FKDB_ASSIGN(append_to, LabelSet::Open(options.append_to));
+  }
+  const LabelSet* base = append_to ? &*append_to : nullptr;
+  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teacher, options, base));
+  FKDB_TRY(GroupLabeller::Make(data, teacher, recipe, options.skip_bad, base));
   FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
 
-  const uint32_t crops = recipe.augmentation.crops;
+  const uint32_t crops = options.augmentation.crops;
   const uint64_t group_size = GroupSize(recipe.teacher_batch_size, crops);
   const uint64_t first_group = writer.num_images() / group_size;
   const uint64_t end_group = (data.size() + group_size - 1) / group_size;
@@ -88,7 +121,7 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, 
 
   OrderedQueue<Result<Records>> queue(first_group, end_group, 2 * static_cast<uint64_t>(options.threads));
   const auto work = [&] {
-    auto labeller = GroupLabeller::Make(data, teacher, recipe, options.skip_bad);
+    auto labeller = GroupLabeller::Make(data, teacher, recipe, options.skip_bad, base);
     while (const std::optional<uint64_t> group = stopped() ? std::nullopt : queue.Claim()) {
       const uint64_t first = *group * group_size;
       queue.Deliver(*group, labeller->Label(first, std::min(first + group_size, data.size()), &crops_done,

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "db/label_file_writer.h"
+#include "db/label_set.h"
 #include "db/manifest.h"
 #include "format/result.h"
 #include "image/data_set.h"
@@ -30,6 +31,9 @@ struct LabelJobOptions {
   // Changes behaviour.
   LabelSpec spec;  // num_classes is the teacher's
   AugmentationInfo augmentation;
+  // A label set of the same images, recipe and teacher: the output has its crops and augmentation.crops
+  // more of each image. Images it skipped stay skipped. Empty: label from the start.
+  std::filesystem::path append_to;
   uint32_t batch_size = 64;  // crops a teacher batch: a different one may give other last bits
   bool skip_bad = false;     // record broken images as skipped instead of stopping
   bool use_classes = true;   // the data set's classes are the teacher's; off: images have none
@@ -52,9 +56,11 @@ struct LabelJobResult {
   LabelProgress progress;
 };
 
-// The manifest a job starts from. Errors: InvalidArgument (an option that makes no sense, a teacher
-// whose outputs are not the data set's classes), ResourceExhausted (records over 1 GiB).
-Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options);
+// The manifest a job starts from. `base`: options.append_to, opened. Errors: InvalidArgument (an option
+// that makes no sense, a teacher whose outputs are not the data set's classes, another recipe than
+// base's), Mismatch (other images than base's), ResourceExhausted (records over 1 GiB).
+Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options,
+                            const LabelSet* base = nullptr);
 
 // Errors: those of PlanRecipe, LabelFileWriter and GroupLabeller.
 Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, const std::filesystem::path& out,

@@ -168,6 +168,66 @@ def test_shards_merge_to_the_label_set_of_one_run(fkdb, teacher, labels, tmp_pat
     fkdb.fails(7, f"image '00000' is in both {parts[0]} and {labels}", "merge", tmp_path / "no.fkdb", parts[0], labels)
 
 
+def test_a_collection_is_the_label_set_of_its_shards(fkdb, labels, tmp_path):
+    """An index file over three shards: every program takes it for the label set they are parts of."""
+    whole, shards = fkdb.json("dump", labels), tmp_path / "shards"
+    shards.mkdir()
+    parts = []
+    for part in range(3):
+        (tmp_path / "keys.txt").write_text("\n".join(f"{i:05}" for i in range(part, 500, 3)))
+        parts.append(shards / f"{part}.fkdb")
+        fkdb.ok("subset", labels, parts[-1], "--images", tmp_path / "keys.txt")
+    out = shards / "all.fkdb"
+    made = fkdb.json("merge", out, *parts, "--collection")
+    files = sum(path.stat().st_size for path in shards.iterdir())
+    assert (made["images"], made["crops"], made["digest"], made["file_bytes"]) == (500, 2000, whole["digest"], files)
+    manifest = fkdb.json("dump", out)
+    assert manifest["counts"] == whole["counts"] and manifest["data_set"] == whole["data_set"]
+    assert [shard["file"] for shard in manifest["shards"]] == [str(part) for part in parts]
+    assert fkdb.ok("dump", out).startswith(f"{out}: 500 images in 3 files, 4 crops an image, marginal-smoothing labels")
+    for i in (0, 7, 250, 499):
+        assert fkdb.json("dump", out, "--image", f"{i:05}") == fkdb.json("dump", labels, "--ordinal", i)
+    assert fkdb.json("verify", out, "--against", labels)["ok"]
+    audit = fkdb.json("audit", out)
+    assert audit["file_bytes"] == sum(audit["parts"].values()) == files
+    assert audit["teacher"] == fkdb.json("audit", labels)["teacher"]
+    for name, db in (("one", labels), ("three", out)):
+        fkdb.ok("train", "--images", TRAIN, "--limit", 500, "--db", db, "--model", "resnet6-w4", "--epochs", 2,
+                "--crops-per-image", 2, "--out", tmp_path / name)
+    assert (tmp_path / "one/weights.safetensors").read_bytes() == (tmp_path / "three/weights.safetensors").read_bytes()
+
+    shards.rename(tmp_path / "moved")
+    out = tmp_path / "moved/all.fkdb"
+    assert fkdb.json("verify", out)["digest"] == whole["digest"]
+    text = out.read_text()
+    out.write_text(text.replace("0.fkdb", "2.fkdb"))
+    fkdb.fails(3, f"{out}: collection: its checksum does not match: the index was damaged or edited; fkdb-merge --collection "
+                  "makes it anew", "dump", out)
+    out.write_text(text)
+    (tmp_path / "moved/1.fkdb").unlink()
+    fkdb.fails(1, f"{out}: {tmp_path}/moved/1.fkdb: no such file", "audit", out)
+
+
+def test_crops_appended_to_a_label_set(fkdb, teacher, labels, tmp_path):
+    """More crops for the same images: the recipe is that of the label set, the old crops stay as they are."""
+    out = tmp_path / "more.fkdb"
+    command = ["write", "--images", TRAIN, "--teacher", teacher, "--append-crops", labels, "--crops", 3, "--out", out]
+    made = fkdb.json(*command, "--limit", 500)
+    assert (made["images"], made["crops"]) == (500, 3500)
+    manifest = fkdb.json("dump", out)
+    assert manifest["extends"] == fkdb.json("dump", labels)["digest"] and manifest["augmentation"]["crops"] == 7
+    old, new = fkdb.json("dump", labels, "--image", "00007"), fkdb.json("dump", out, "--image", "00007")
+    assert new["crops"][:4] == old["crops"] and len(new["crops"]) == 7
+    assert fkdb.json("verify", out)["ok"]
+    first = tmp_path / "first.fkdb"
+    assert fkdb.json("subset", out, first, "--crops", 4)["digest"] == manifest["extends"]
+    out.unlink()
+    fkdb.fails(2, f"{labels}: cannot append to it: labels.top_k: 5 in the file, 3 asked for", *command, "--limit", 500, "--top-k", 3)
+    fkdb.fails(7, f"{labels}: cannot append to it: 100 of 500 labelled images are missing, first '00400'",
+               *command, "--limit", 400)
+    assert not list(tmp_path.glob("more*"))
+
+
 def test_a_subset_of_crops_in_another_kind(fkdb, labels, tmp_path):
     whole = fkdb.json("dump", labels, "--image", "00007")
     out = tmp_path / "hard.fkdb"

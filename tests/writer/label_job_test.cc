@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 
+#include "db/rewrite.h"
 #include "format/quantize.h"
 #include "reader/reader.h"
 #include "tests/db/test_files.h"
@@ -30,7 +31,7 @@ class FakeData : public DataSet {
     }
   }
   Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file) const override {
-    if (file) file->assign(3, static_cast<std::byte>(ordinal));
+    if (file) file->assign(3, static_cast<std::byte>(ordinal + (changed.contains(ordinal) ? 100 : 0)));
     if (broken.contains(ordinal)) return Fail(ErrorCode::kCorruption, "image '" + keys_[ordinal] + "': broken");
     Image image = {20 + static_cast<uint32_t>(ordinal % 7), 24, 1, {}};
     for (uint32_t i = 0; i < image.height * image.width; ++i) {
@@ -38,7 +39,7 @@ class FakeData : public DataSet {
     }
     return image;
   }
-  std::set<uint64_t> broken;
+  std::set<uint64_t> broken, changed;
 };
 
 // Outputs that depend on the whole batch and on its size, as real teachers' last bits do.
@@ -200,7 +201,7 @@ TEST_F(LabelJobTest, ResumesInTheMiddleOfAGroup) {
     {
       auto writer = LabelFileWriter::Open(Path(name), *recipe);
       for (uint64_t i = 0; i < images; ++i) {
-        const auto bytes = *whole->file().RecordBytes(i);
+        const auto bytes = *whole->label_set().RecordBytes(i);
         ASSERT_TRUE(writer->Append({bytes.begin(), bytes.end()}));
       }
       ASSERT_TRUE(writer->Flush());
@@ -208,6 +209,128 @@ TEST_F(LabelJobTest, ResumesInTheMiddleOfAGroup) {
     options.file.resume = true;
     EXPECT_EQ(Digest(name), digest) << images;
   }
+}
+
+// Crops 6 to 11 of a label set that had 6: the old ones untouched, the new ones those a build of 12
+// would have drawn, with the labels of the batches they make by themselves.
+TEST_F(LabelJobTest, AppendedCropsComeAfterTheOldOnes) {
+  for (const ValueEncoding values : {ValueEncoding::kF32, ValueEncoding::kPacked}) {
+    options.spec.values = values;
+    options.file.overwrite = true;
+    options.append_to.clear();
+    options.augmentation.crops = 6;
+    const std::string old = Digest("old.fkdb");
+    options.augmentation.crops = 12;
+    ASSERT_TRUE(Run("twelve.fkdb"));
+    options.augmentation.crops = 6;
+    options.append_to = Path("old.fkdb");
+    teacher.sizes_.clear();
+    const auto appended = Run("more.fkdb");
+    ASSERT_TRUE(appended) << appended.error().message;
+    EXPECT_EQ(appended->manifest.num_crops, 61u * 12);
+    EXPECT_EQ(appended->manifest.augmentation.crops, 12u);
+    EXPECT_EQ(appended->manifest.extends, old);
+    EXPECT_EQ(teacher.sizes_.size(), 7u * 3 + 2) << "only the new crops are labelled";
+
+    SubsetOptions first_six;
+    first_six.file.overwrite = true;
+    first_six.crops = 6;
+    EXPECT_EQ(SubsetLabelSet(Path("more.fkdb"), Path("first.fkdb"), first_six)->digest, old);
+    const auto more = Reader::Open(Path("more.fkdb")), twelve = Reader::Open(Path("twelve.fkdb"));
+    for (uint64_t i = 0; i < 61; ++i) {
+      for (uint32_t crop = 0; crop < 12; ++crop) {
+        EXPECT_EQ(more->Get(i)->pixel_box(crop), twelve->Get(i)->pixel_box(crop));
+        EXPECT_EQ(more->Get(i)->flip(crop), twelve->Get(i)->flip(crop));
+      }
+    }
+    for (const int threads : {1, 3}) {
+      options.threads = threads;
+      EXPECT_EQ(Digest("threads.fkdb"), appended->manifest.digest);
+    }
+  }
+}
+
+// A teacher whose outputs do not depend on the batch: then nothing tells an extended label set from
+// one built in one go.
+TEST_F(LabelJobTest, AppendedCropsAreThoseOfOneBuildWhereBatchesDoNotMatter) {
+  options.batch_size = 1;
+  options.augmentation.crops = 9;
+  const std::string whole = Digest("whole.fkdb");
+  options.augmentation.crops = 2;
+  ASSERT_TRUE(Run("0.fkdb"));
+  int n = 0;
+  for (const uint32_t crops : {3u, 4u}) {
+    options.append_to = Path(std::to_string(n) + ".fkdb");
+    options.augmentation.crops = crops;
+    ASSERT_TRUE(Run(std::to_string(++n) + ".fkdb"));
+  }
+  EXPECT_EQ(Reader::Open(Path("2.fkdb"))->manifest().digest, whole);
+}
+
+TEST_F(LabelJobTest, AStoppedAppendResumes) {
+  options.skip_bad = true;
+  data.broken = {3};
+  ASSERT_TRUE(Run("old.fkdb"));
+  options.append_to = Path("old.fkdb");
+  options.augmentation.crops = 5;
+  const std::string digest = Digest("whole.fkdb");
+  std::atomic<bool> stop = false;
+  options.stop = &stop;
+  options.file.commit_seconds = 0;
+  options.file.block_bytes = 256;
+  options.progress = [&](const LabelProgress& p) { stop = p.images >= 20; };
+  ASSERT_TRUE(Run("part.fkdb")->interrupted);
+  stop = false;
+  options.progress = {};
+  options.file.resume = true;
+  options.append_to.clear();
+  options.augmentation.crops = 11;
+  EXPECT_EQ(Run("part.fkdb").error().message.substr(Path("part.fkdb.partial").string().size()),
+            ": cannot resume with another recipe: extends: \"" + Reader::Open(Path("old.fkdb"))->manifest().digest +
+                "\" in the file, null asked for");
+  options.append_to = Path("old.fkdb");
+  options.augmentation.crops = 5;
+  EXPECT_EQ(Digest("part.fkdb"), digest);
+}
+
+TEST_F(LabelJobTest, WhatCannotBeAppendedToIsRefusedByName) {
+  options.skip_bad = true;
+  data.broken = {17};
+  ASSERT_TRUE(Run("old.fkdb"));
+  options.append_to = Path("old.fkdb");
+  data.broken.clear();
+  ASSERT_TRUE(Run("more.fkdb"));  // an image that was skipped stays skipped, readable or not
+  EXPECT_EQ(Reader::Open(Path("more.fkdb"))->manifest().skipped, std::vector<uint64_t>{17});
+
+  const std::string old = Path("old.fkdb").string();
+  const auto refused = [&](ErrorCode code) {
+    const auto result = Run("no.fkdb");
+    EXPECT_FALSE(result);
+    EXPECT_EQ(result.error().code, code);
+    return result.error().message;
+  };
+  options.augmentation.seed = 4;
+  EXPECT_EQ(refused(ErrorCode::kInvalidArgument),
+            old + ": cannot append to it: augmentation.seed: 0 in the file, 4 asked for");
+  options.augmentation.seed = 0;
+  options.batch_size = 8;
+  EXPECT_EQ(refused(ErrorCode::kInvalidArgument), old + ": cannot append to it: teacher_batch_size: 16 in the file, 8 asked for");
+  options.batch_size = 16;
+  options.augmentation.crops = 65530;
+  EXPECT_EQ(refused(ErrorCode::kInvalidArgument), "65536 crops an image in all: expected 1 to 65535");
+  options.augmentation.crops = 6;
+  test::WriteBytes(Path("fake.pt"), "other weights");
+  EXPECT_TRUE(refused(ErrorCode::kInvalidArgument).starts_with(old + ": cannot append to it: teachers: [{"));
+  test::WriteBytes(Path("fake.pt"), "weights");
+  EXPECT_FALSE(fs::exists(Path("no.fkdb.partial")));
+
+  data.changed = {20};
+  EXPECT_EQ(refused(ErrorCode::kMismatch),
+            "image 'a/1020.png': it changed since it was labelled; the first crops of it are of another file");
+  FakeData fewer(60);
+  const auto result = LabelImages(fewer, teacher, Path("no.fkdb"), options);
+  EXPECT_EQ(result.error().code, ErrorCode::kMismatch);
+  EXPECT_EQ(result.error().message, old + ": cannot append to it: 1 of 61 labelled images are missing, first 'a/1060.png'");
 }
 
 TEST_F(LabelJobTest, ABadImageStopsTheJobUnlessSkipped) {
