@@ -2,6 +2,7 @@
 #include "tools/cli.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +22,14 @@ void OnSignal(int signal) {
 }
 
 }  // namespace
+
+void KeepFreedMemory() {
+#ifdef __GLIBC__
+  ::mallopt(M_ARENA_MAX, 1);        // the others are made of pieces of 64 MiB: too small for activations
+  ::mallopt(M_MMAP_MAX, 0);
+  ::mallopt(M_TRIM_THRESHOLD, -1);  // never
+#endif
+}
 
 const std::atomic<bool>* StopOnSignals() {
   std::signal(SIGINT, OnSignal);

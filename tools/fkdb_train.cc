@@ -128,6 +128,7 @@ Result<int> Run(Flags& flags) {
 }  // namespace fkdb
 
 int main(int argc, char** argv) {
+  fkdb::KeepFreedMemory();
   fkdb::Flags flags;
   CLI::App app("Trains a student from a label set (FKD), or the same student on plain labels.", "fkdb-train");
   AddCommonFlags(app, &flags, "Metrics and result as lines of JSON");
