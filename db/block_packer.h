@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "format/result.h"
@@ -21,6 +22,8 @@ class BlockPacker {
   size_t size() const { return records_.size(); }
   // Enough records wait to choose a good end among them.
   bool ready() const { return BytesOf(records_.size()) >= 2 * target_bytes_; }
+  // The waiting records, in order.
+  std::span<const std::vector<std::byte>> records() const { return records_; }
   // The records of the next block: of all that end between a half and two of the target size, the
   // choice that wastes the smallest share of its pages; one record alone if it is larger than that.
   std::vector<std::vector<std::byte>> TakeBlock();

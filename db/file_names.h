@@ -28,6 +28,8 @@ std::string SealManifest(std::string_view json);
 Result<std::string_view> UnsealManifest(std::span<const std::byte> value);
 
 inline std::filesystem::path PartialPath(std::filesystem::path path) { return path += ".partial"; }
+// Where a finished file is written anew if much of it is empty, on its way to its final name.
+inline std::filesystem::path CompactPath(std::filesystem::path path) { return path += ".partial.compact"; }
 inline std::filesystem::path WriterLockPath(std::filesystem::path path) { return path += ".lock"; }
 // What LMDB itself leaves beside a file it opened with locks.
 inline std::filesystem::path LmdbLockPath(std::filesystem::path path) { return path += "-lock"; }

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "db/block.h"
@@ -44,7 +45,8 @@ struct LabelFileWriter::Impl {
   BlockPacker packer;
   std::vector<PendingBlock> pending;  // full blocks, not yet committed
   size_t pending_bytes = 0;
-  uint64_t packed_images = 0;  // in committed and pending blocks
+  uint64_t packed_images = 0;     // in full blocks, committed or pending
+  uint64_t committed_images = 0;  // with those of a block that is not full yet
   Clock::time_point last_commit = Clock::now();
   Clock::time_point block_begun = Clock::now();
 
@@ -56,10 +58,11 @@ struct LabelFileWriter::Impl {
   Result<void> Start();
   Result<void> CheckResumed();
   void Pack(bool all);
-  Result<void> Commit();
+  Result<void> Commit(bool open_block = false);
   template <class Body>
   Result<void> Transact(Body body);
   Result<void> ReadBack(std::span<const std::string> keys);
+  Result<bool> Compact(uint64_t pages);
 };
 
 // Runs `body(txn)` and commits. A full map aborts the transaction, grows and runs it again: LMDB
@@ -96,6 +99,7 @@ Result<bool> LabelFileWriter::Impl::HasBegun() {
 Result<void> LabelFileWriter::Impl::Start() {
   std::error_code ec;
   std::filesystem::remove(LmdbLockPath(partial), ec);  // ours alone: we hold the writer lock
+  std::filesystem::remove(CompactPath(path), ec);      // of a run that was killed while it wrote that
   map_bytes = std::max<size_t>(options.initial_map_bytes, 1 << 16);
   bool continues = false;
   if (options.resume) {
@@ -189,21 +193,32 @@ void LabelFileWriter::Impl::Pack(bool all) {
   }
 }
 
-Result<void> LabelFileWriter::Impl::Commit() {
+// With `open_block` also the records that no block has yet, as a block of its own: a later commit puts
+// the full block in its place, so that a slow teacher's file is packed as well as any.
+Result<void> LabelFileWriter::Impl::Commit(bool open_block) {
   last_commit = Clock::now();
+  // What was committed once stays: a full block that ends earlier than the open one did is not enough.
+  open_block |= committed_images > packed_images;
+  if (open_block) {
+    pending.push_back({packed_images, BuildBlock(packed_images, packer.records())});
+    block_begun = last_commit;
+  }
   if (pending.empty()) return {};
   FKDB_TRY(Transact([&](MDB_txn* txn) {
     MDB_dbi blocks;
     int rc = mdb_dbi_open(txn, kBlocksDatabase, 0, &blocks);
+    unsigned flags = 0;  // the first may replace what was an open block
     for (const PendingBlock& block : pending) {
       OrdinalKey ordinal(block.first_ordinal);
       MDB_val key = ordinal.val(), value = Value(block.bytes);
-      if (rc == 0) rc = mdb_put(txn, blocks, &key, &value, MDB_APPEND);
+      if (rc == 0) rc = mdb_put(txn, blocks, &key, &value, flags);
+      flags = MDB_APPEND;
     }
     return rc;
   }));
   pending.clear();
   pending_bytes = 0;
+  committed_images = packed_images + (open_block ? packer.size() : 0);
   return {};
 }
 
@@ -211,9 +226,10 @@ Result<void> LabelFileWriter::Append(std::vector<std::byte> record) {
   Impl& w = *impl_;
   if (w.packer.empty()) w.block_begun = Clock::now();
   w.packer.Add(std::move(record));
-  w.Pack(/*all=*/SecondsSince(w.block_begun) > w.options.short_block_seconds);
+  w.Pack(/*all=*/false);
   if (w.pending_bytes >= w.options.commit_bytes || SecondsSince(w.last_commit) >= w.options.commit_seconds) {
-    if (auto committed = w.Commit(); !committed) return w.In(std::move(committed).error());
+    const bool overdue = !w.packer.empty() && SecondsSince(w.block_begun) > w.options.short_block_seconds;
+    if (auto committed = w.Commit(overdue); !committed) return w.In(std::move(committed).error());
   }
   return {};
 }
@@ -257,6 +273,31 @@ Result<void> LabelFileWriter::Impl::ReadBack(std::span<const std::string> keys) 
   return {};
 }
 
+// Open blocks leave free pages behind when full ones replace them. Where they are over 1 % of `pages`,
+// writes the file without them to CompactPath; false if that is not worth it or there is no room.
+Result<bool> LabelFileWriter::Impl::Compact(uint64_t pages) {
+  uint64_t free_pages = 0;
+  {
+    FKDB_ASSIGN(const TxnPtr txn, BeginTxn(env.get(), MDB_RDONLY));
+    MDB_cursor* raw = nullptr;
+    constexpr MDB_dbi kFreeList = 0;  // key: transaction; value: a count, then so many page numbers
+    if (const int rc = mdb_cursor_open(txn.get(), kFreeList, &raw)) return LmdbFail(rc, "count the free pages");
+    const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(raw, mdb_cursor_close);
+    MDB_val key, value;
+    while (mdb_cursor_get(raw, &key, &value, MDB_NEXT) == 0) {
+      size_t count = 0;
+      std::memcpy(&count, value.mv_data, sizeof count);
+      free_pages += count;
+    }
+  }
+  if (free_pages * 100 <= pages) return false;
+  std::error_code ec;
+  std::filesystem::remove(CompactPath(path), ec);
+  if (mdb_env_copy2(env.get(), CompactPath(path).c_str(), MDB_CP_COMPACT) == 0) return true;
+  std::filesystem::remove(CompactPath(path), ec);
+  return false;
+}
+
 Result<Manifest> LabelFileWriter::Finish(std::span<const std::string> keys) {
   Impl& w = *impl_;
   FKDB_TRY(Flush());
@@ -282,9 +323,12 @@ Result<Manifest> LabelFileWriter::Finish(std::span<const std::string> keys) {
   int rc = mdb_env_info(w.env.get(), &info);
   if (rc == 0) rc = mdb_env_stat(w.env.get(), &stat);
   if (rc != 0) return LmdbFail(rc, "read the number of pages");
+  FKDB_ASSIGN(const bool compacted, w.Compact(info.me_last_pgno + 1));
   w.env.reset();
-  FKDB_TRY(Publish(w.partial, w.path, (info.me_last_pgno + 1) * stat.ms_psize, w.options.overwrite));
+  FKDB_TRY(Publish(compacted ? CompactPath(w.path) : w.partial, w.path,
+                   compacted ? 0 : (info.me_last_pgno + 1) * stat.ms_psize, w.options.overwrite));
   std::error_code ec;
+  if (compacted) std::filesystem::remove(w.partial, ec);
   std::filesystem::remove(LmdbLockPath(w.partial), ec);
   w.lock.reset();
   return w.manifest;

@@ -30,7 +30,7 @@ struct LabelFileWriterOptions {
   size_t block_bytes = kDefaultBlockBytes;
   size_t commit_bytes = 64 << 20;
   double commit_seconds = 5;       // between commits of full blocks, as long as records come in
-  double short_block_seconds = 60; // a block still open after this long is committed short
+  double short_block_seconds = 60; // a block still open after this long is committed as far as it is
   size_t initial_map_bytes = 1 << 30;  // doubles whenever it is full
 };
 

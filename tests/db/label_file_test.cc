@@ -103,6 +103,35 @@ TEST_F(LabelFileTest, TheDigestDoesNotDependOnBlocksTransactionsOrTheMap) {
   ExpectHolds(*file, set, 400);
 }
 
+// A teacher so slow that every image is committed before its block is full: nothing is lost at any
+// moment, and the finished file is hardly larger than that of a fast one.
+TEST_F(LabelFileTest, OpenBlocksAreReplacedByFullOnes) {
+  const RandomLabels set(300, test::MakeSpec(LabelKind::kMarginalSmoothing, 1000, 5, ValueEncoding::kPacked), 100);
+  const std::string digest = set.Build(Path("fast.fkdb"))->digest;
+  LabelFileWriterOptions options;
+  options.short_block_seconds = options.commit_seconds = 0;
+  auto writer = LabelFileWriter::Open(path, set.recipe, options);
+  ASSERT_TRUE(writer);
+  LabelFileOptions partial;
+  partial.allow_partial = true;
+  for (uint64_t i = 0; i < 300; ++i) {
+    ASSERT_TRUE(writer->Append(set.Encoded(i)));
+    if (i % 7 != 0) continue;
+    const auto file = LabelFile::Open(PartialPath(path), partial);
+    ASSERT_TRUE(file) << file.error().message;
+    ASSERT_EQ(file->num_images(), i + 1);
+    ASSERT_TRUE(file->RecordBytes(i));
+  }
+  EXPECT_EQ(writer->Finish(set.keys)->digest, digest);
+  const auto slow = LabelFile::Open(path), fast = LabelFile::Open(Path("fast.fkdb"));
+  ASSERT_TRUE(slow) << slow.error().message;
+  ExpectHolds(*slow, set, 300);
+  EXPECT_EQ(slow->num_blocks(), fast->num_blocks());
+  RecordProperty("bytes", std::to_string(slow->Use()->file_bytes) + " against " + std::to_string(fast->Use()->file_bytes));
+  EXPECT_LE(slow->Use()->file_bytes, fast->Use()->file_bytes);
+  EXPECT_FALSE(fs::exists(PartialPath(path)) || fs::exists(CompactPath(path)));
+}
+
 TEST_F(LabelFileTest, TheDigestSeesEveryField) {
   const RandomLabels set(3);
   std::vector<std::string> digests = {set.Build(path)->digest};
