@@ -105,45 +105,39 @@ FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const Loss
   const float inverse_t = 1 / arguments.temperature;
   const bool dense = labels.num_indices == 0;
 
-  float largest = -INFINITY;
-  for (uint32_t c = first; c < classes; c += step) largest = fmaxf(largest, logits[c]);
-  largest = Group::Max(largest);
-
   // All terms are taken of z - largest: the loss does not change, and small differences of large
   // logits keep their digits.
-  Accumulator exp_sum = 0, plain_sum = 0, label_sum = 0, dot = 0;
-  for (uint32_t c = first; c < classes; c += step) {
-    const float z = (logits[c] - largest) * inverse_t;
-    exp_sum += expf(z);
-    plain_sum += z;
-    if (dense) {
+  const float largest = Group::LargestOf(logits, classes);
+  Accumulator label_sum = 0, dot = 0;  // sum_c y_c, and sum_c y_c z_c without the tail's share
+  if (dense) {
+    for (uint32_t c = first; c < classes; c += step) {
       const float y = StoredValue(labels, row, c, arguments.tau);
       label_sum += y;
-      dot += Accumulator{y} * z;
+      dot += Accumulator{y} * ((logits[c] - largest) * inverse_t);
     }
-  }
-  exp_sum = Group::Sum(exp_sum);
-  if (dense) {
     label_sum = Group::Sum(label_sum);
     dot = Group::Sum(dot);
   } else {
     label_sum = Accumulator{row.tail} * (classes - labels.num_indices);
-    // A tail of 0 times a sum that may be infinite would be NaN.
-    dot = row.tail > 0 ? Accumulator{row.tail} * Group::Sum(plain_sum) : Accumulator{0};
     for (uint32_t k = 0; k < labels.num_indices; ++k) {
       const float y = StoredValue(labels, row, k, arguments.tau);
       label_sum += y;
       dot += (Accumulator{y} - row.tail) * ((logits[row.indices[k]] - largest) * inverse_t);
     }
   }
-  const auto loss = static_cast<float>(label_sum * log(exp_sum) - dot);
+
+  // From here on the logits may be gone: exp(z) takes their place on its way to the gradient.
+  const auto sums = Group::SumExp(logits, classes, largest, inverse_t, gradient);
+  // A tail of 0 times a sum that may be infinite would be NaN.
+  if (row.tail > 0) dot += Accumulator{row.tail} * sums.plain;
+  const auto loss = static_cast<float>(label_sum * log(sums.exp) - dot);
 
   if (gradient != nullptr) {
     const float scale = arguments.gradient_scale * inverse_t;
-    const auto softmax_scale = static_cast<float>(label_sum / exp_sum);
-    for (uint32_t c = first; c < classes; c += step) {
-      const float y = dense ? StoredValue(labels, row, c, arguments.tau) : row.tail;
-      gradient[c] = scale * (softmax_scale * expf((logits[c] - largest) * inverse_t) - y);
+    const auto softmax_scale = static_cast<float>(label_sum / sums.exp);
+    Group::ScaleAndShift(gradient, classes, scale * softmax_scale, scale * row.tail);
+    if (dense) {
+      for (uint32_t c = first; c < classes; c += step) gradient[c] -= scale * StoredValue(labels, row, c, arguments.tau);
     }
     for (uint32_t k = 0; k < labels.num_indices; ++k) {
       const uint32_t c = row.indices[k];

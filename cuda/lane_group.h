@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lanes that work on one row together. A kernel body is a template over its group: a group of
-// one lane compiled for the CPU is a plain loop; on the GPU a group is a warp or a block.
+// Who works on one row together. A kernel body is a template over its group: on the GPU a group is a
+// warp or a block whose lanes take elements lane, lane + size, ..; on the CPU it is one lane, whose
+// long loops run over vectors of whatever width the processor has.
 //
-// A group offers: lane(), size() (a lane does elements lane, lane + size, ..), Sum and Max over the
-// lanes (every lane gets the result), and Accumulator, the type in which a lane adds up.
+// A group offers: lane(), size(); Sum and Max over the lanes (every lane gets the result);
+// Accumulator, the type in which sums over a row are handed on; and the three long loops over a row
+// of logits below.
 #pragma once
+
+#include <cstdint>
 
 #ifdef __CUDACC__
 #define FKDB_HOST_DEVICE __host__ __device__
@@ -21,6 +25,17 @@ struct OneLane {
   FKDB_HOST_DEVICE static constexpr int size() { return 1; }
   FKDB_HOST_DEVICE static Accumulator Sum(Accumulator value) { return value; }
   FKDB_HOST_DEVICE static float Max(float value) { return value; }
+
+  // The largest of `count` numbers.
+  static float LargestOf(const float* row, uint32_t count);
+  // With z = (row - largest) * inverse_t: the sums of exp(z) and of z; exp(z) itself goes to `exps`
+  // unless that is null. `exps` may be `row`. A NaN in the row makes both sums NaN.
+  struct Sums {
+    Accumulator exp, plain;
+  };
+  static Sums SumExp(const float* row, uint32_t count, float largest, float inverse_t, float* exps);
+  // row = row * factor - term.
+  static void ScaleAndShift(float* row, uint32_t count, float factor, float term);
 };
 
 }  // namespace fkdb

@@ -25,13 +25,23 @@ class Normalizer {
   // mean, std: (channels), 1 or 3, of values in 0 to 1; std positive. Errors: InvalidArgument.
   static Result<Normalizer> Make(std::span<const double> mean, std::span<const double> std);
 
-  uint32_t channels() const { return static_cast<uint32_t>(tables_.size()); }
+  uint32_t channels() const { return static_cast<uint32_t>(channels_.size()); }
   // pixels (count, channels) interleaved -> out (channels, count). The float32 operations of
   // torchvision's to_tensor and normalize, in their order: the same bits.
   void Run(const uint8_t* pixels, size_t count, float* out) const;
 
+  struct Channel {
+    float mean, std;
+    std::array<float, 256> table;  // of each sample
+  };
+  // Whether vector arithmetic gives the tables' bits, which is then faster than looking them up.
+  bool vectorized() const { return vectorized_; }
+
  private:
-  std::vector<std::array<float, 256>> tables_;  // (channels)
+  bool ComputesTheTables() const;
+
+  std::vector<Channel> channels_;
+  bool vectorized_ = false;
 };
 
 }  // namespace fkdb

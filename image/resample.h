@@ -12,6 +12,7 @@
 #include "format/box.h"
 #include "format/result.h"
 #include "image/image.h"
+#include "image/resample_passes.h"
 
 namespace fkdb {
 
@@ -33,23 +34,15 @@ class CropResizer {
   uint32_t out_width() const { return out_width_; }
 
  private:
-  // For each output position the window of input positions it averages and their weights in
-  // fixed point.
-  struct Kernel {
-    uint32_t in_size = 0;
-    uint32_t width = 0;             // weights a position
-    std::vector<uint32_t> first;    // (out)
-    std::vector<uint32_t> count;    // (out)
-    std::vector<int32_t> weights;   // (out, width)
-    void Prepare(uint32_t in, uint32_t out, Interpolation interpolation);
-  };
-
   uint32_t out_height_;
   uint32_t out_width_;
   Interpolation interpolation_;
-  Kernel horizontal_, vertical_;
-  std::vector<uint8_t> between_;  // (box rows, out_width, channels)
-  std::vector<int32_t> sums_;     // (out_width * channels)
+  ResampleKernel horizontal_, vertical_;
+  PassScratch scratch_;
+  std::vector<double> exact_;             // weights of one position
+  std::vector<const uint8_t*> rows_;      // of the box
+  std::vector<uint8_t> last_rows_;        // of an image, with room behind each
+  std::vector<uint8_t> between_;          // (box rows, out_width, channels), rows padded to 64 bytes
 };
 
 // What an evaluation sees: the image resized so that its shorter side is `resize` (the longer one

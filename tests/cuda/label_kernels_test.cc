@@ -7,6 +7,7 @@
 #include "cuda/label_ops.h"
 #include "format/recover.h"
 #include "tests/format/test_labels.h"
+#include "tests/simd_targets.h"
 
 namespace fkdb {
 namespace {
@@ -122,24 +123,26 @@ TEST(LabelKernels, LossAndGradientEqualFloat64) {
         const auto row = test::RandomLogits(spec.num_classes, r < 3 ? 1.0f : 6.0f, random);
         logits.insert(logits.end(), row.begin(), row.end());
       }
-      SoftCrossEntropy(labels.sparse(), 0, kRows, arguments, logits.data(), losses.data(), gradient.data());
-      for (uint32_t r = 0; r < kRows; ++r) {
-        const float* z = logits.data() + r * c;
-        const double* y = labels.dense.data() + r * c;
-        double total = 0, loss = 0, sum = 0;
-        for (size_t i = 0; i < c; ++i) total += std::exp(double{z[i]} / temperature);
-        for (size_t i = 0; i < c; ++i) {
-          loss -= y[i] * (double{z[i]} / temperature - std::log(total));
-          sum += y[i];
+      test::ForEachSimdTarget([&] {
+        SoftCrossEntropy(labels.sparse(), 0, kRows, arguments, logits.data(), losses.data(), gradient.data());
+        for (uint32_t r = 0; r < kRows; ++r) {
+          const float* z = logits.data() + r * c;
+          const double* y = labels.dense.data() + r * c;
+          double total = 0, loss = 0, sum = 0;
+          for (size_t i = 0; i < c; ++i) total += std::exp(double{z[i]} / temperature);
+          for (size_t i = 0; i < c; ++i) {
+            loss -= y[i] * (double{z[i]} / temperature - std::log(total));
+            sum += y[i];
+          }
+          worst_loss = std::max(worst_loss, std::fabs(losses[r] - loss));
+          ASSERT_NEAR(losses[r], loss, 1e-5) << Describe(spec);
+          for (size_t i = 0; i < c; ++i) {
+            const double g = 0.25 / temperature * (sum * std::exp(double{z[i]} / temperature) / total - y[i]);
+            worst_gradient = std::max(worst_gradient, std::fabs(gradient[r * c + i] - g));
+            ASSERT_NEAR(gradient[r * c + i], g, 1e-6) << Describe(spec) << " class " << i;
+          }
         }
-        worst_loss = std::max(worst_loss, std::fabs(losses[r] - loss));
-        ASSERT_NEAR(losses[r], loss, 1e-5) << Describe(spec);
-        for (size_t i = 0; i < c; ++i) {
-          const double g = 0.25 / temperature * (sum * std::exp(double{z[i]} / temperature) / total - y[i]);
-          worst_gradient = std::max(worst_gradient, std::fabs(gradient[r * c + i] - g));
-          ASSERT_NEAR(gradient[r * c + i], g, 1e-6) << Describe(spec) << " class " << i;
-        }
-      }
+      });
     }
   }
   RecordProperty("worst_loss_error", std::to_string(worst_loss));

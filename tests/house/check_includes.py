@@ -34,6 +34,7 @@ OWNERS = {
     r"cuda_runtime|cuda_fp16|cuda_bf16|cub/|thrust/": {"cuda"},
     r"torch/|ATen/|c10/": {"trainer"},
     r"CLI/": {"tools"},
+    r"hwy/": {"cuda", "image"},
     r"gtest/|gmock/|benchmark/": set(),
 }
 
@@ -42,7 +43,7 @@ OWNERS = {
 INTERNAL = {"db/lmdb_env.h", "trainer/models.h", "trainer/resnet.h", "trainer/checkpoint.h", "trainer/label_loss.h",
             "trainer/evaluate.h", "trainer/device.h"}
 PURE = {"format", "db", "image", "writer", "reader", "cuda", "trainer"}
-THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|nlohmann/|fmt/|torch/|ATen/|c10/|CLI/"
+THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|nlohmann/|fmt/|hwy/|torch/|ATen/|c10/|CLI/"
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]')
 
@@ -94,6 +95,7 @@ PLANTED = {
     "db/c.h": "#include <nlohmann/json.hpp>",
     "cuda/a.cc": '#include "tests/x.h"',
     "tools/a.cc": '#include "../db/block.h"',
+    "reader/d.cc": "#include <hwy/highway.h>",
 }
 HARMLESS = {
     "writer/ok.cc": '#include "image/data_set.h"\n#include <vector>\n// #include <torch/torch.h>',
