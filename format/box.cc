@@ -28,4 +28,15 @@ PixelBox ToPixels(const FractionBox& box, uint32_t image_width, uint32_t image_h
   return pixels;
 }
 
+PixelBox Around(std::span<const PixelBox> boxes) {
+  uint32_t top = UINT32_MAX, left = UINT32_MAX, bottom = 0, right = 0;
+  for (const PixelBox& box : boxes) {
+    top = std::min(top, box.top);
+    left = std::min(left, box.left);
+    bottom = std::max(bottom, box.top + box.height);
+    right = std::max(right, box.left + box.width);
+  }
+  return {top, left, bottom - top, right - left};
+}
+
 }  // namespace fkdb

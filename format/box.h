@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace fkdb {
 
@@ -28,5 +29,8 @@ struct FractionBox {
 // The pixels that a fraction box shows: its four EDGES rounded to whole pixels, halves to even, as
 // the original training code does; kept inside the image and at least one pixel a side.
 PixelBox ToPixels(const FractionBox& box, uint32_t image_width, uint32_t image_height);
+
+// The smallest box around all of these, of which there is at least one.
+PixelBox Around(std::span<const PixelBox> boxes);
 
 }  // namespace fkdb

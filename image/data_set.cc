@@ -5,6 +5,12 @@
 
 namespace fkdb {
 
+Result<void> DataSet::LoadRegion(uint64_t ordinal, const RegionOf& region, Image* image) const {
+  FKDB_ASSIGN(*image, Load(ordinal));
+  FKDB_TRY(region(image->width, image->height));
+  return {};
+}
+
 Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path& path, uint64_t limit) {
   std::error_code ec;
   const auto status = std::filesystem::status(path, ec);

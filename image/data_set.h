@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "format/result.h"
+#include "image/decode.h"
 #include "image/image.h"
 
 namespace fkdb {
@@ -33,6 +34,10 @@ class DataSet {
   // taken of: the image file, or the pixels of an IDX image. Errors: NotFound, IoError, Corruption,
   // Unsupported; the message names the image.
   virtual Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file = nullptr) const = 0;
+
+  // As DecodeRegion: only the part of the image that `region` names is sure to be in `image`, whose
+  // memory is used again. Errors: also those of `region`.
+  virtual Result<void> LoadRegion(uint64_t ordinal, const RegionOf& region, Image* image) const;
 
  protected:
   friend Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path&, uint64_t);

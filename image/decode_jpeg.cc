@@ -5,6 +5,8 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include <algorithm>
+#include <memory>
 #include <string>
 
 #include "image/decode.h"
@@ -46,56 +48,67 @@ void RowFromCmyk(const uint8_t* cmyk, uint32_t width, uint8_t* rgb) {
   }
 }
 
-// Everything between setjmp and its return: no object here has a destructor that a jump could skip.
-bool Decode(jpeg_decompress_struct* info, ErrorState* state, std::span<const std::byte> file, Image* image,
-            std::vector<uint8_t>* row, Error* error) {
-  if (setjmp(state->jump)) {
-    error->code = ErrorCode::kCorruption;
-    return false;
-  }
+// Each of the two below: everything between setjmp and its return. No object in them has a destructor
+// that a jump could skip.
+bool ReadHeader(jpeg_decompress_struct* info, ErrorState* state, std::span<const std::byte> file) {
+  if (setjmp(state->jump)) return false;
   jpeg_create_decompress(info);
   jpeg_mem_src(info, reinterpret_cast<const unsigned char*>(file.data()), file.size());
   jpeg_read_header(info, TRUE);
-  const bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
+  return true;
+}
+
+bool IsCmyk(const jpeg_decompress_struct& info) {
+  return info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
+}
+
+// cmyk_row: room for a row of a CMYK image.
+bool ReadPixels(jpeg_decompress_struct* info, ErrorState* state, const PixelBox& region, Image* image, uint8_t* cmyk_row) {
+  if (setjmp(state->jump)) return false;
+  const bool cmyk = IsCmyk(*info);
   info->out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
-  if (auto made = MakeRgbImage(info->image_width, info->image_height); made) {
-    *image = std::move(*made);
-  } else {
-    *error = made.error();
-    return false;
-  }
-  if (cmyk) row->resize(size_t{info->image_width} * 4);
   jpeg_start_decompress(info);
-  while (info->output_scanline < info->output_height) {
-    uint8_t* target = image->row(info->output_scanline);
-    JSAMPROW rows[1] = {cmyk ? row->data() : target};
-    jpeg_read_scanlines(info, rows, 1);
-    if (cmyk) RowFromCmyk(row->data(), image->width, target);
+  // A column of margin on either side: chroma is interpolated from its neighbours.
+  JDIMENSION left = region.left > 0 ? region.left - 1 : 0;
+  JDIMENSION width = std::min(region.left + region.width + 1, image->width) - left;
+  if (!cmyk && width < image->width) {
+    jpeg_crop_scanline(info, &left, &width);  // moves `left` down to where a block begins
+  } else {
+    left = 0;
   }
-  jpeg_finish_decompress(info);
+  if (region.top > 0) jpeg_skip_scanlines(info, region.top);
+  while (info->output_scanline < region.top + region.height) {
+    uint8_t* target = image->row(info->output_scanline) + size_t{left} * 3;
+    JSAMPROW rows[1] = {cmyk ? cmyk_row : target};
+    jpeg_read_scanlines(info, rows, 1);
+    if (cmyk) RowFromCmyk(cmyk_row, image->width, target);
+  }
+  if (info->output_scanline == info->output_height) {
+    jpeg_finish_decompress(info);
+  } else {
+    jpeg_abort_decompress(info);
+  }
   return true;
 }
 
 }  // namespace
 
-Result<Image> DecodeJpeg(std::span<const std::byte> file) {
+Result<void> DecodeJpeg(std::span<const std::byte> file, const RegionOf& region_of, Image* image) {
   jpeg_decompress_struct info = {};
+  const std::unique_ptr<jpeg_decompress_struct, decltype(&jpeg_destroy_decompress)> destroyer(&info, jpeg_destroy_decompress);
   ErrorState state;
   info.err = jpeg_std_error(&state.base);
   state.base.error_exit = OnError;
   state.base.emit_message = OnMessage;
   state.base.output_message = NoOutput;
-  Image image;
-  std::vector<uint8_t> row;
-  Error error{ErrorCode::kCorruption, ""};
-  const bool decoded = Decode(&info, &state, file, &image, &row, &error);
-  jpeg_destroy_decompress(&info);
-  if (!decoded) {
-    if (error.message.empty()) error.message = std::string("broken JPEG: ") + state.message;
-    return Fail(std::move(error));
-  }
+  const auto broken = [&] { return Fail(ErrorCode::kCorruption, std::string("broken JPEG: ") + state.message); };
+  if (!ReadHeader(&info, &state, file)) return broken();
+  FKDB_TRY(ShapeRgbImage(info.image_width, info.image_height, image));
+  FKDB_ASSIGN(const PixelBox region, region_of(image->width, image->height));
+  std::vector<uint8_t> cmyk_row(IsCmyk(info) ? size_t{info.image_width} * 4 : 0);
+  if (!ReadPixels(&info, &state, region, image, cmyk_row.data())) return broken();
   if (state.ended_early) return Fail(ErrorCode::kCorruption, "broken JPEG: the file ends early");
-  return image;
+  return {};
 }
 
 }  // namespace fkdb

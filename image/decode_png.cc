@@ -8,7 +8,7 @@
 
 namespace fkdb {
 
-Result<Image> DecodePng(std::span<const std::byte> file) {
+Result<void> DecodePng(std::span<const std::byte> file, const RegionOf& region, Image* image) {
   const std::unique_ptr<spng_ctx, decltype(&spng_ctx_free)> context(spng_ctx_new(0), spng_ctx_free);
   if (!context) return Fail(ErrorCode::kResourceExhausted, "out of memory");
   const auto broken = [](int code) {
@@ -18,10 +18,11 @@ Result<Image> DecodePng(std::span<const std::byte> file) {
   int rc = spng_set_png_buffer(context.get(), file.data(), file.size());
   if (rc == 0) rc = spng_get_ihdr(context.get(), &header);
   if (rc) return broken(rc);
-  FKDB_ASSIGN(Image image, MakeRgbImage(header.width, header.height));
-  rc = spng_decode_image(context.get(), image.pixels.data(), image.pixels.size(), SPNG_FMT_RGB8, 0);
+  FKDB_TRY(ShapeRgbImage(header.width, header.height, image));
+  FKDB_TRY(region(image->width, image->height));
+  rc = spng_decode_image(context.get(), image->pixels.data(), image->pixels.size(), SPNG_FMT_RGB8, 0);
   if (rc) return broken(rc);
-  return image;
+  return {};
 }
 
 }  // namespace fkdb

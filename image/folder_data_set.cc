@@ -65,10 +65,30 @@ class FolderDataSet : public DataSet {
   Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file) const override {
     std::vector<std::byte> own;
     std::vector<std::byte>& bytes = file ? *file : own;
+    FKDB_TRY(ReadFile(ordinal, &bytes));
+    auto image = DecodeImage(bytes);
+    if (!image) return In(ordinal, image.error().code, image.error().message);
+    return image;
+  }
+
+  Result<void> LoadRegion(uint64_t ordinal, const RegionOf& region, Image* image) const override {
+    thread_local std::vector<std::byte> bytes;
+    FKDB_TRY(ReadFile(ordinal, &bytes));
+    Result<PixelBox> box;
+    auto decoded = DecodeRegion(bytes, [&](uint32_t width, uint32_t height) { return box = region(width, height); }, image);
+    if (!box) return Fail(box.error());  // the caller's own words
+    if (!decoded) return In(ordinal, decoded.error().code, decoded.error().message);
+    return {};
+  }
+
+ private:
+  tl::unexpected<Error> In(uint64_t ordinal, ErrorCode code, const std::string& what) const {
+    return Fail(code, fmt::format("image '{}': {}", (root_ / keys_[ordinal]).string(), what));
+  }
+
+  Result<void> ReadFile(uint64_t ordinal, std::vector<std::byte>* bytes) const {
     const fs::path path = root_ / keys_[ordinal];
-    const auto in = [&](ErrorCode code, const std::string& what) {
-      return Fail(code, fmt::format("image '{}': {}", path.string(), what));
-    };
+    const auto in = [&](ErrorCode code, const std::string& what) { return In(ordinal, code, what); };
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> in_file(std::fopen(path.c_str(), "rb"), std::fclose);
     if (!in_file) {
       return in(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIoError,
@@ -77,15 +97,12 @@ class FolderDataSet : public DataSet {
     std::error_code ec;
     const uint64_t size = fs::file_size(path, ec);
     if (ec) return in(ErrorCode::kIoError, ec.message());
-    bytes.resize(size);
-    bytes.resize(std::fread(bytes.data(), 1, size, in_file.get()));
+    bytes->resize(size);
+    bytes->resize(std::fread(bytes->data(), 1, size, in_file.get()));
     if (std::ferror(in_file.get())) return in(ErrorCode::kIoError, "cannot read it");
-    auto image = DecodeImage(bytes);
-    if (!image) return in(image.error().code, image.error().message);
-    return image;
+    return {};
   }
 
- private:
   // The first folder of a key is its class; classes are numbered in bytewise order.
   void FindClasses() {
     for (const std::string& key : keys_) {

@@ -44,12 +44,20 @@ class Loader : public BatchLoader {
 
  private:
   void Work() {
-    CropResizer resizer(input_.height, input_.width, input_.interpolation);
-    std::vector<uint8_t> pixels(size_t{data_.channels()} * input_.height * input_.width);
-    while (const std::optional<uint64_t> step = queue_.Claim()) queue_.Deliver(*step, Load(*step, &resizer, &pixels));
+    Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation),
+                       std::vector<uint8_t>(size_t{data_.channels()} * input_.height * input_.width),
+                       {}};
+    while (const std::optional<uint64_t> step = queue_.Claim()) queue_.Deliver(*step, Load(*step, &scratch));
   }
 
-  Result<TrainBatch> Load(uint64_t step, CropResizer* resizer, std::vector<uint8_t>* pixels) const {
+  // A worker's own.
+  struct Scratch {
+    CropResizer resizer;
+    std::vector<uint8_t> pixels;  // of one crop
+    Image image;
+  };
+
+  Result<TrainBatch> Load(uint64_t step, Scratch* scratch) const {
     StepPlan plan = {pass_number_, pass_, {}};
     const uint64_t first = step * images_a_step_, end = std::min(first + images_a_step_, order_.size());
     for (uint64_t i = first; i < end; ++i) plan.ordinals.push_back(supervision_.images()[order_(i)]);
@@ -57,14 +65,19 @@ class Loader : public BatchLoader {
     TrainBatch batch;
     batch.step = step;
     FKDB_TRY(supervision_.FillLabels(plan, &batch.labels));
-    const size_t crop_floats = pixels->size();
+    const size_t crop_floats = scratch->pixels.size();
     batch.inputs.resize(batch.labels.size() * crop_floats);
     for (size_t i = 0; i < plan.ordinals.size(); ++i) {
-      FKDB_ASSIGN(const Image image, data_.Load(plan.ordinals[i]));
-      FKDB_TRY(supervision_.AddCrops(plan, i, image.width, image.height, &batch.labels));
+      // An image is decoded once for all its crops, and no further than they reach.
+      const auto boxes = batch.labels.boxes().subspan(i * pass_.crops, pass_.crops);
+      const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
+        FKDB_TRY(supervision_.AddCrops(plan, i, width, height, &batch.labels));
+        return Around(boxes);
+      };
+      FKDB_TRY(data_.LoadRegion(plan.ordinals[i], region, &scratch->image));
       for (size_t n = i * pass_.crops; n < (i + 1) * pass_.crops; ++n) {
-        resizer->Run(image, batch.labels.boxes()[n], batch.labels.flips()[n], pixels->data());
-        normalizer_.Run(pixels->data(), crop_floats / data_.channels(), batch.inputs.data() + n * crop_floats);
+        scratch->resizer.Run(scratch->image, batch.labels.boxes()[n], batch.labels.flips()[n], scratch->pixels.data());
+        normalizer_.Run(scratch->pixels.data(), crop_floats / data_.channels(), batch.inputs.data() + n * crop_floats);
       }
     }
     return batch;

@@ -2,11 +2,10 @@
 // What the steps of the input path and the loss cost, one thread each, in memory.
 //
 //   micro_bench [--benchmark_filter=REGEX] [--benchmark_format=json]
-//
-// The photo is FKDB_BENCH_PHOTO if that is set (a JPEG), otherwise one that is made up.
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -23,9 +22,7 @@ namespace {
 
 constexpr uint32_t kHeight = 375, kWidth = 500, kSize = 224;
 
-std::string Photo() {
-  const char* path = std::getenv("FKDB_BENCH_PHOTO");
-  if (path == nullptr) return "";
+std::string ReadFile(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
 }
@@ -44,12 +41,39 @@ std::vector<PixelBox> Boxes() {
   return boxes;
 }
 
-void DecodeJpeg500x375(benchmark::State& state) {
-  const std::string file = Photo();
-  if (file.empty()) return state.SkipWithError("FKDB_BENCH_PHOTO names no JPEG");
-  for (auto _ : state) benchmark::DoNotOptimize(DecodeImage(std::as_bytes(std::span(file))));
+// JPEG bytes in memory to m normalized crops of 224 x 224: one image of FKDB_BENCH_PHOTOS (a folder)
+// after the other, random boxes.
+void ImageToCrops(benchmark::State& state) {
+  const char* folder = std::getenv("FKDB_BENCH_PHOTOS");
+  if (folder == nullptr) return state.SkipWithError("FKDB_BENCH_PHOTOS names no folder");
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) files.push_back(ReadFile(entry.path().string()));
+  if (files.empty()) return state.SkipWithError("no photo in FKDB_BENCH_PHOTOS");
+  const auto m = static_cast<uint32_t>(state.range(0));
+  const auto sampler = CropSampler::Make({});
+  const auto normalizer = *Normalizer::Make(DefaultNormalization(3).mean, DefaultNormalization(3).std);
+  CropResizer resizer(kSize, kSize, Interpolation::kBilinear);
+  std::vector<uint8_t> pixels(kSize * kSize * 3);
+  std::vector<float> out(m * pixels.size());
+  std::vector<PixelBox> boxes(m);
+  Image image;
+  uint32_t n = 0;
+  for (auto _ : state) {
+    const std::string& file = files[n++ % files.size()];
+    const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
+      for (uint32_t i = 0; i < m; ++i) boxes[i] = sampler->Sample(0, n, i, width, height).box;
+      return Around(boxes);
+    };
+    if (!DecodeRegion(std::as_bytes(std::span(file)), region, &image)) return state.SkipWithError("a broken photo");
+    for (uint32_t i = 0; i < m; ++i) {
+      resizer.Run(image, boxes[i], i % 2 != 0, pixels.data());
+      normalizer.Run(pixels.data(), kSize * kSize, out.data() + i * pixels.size());
+    }
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations());
 }
-BENCHMARK(DecodeJpeg500x375)->Unit(benchmark::kMicrosecond);
+BENCHMARK(ImageToCrops)->ArgName("m")->Arg(1)->Arg(4)->Arg(8)->Unit(benchmark::kMicrosecond);
 
 void ResizeCrop(benchmark::State& state) {
   const Image image = MadeUp();

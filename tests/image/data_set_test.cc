@@ -165,7 +165,7 @@ TEST(Normalizer, EveryInstructionSetGivesTheSameBits) {
       const auto normalizer = Normalizer::Make(mean, std);
       vectorized += normalizer->vectorized();
       const std::string target = hwy::TargetName(hwy::SupportedTargets());
-      if (n < 2 && target.starts_with("AVX")) EXPECT_TRUE(normalizer->vectorized()) << "the usual constants took the slow path";
+      EXPECT_TRUE(normalizer->vectorized() || n >= 2 || !target.starts_with("AVX")) << "the usual constants took the slow path";
       ++made;
       std::vector<float> out(pixels.size());
       normalizer->Run(pixels.data(), count, out.data());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -169,6 +170,42 @@ TEST(Pillow, DecodedFilesAreEqual) {
   EXPECT_GE(compared, 14);
 }
 
+// A region has the pixels that the whole image has there, whatever the subsampling, progressive or not.
+TEST(Decode, ARegionIsThatOfTheWholeImage) {
+  std::mt19937_64 random(5);
+  int compared = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kGolden)) {
+    const std::string file = test::ReadBytes(entry.path());
+    const auto bytes = std::as_bytes(std::span(file));
+    const auto whole = DecodeImage(bytes);
+    if (!whole) continue;  // not an image, or a broken one
+    Image part;
+    for (int n = 0; n < 200; ++n) {
+      PixelBox box;
+      const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
+        EXPECT_EQ(width, whole->width);
+        EXPECT_EQ(height, whole->height);
+        box.height = 1 + static_cast<uint32_t>(random() % height);
+        box.width = 1 + static_cast<uint32_t>(random() % width);
+        box.top = static_cast<uint32_t>(random() % (height - box.height + 1));
+        box.left = static_cast<uint32_t>(random() % (width - box.width + 1));
+        return box;
+      };
+      part.pixels.assign(part.pixels.size(), 0x55);
+      const auto decoded = DecodeRegion(bytes, region, &part);
+      ASSERT_TRUE(decoded) << entry.path() << decoded.error().message;
+      for (uint32_t y = box.top; y < box.top + box.height; ++y) {
+        ASSERT_EQ(std::memcmp(part.row(y) + box.left * 3, whole->row(y) + box.left * 3, box.width * 3), 0)
+            << entry.path() << " row " << y << " of box " << box.top << " " << box.left << " " << box.height << " " << box.width;
+      }
+      ++compared;
+    }
+    const auto refused = DecodeRegion(bytes, [](uint32_t, uint32_t) -> Result<PixelBox> { return Fail(ErrorCode::kMismatch, "no"); }, &part);
+    EXPECT_EQ(refused.error().message, "no");
+  }
+  EXPECT_GE(compared, 2000);
+}
+
 TEST(Decode, BrokenFilesAreRefused) {
   const auto decode = [](const std::string& bytes) { return DecodeImage(std::as_bytes(std::span(bytes))); };
   EXPECT_EQ(decode("").error().message, "the file is empty");
@@ -186,9 +223,10 @@ TEST(Decode, BrokenFilesAreRefused) {
 }
 
 TEST(Decode, ABombIsRefusedBeforeItIsAllocated) {
-  EXPECT_EQ(MakeRgbImage(1u << 16, 1u << 15).error().message,
-            "65536 x 32768 pixels: at most 268435456 in all");
-  EXPECT_TRUE(MakeRgbImage(3, 2));
+  Image image;
+  EXPECT_EQ(ShapeRgbImage(1u << 16, 1u << 15, &image).error().message, "65536 x 32768 pixels: at most 268435456 in all");
+  EXPECT_TRUE(image.pixels.empty());
+  EXPECT_TRUE(ShapeRgbImage(3, 2, &image));
 }
 
 }  // namespace

@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""fkdb's input path beside the way it is done today, in one run on one thread.
+
+    tests/bench/compare.py [--json] [--images N]        after tools/test, with .venv's Python; 5 minutes
+
+Labels: one torch.save file an image as the original FKD has them, torch.load, crops chosen, dense labels built; the same
+arrays as raw bytes in LMDB through py-lmdb; fkdb. Pixels: JPEG bytes in memory to m normalized crops of 224 x 224 with
+Pillow, with torchvision on uint8 tensors, with fkdb. Loss: dense labels and a product of matrices, PyTorch's soft
+cross-entropy, fkdb from sparse labels. Each figure is the median of rounds that take turns.
+"""
+
+import argparse
+import io
+import json
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+
+import lmdb
+import numpy as np
+import torch
+from photo_size import cut
+from PIL import Image
+from torchvision.io import decode_jpeg
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as F
+
+BIN = pathlib.Path(__file__).resolve().parents[2] / "build/release/bin"
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+CROPS, K, CLASSES, ROUNDS = 200, 5, 1000, 5
+BOX = RandomResizedCrop(224)
+
+
+def seconds(work, at_least=0.3):
+    """Of one call, over enough calls to fill `at_least`."""
+    begun, calls = time.perf_counter(), 0
+    while (spent := time.perf_counter() - begun) < at_least:
+        work()
+        calls += 1
+    return spent / calls
+
+
+def micro(name, environment=None):
+    """Microseconds of one of micro_bench's."""
+    done = subprocess.run([BIN / "micro_bench", f"--benchmark_filter=^{name}$", "--benchmark_format=json",
+                           "--benchmark_min_time=0.3"], env={**os.environ, **(environment or {})}, capture_output=True,
+                          text=True, check=True)
+    return json.loads(done.stdout)["benchmarks"][0]["real_time"]
+
+
+def take_turns(ways):
+    """Medians of each way's figure: {name: callable} -> {name: median}."""
+    figures = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            figures[name].append(way())
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def image_labels(rng):
+    """As the original stores them: boxes, flips, (M, 2, K) indices and probabilities."""
+    p = -np.sort(-rng.dirichlet(np.full(20, 0.3), CROPS)[:, :K].astype("f4"), axis=1)
+    index = rng.permuted(np.tile(np.arange(40), (CROPS, 1)), axis=1)[:, :K].astype("f4") * 25
+    return [rng.random((CROPS, 4)).astype("f4"), rng.random(CROPS) < 0.5, np.stack([index, p], 1)]
+
+
+def dense(index, p):
+    """Marginal smoothing, as rows of all classes."""
+    tail = (1 - p.sum(1, keepdim=True)) / (CLASSES - K)
+    return tail.expand(-1, CLASSES).clone().scatter_(1, index, p)
+
+
+def compare_labels(work, images):
+    """Microseconds an image: 4 of 200 crops of random images, batches of 64."""
+    rng = np.random.default_rng(1)
+    files = work / "pickles"
+    files.mkdir()
+    environment = lmdb.open(str(work / "raw"), map_size=1 << 30)
+    count = 500
+    with environment.begin(write=True) as transaction:
+        for i in range(count):
+            labels = image_labels(rng)
+            torch.save(labels, files / f"{i}.tar")
+            transaction.put(b"%08d" % i, b"".join(array.tobytes() for array in labels))
+    subprocess.run([BIN / "label_bench", "make", "--images", str(images), "--out", work / "labels.fkdb"], check=True,
+                   capture_output=True)
+    order = random.Random(2)
+
+    def original():
+        _, _, label = torch.load(files / f"{order.randrange(count)}.tar", weights_only=False)
+        label = torch.from_numpy(label[np.array(order.sample(range(CROPS), 4))])
+        dense(label[:, 0].long(), label[:, 1])
+
+    def raw():
+        with environment.begin(buffers=True) as transaction:
+            value = transaction.get(b"%08d" % order.randrange(count))
+        label = np.frombuffer(value, "f4", offset=CROPS * 17).reshape(CROPS, 2, K)[np.array(order.sample(range(CROPS), 4))]
+        label[:, 0].astype(np.int64)
+
+    def fkdb():
+        done = subprocess.run([BIN / "label_bench", "read", work / "labels.fkdb"], check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)["us_per_image"]
+
+    return take_turns({"torch.load": lambda: 1e6 * seconds(original), "py-lmdb, raw arrays": lambda: 1e6 * seconds(raw),
+                       "fkdb": fkdb})
+
+
+def compare_pixels(work, m):
+    """Images a second."""
+    photos = work / "photos"
+    if not photos.exists():
+        photos.mkdir()
+        cut(photos)
+        for path in photos.glob("*_4_*"):
+            path.unlink()
+    files = [path.read_bytes() for path in sorted(photos.iterdir())]
+    order = random.Random(3)
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+
+    def boxes(width, height):
+        image = torch.empty(3, height, width, device="meta")
+        return [(*BOX.get_params(image, BOX.scale, BOX.ratio), order.random() < 0.5) for _ in range(m)]
+
+    def pillow():
+        image = Image.open(io.BytesIO(order.choice(files))).convert("RGB")
+        crops = []
+        for top, left, height, width, flip in boxes(*image.size):
+            crop = image.crop((left, top, left + width, top + height)).resize((224, 224), Image.Resampling.BILINEAR)
+            crops.append(F.normalize(F.to_tensor(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop), MEAN, STD))
+        return torch.stack(crops)
+
+    def torchvision():
+        image = decode_jpeg(torch.frombuffer(bytearray(order.choice(files)), dtype=torch.uint8))
+        crops = []
+        for top, left, height, width, flip in boxes(image.shape[2], image.shape[1]):
+            crop = F.resized_crop(image, top, left, height, width, [224, 224], InterpolationMode.BILINEAR, antialias=True)
+            crops.append(F.hflip(crop) if flip else crop)
+        return torch.stack(crops).float().div_(255).sub_(mean).div_(std)
+
+    return take_turns({"Pillow": lambda: 1 / seconds(pillow), "torchvision, uint8": lambda: 1 / seconds(torchvision),
+                       "fkdb": lambda: 1e6 / micro(f"ImageToCrops/m:{m}", {"FKDB_BENCH_PHOTOS": str(photos)})})
+
+
+def compare_loss():
+    """Milliseconds: loss and gradient of 1024 rows of 1000 logits, K = 5."""
+    rows = 1024
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(rows, CLASSES, generator=generator).requires_grad_()
+    p = torch.softmax(torch.randn(rows, K + 1, generator=generator), 1)[:, :K].sort(1, descending=True)[0].contiguous()
+    index = torch.stack([torch.randperm(CLASSES, generator=generator)[:K] for _ in range(rows)])
+
+    target = dense(index, p)
+
+    def product():  # of a row and a column, row by row, of labels made dense first
+        loss = -(dense(index, p).unsqueeze(1) @ torch.log_softmax(logits, 1).unsqueeze(2)).mean()
+        torch.autograd.grad(loss, logits)
+
+    def soft():  # of labels that are dense already
+        torch.autograd.grad(torch.nn.functional.cross_entropy(logits, target), logits)
+
+    return take_turns({"dense, product": lambda: 1e3 * seconds(product), "soft cross_entropy": lambda: 1e3 * seconds(soft),
+                       "fkdb": lambda: micro("LossAndGradient/kind:3/C:1000") / 1e3})
+
+
+def row(what, unit, figures, faster):
+    ours = figures["fkdb"]
+    return [{"what": what, "unit": unit, "peer": peer, "theirs": round(value, 3), "ours": round(ours, 3),
+             "ratio": round(ours / value if faster else value / ours, 2)} for peer, value in figures.items() if peer != "fkdb"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="only the JSON")
+    parser.add_argument("--images", type=int, default=100_000, help="of the label set")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        work = pathlib.Path(name)
+        rows += row("labels of a random image, 4 of 200 crops", "us", compare_labels(work, arguments.images), faster=False)
+        for m in (1, 4, 8):
+            rows += row(f"JPEG to {m} normalized crops", "images/s", compare_pixels(work, m), faster=True)
+        rows += row("loss and gradient, 1024 x 1000, K = 5", "ms", compare_loss(), faster=False)
+    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    result = {"cpu": cpu, "compiler": compiler, "torch": torch.__version__, "threads": 1, "images": arguments.images,
+              "photos": "60 of 500 x 375, JPEG quality 90, cut from mate-backgrounds", "rows": rows}
+    if arguments.json:
+        print(json.dumps(result, indent=1))
+        return
+    print(f"{cpu}, {compiler}, torch {torch.__version__}; medians of {ROUNDS} rounds, one thread\n")
+    print(f"{'':<42}{'':<10}{'peer':<22}{'theirs':>10}{'fkdb':>10}{'times':>8}")
+    for r in rows:
+        print(f"{r['what']:<42}{r['unit']:<10}{r['peer']:<22}{r['theirs']:>10.2f}{r['ours']:>10.2f}{r['ratio']:>8.1f}")
+
+
+if __name__ == "__main__":
+    main()
