@@ -96,9 +96,13 @@ Result<BlockView> BlockView::Open(std::span<const std::byte> bytes, uint64_t fir
   if (header.first_ordinal != first_ordinal) {
     return corrupt(fmt::format("it says it begins with image {}", header.first_ordinal));
   }
+  return Known(bytes, header.count);
+}
+
+BlockView BlockView::Known(std::span<const std::byte> bytes, uint32_t count) {
   BlockView view;
   view.bytes_ = bytes;
-  view.count_ = header.count;
+  view.count_ = count;
   return view;
 }
 

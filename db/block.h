@@ -42,6 +42,9 @@ class BlockView {
   // Errors: Corruption; Unsupported (newer block version).
   static Result<BlockView> Open(std::span<const std::byte> bytes, uint64_t first_ordinal);
 
+  // The same of a block that Open accepted before, of `count` images: reads nothing.
+  static BlockView Known(std::span<const std::byte> bytes, uint32_t count);
+
   uint32_t count() const { return count_; }
   // The record at `position` < count(), its checksum verified. Errors: Corruption.
   Result<std::span<const std::byte>> Record(uint32_t position) const;

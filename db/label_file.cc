@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "db/file_names.h"
@@ -32,12 +33,21 @@ struct LabelFile::Impl {
   TxnPtr txn;  // keeps every pointer below valid; destroyed before env
   RangeIndex block_index;  // ordinal -> block
   std::vector<std::span<const std::byte>> blocks;  // where they lie in the map
+  // Of each block: 1 once its header and directory were checked. What they say is proven again by the
+  // checksum of each record that is read.
+  std::unique_ptr<std::atomic<uint8_t>[]> checked;
   uint64_t num_images = 0;
   NamesTable names;
   FileUse use;  // without the parts that only the blocks tell
 
   tl::unexpected<Error> In(Error error) const {
     return Fail(error.code, fmt::format("{}: {}", path.string(), error.message));
+  }
+
+  // Images of a block.
+  uint32_t BlockCount(size_t index) const {
+    const uint64_t end = index + 1 < blocks.size() ? block_index.start(index + 1) : num_images;
+    return static_cast<uint32_t>(std::min<uint64_t>(end - block_index.start(index), UINT32_MAX));
   }
 
   Result<void> Map();
@@ -141,6 +151,7 @@ Result<void> LabelFile::Impl::IndexBlocks() {
   FKDB_ASSIGN(const BlockView last, BlockView::Open(blocks.back(), first_ordinals.back()));
   num_images = first_ordinals.back() + last.count();
   block_index = RangeIndex(std::move(first_ordinals), num_images);
+  checked = std::make_unique<std::atomic<uint8_t>[]>(blocks.size());
   return {};
 }
 
@@ -254,10 +265,9 @@ Result<BlockView> LabelFile::Block(size_t index) const {
   const uint64_t first = impl_->block_index.start(index);
   auto block = BlockView::Open(impl_->blocks[index], first);
   if (!block) return impl_->In(std::move(block).error());
-  const uint64_t end = index + 1 < impl_->blocks.size() ? impl_->block_index.start(index + 1) : impl_->num_images;
-  if (first + block->count() != end) {
-    return impl_->In({ErrorCode::kCorruption, fmt::format("block of image {}: {} images, expected {}",
-                                                          first, block->count(), end - first)});
+  if (block->count() != impl_->BlockCount(index)) {
+    return impl_->In({ErrorCode::kCorruption, fmt::format("block of image {}: {} images, expected {}", first,
+                                                          block->count(), impl_->BlockCount(index))});
   }
   return block;
 }
@@ -267,30 +277,36 @@ Result<std::span<const std::byte>> LabelFile::RecordBytes(uint64_t ordinal) cons
     return impl_->In({ErrorCode::kNotFound, fmt::format("no image {}: the label set has {} (counted from 0)", ordinal,
                                                         impl_->num_images)});
   }
-  const size_t index = impl_->block_index.Find(ordinal);
-  FKDB_ASSIGN(const BlockView block, Block(index));
-  auto record = block.Record(static_cast<uint32_t>(ordinal - impl_->block_index.start(index)));
+  return RecordBytes(SlotOf(ordinal));
+}
+
+LabelFile::Slot LabelFile::SlotOf(uint64_t ordinal) const {
+  const size_t block = impl_->block_index.Find(ordinal);
+  return {static_cast<uint32_t>(block), static_cast<uint32_t>(ordinal - impl_->block_index.start(block))};
+}
+
+Result<std::span<const std::byte>> LabelFile::RecordBytes(Slot slot) const {
+  std::atomic<uint8_t>& checked = impl_->checked[slot.block];
+  if (!checked.load(std::memory_order_relaxed)) {
+    FKDB_TRY(Block(slot.block));
+    checked.store(1, std::memory_order_relaxed);
+  }
+  const BlockView block = BlockView::Known(impl_->blocks[slot.block], impl_->BlockCount(slot.block));
+  auto record = block.Record(slot.position);
   if (!record) {
-    return impl_->In({record.error().code, fmt::format("image {}: {}", ordinal, record.error().message)});
+    return impl_->In({record.error().code, fmt::format("image {}: {}", impl_->block_index.start(slot.block) + slot.position,
+                                                       record.error().message)});
   }
   return record;
 }
 
-void LabelFile::PrefetchDirectory(uint64_t ordinal) const {
-  if (ordinal >= impl_->num_images) return;
-  const size_t index = impl_->block_index.Find(ordinal);
-  const std::byte* block = impl_->blocks[index].data();
-  const uint64_t position = ordinal - impl_->block_index.start(index);
-  // The whole directory is hashed; a block of records of common sizes has 10 to 60 images.
-  const size_t head = std::min<size_t>(impl_->blocks[index].size(), std::max<uint64_t>(BlockBytes(position + 1, 0), 512));
-  for (size_t at = 0; at < std::min<size_t>(head, 1024); at += 64) __builtin_prefetch(block + at);
-  __builtin_prefetch(block + BlockBytes(position, 0));
+void LabelFile::PrefetchEntry(Slot slot) const {
+  const std::byte* block = impl_->blocks[slot.block].data();
+  __builtin_prefetch(block + BlockBytes(slot.position, 0));
 }
 
-void LabelFile::PrefetchRecord(uint64_t ordinal) const {
-  if (ordinal >= impl_->num_images) return;
-  const size_t index = impl_->block_index.Find(ordinal);
-  const auto record = UncheckedRecord(impl_->blocks[index], ordinal - impl_->block_index.start(index));
+void LabelFile::PrefetchRecord(Slot slot) const {
+  const auto record = UncheckedRecord(impl_->blocks[slot.block], slot.position);
   for (size_t at = 0; at < std::min<size_t>(record.size(), 4096); at += 64) __builtin_prefetch(record.data() + at);
 }
 

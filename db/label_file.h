@@ -62,10 +62,17 @@ class LabelFile {
   // Errors: NotFound (no such ordinal), Corruption.
   Result<std::span<const std::byte>> RecordBytes(uint64_t ordinal) const;
 
-  // Asks the processor to fetch what RecordBytes(ordinal) will touch: first its block's directory,
-  // then, when that has had time to arrive, the record. Changes nothing but speed; never fails.
-  void PrefetchDirectory(uint64_t ordinal) const;
-  void PrefetchRecord(uint64_t ordinal) const;
+  // The same in steps, for many images at a time: where each of them lies, ordinal < num_images(); then
+  // its directory entry; then, when that has had time to arrive, the record. The prefetches ask the
+  // processor to fetch what the next step touches, change nothing but speed, and never fail.
+  struct Slot {
+    uint32_t block;
+    uint32_t position;  // in it
+  };
+  Slot SlotOf(uint64_t ordinal) const;
+  void PrefetchEntry(Slot slot) const;
+  void PrefetchRecord(Slot slot) const;
+  Result<std::span<const std::byte>> RecordBytes(Slot slot) const;
 
   // Blocks in ordinal order; index < num_blocks().
   size_t num_blocks() const;

@@ -101,18 +101,6 @@ Result<std::span<const std::byte>> LabelSet::RecordBytes(uint64_t ordinal) const
   return files_[place.file].RecordBytes(place.ordinal);
 }
 
-void LabelSet::PrefetchDirectory(uint64_t ordinal) const {
-  if (ordinal >= num_images_) return;
-  const Place place = PlaceOf(ordinal);
-  files_[place.file].PrefetchDirectory(place.ordinal);
-}
-
-void LabelSet::PrefetchRecord(uint64_t ordinal) const {
-  if (ordinal >= num_images_) return;
-  const Place place = PlaceOf(ordinal);
-  files_[place.file].PrefetchRecord(place.ordinal);
-}
-
 Result<uint64_t> LabelSet::Find(std::string_view key) const {
   if (!is_collection()) return files_[0].Find(key);
   uint64_t low = 0, high = num_images_;  // keys ascend over the shards

@@ -47,10 +47,18 @@ class LabelSet {
     return {runs_[run].file, runs_[run].first + (ordinal - run_index_.start(run))};
   }
 
+  // The same in the steps of LabelFile::Slot.
+  struct Slot {
+    const LabelFile* file;
+    LabelFile::Slot in_file;
+  };
+  Slot SlotOf(uint64_t ordinal) const {
+    const Place place = PlaceOf(ordinal);
+    return {&files_[place.file], files_[place.file].SlotOf(place.ordinal)};
+  }
+
   // As of a label file.
   Result<std::span<const std::byte>> RecordBytes(uint64_t ordinal) const;
-  void PrefetchDirectory(uint64_t ordinal) const;
-  void PrefetchRecord(uint64_t ordinal) const;
   Result<uint64_t> Find(std::string_view key) const;
   Result<std::optional<std::string>> Key(uint64_t ordinal) const;
   // Every key in order, empty for a `.partial`. Errors: Corruption (also where keys are not strictly

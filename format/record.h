@@ -66,6 +66,9 @@ class RecordView {
   // Checks what crop `crop` says: box inside the image, indices distinct and below C, values
   // finite, a distribution, and descending where the kind wants it. Errors: Corruption.
   Result<void> ValidateCrop(uint32_t crop) const;
+  // The same, and hands out what it looked at: indices (spec().num_indices()), values
+  // (spec().num_values()); what fails is not to be used.
+  Result<void> ReadCrop(uint32_t crop, PixelBox* box, uint32_t* indices, float* values) const;
   // All of them.
   Result<void> Validate() const;
 

@@ -166,28 +166,33 @@ Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<cons
   return {};
 }
 
-Result<void> RecordView::ValidateCrop(uint32_t crop) const {
+Result<void> RecordView::ReadCrop(uint32_t crop, PixelBox* box, uint32_t* indices, float* values) const {
+  *box = pixel_box(crop);
   if (spec_.boxes == BoxEncoding::kPixel) {
-    FKDB_TRY(CheckBox(*this, crop, pixel_box(crop)));
+    FKDB_TRY(CheckBox(*this, crop, *box));
   } else {
     FKDB_TRY(CheckBox(*this, crop, fraction_box(crop)));
   }
   if (const size_t k = spec_.num_indices(); k > 0) {
-    uint32_t few[kFew];
-    std::vector<uint32_t> many(k > kFew ? k : 0);
-    const std::span<uint32_t> indices(k > kFew ? many.data() : few, k);
-    CopyIndices(crop, indices.data());
-    FKDB_TRY(CheckIndices(spec_, crop, indices));
+    CopyIndices(crop, indices);
+    FKDB_TRY(CheckIndices(spec_, crop, {indices, k}));
   }
   if (has_ops()) FKDB_TRY(CheckedOps(*this, crop));
-  if (const size_t v = spec_.num_values(); v > 0 && ValuesCanBeWrong(spec_)) {
-    float few[kFew];
-    std::vector<float> many(v > kFew ? v : 0);
-    const std::span<float> values(v > kFew ? many.data() : few, v);
-    CopyValues(crop, values.data());
-    FKDB_TRY(ValidateValues(spec_, crop, values));
+  if (const size_t v = spec_.num_values(); v > 0) {
+    CopyValues(crop, values);
+    if (ValuesCanBeWrong(spec_)) FKDB_TRY(ValidateValues(spec_, crop, {values, v}));
   }
   return {};
+}
+
+Result<void> RecordView::ValidateCrop(uint32_t crop) const {
+  const size_t k = spec_.num_indices(), v = spec_.num_values();
+  uint32_t few_indices[kFew];
+  float few_values[kFew];
+  std::vector<uint32_t> indices(k > kFew ? k : 0);
+  std::vector<float> values(v > kFew ? v : 0);
+  PixelBox box;
+  return ReadCrop(crop, &box, k > kFew ? indices.data() : few_indices, v > kFew ? values.data() : few_values);
 }
 
 Result<void> RecordView::Validate() const {

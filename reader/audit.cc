@@ -119,9 +119,10 @@ Result<AuditReport> Audit(const Reader& reader) {
     ops += bits.ops;
     const uint32_t labels = spec.kind == LabelKind::kLogits ? 0 : record.num_crops();
     for (uint32_t crop = 0; crop < labels; ++crop) {
-      if (auto valid = record.ValidateCrop(crop); !valid) return Fail(reader.About(ordinal, std::move(valid).error()));
-      if (!index.empty()) record.CopyIndices(crop, index.data());
-      if (!values.empty()) record.CopyValues(crop, values.data());
+      PixelBox box;
+      if (auto read = record.ReadCrop(crop, &box, index.data(), values.data()); !read) {
+        return Fail(reader.About(ordinal, std::move(read).error()));
+      }
       const auto largest = std::max_element(values.begin(), values.end());
       const auto top1 = static_cast<uint32_t>(index.empty() ? largest - values.begin() : index[0]);
       double entropy, tail;

@@ -21,7 +21,16 @@ Error Reader::About(uint64_t ordinal, Error error) const {
 
 Result<RecordView> Reader::Get(uint64_t ordinal) const {
   FKDB_ASSIGN(const auto bytes, labels_.RecordBytes(ordinal));
-  auto view = RecordView::Open(bytes, spec());
+  return View(ordinal, bytes);
+}
+
+Result<RecordView> Reader::Get(uint64_t ordinal, const LabelSet::Slot& slot) const {
+  FKDB_ASSIGN(const auto bytes, slot.file->RecordBytes(slot.in_file));
+  return View(ordinal, bytes);
+}
+
+Result<RecordView> Reader::View(uint64_t ordinal, std::span<const std::byte> record) const {
+  auto view = RecordView::Open(record, spec());
   if (!view) return Fail(About(ordinal, std::move(view).error()));
   return view;
 }

@@ -31,6 +31,8 @@ class Reader {
   // The image's record, its checksum and structure verified; call ValidateCrop on it before using a
   // crop (FillBatch does). Errors: NotFound, Corruption: name the file and the image.
   Result<RecordView> Get(uint64_t ordinal) const;
+  // The same, where `slot` is label_set().SlotOf(ordinal).
+  Result<RecordView> Get(uint64_t ordinal, const LabelSet::Slot& slot) const;
   // Errors: NotFound, Corruption.
   Result<uint64_t> Find(std::string_view key) const { return labels_.Find(key); }
   Result<std::optional<std::string>> Key(uint64_t ordinal) const { return labels_.Key(ordinal); }
@@ -39,6 +41,7 @@ class Reader {
   Error About(uint64_t ordinal, Error error) const;
 
  private:
+  Result<RecordView> View(uint64_t ordinal, std::span<const std::byte> record) const;
   explicit Reader(LabelSet labels) : labels_(std::move(labels)) {}
   LabelSet labels_;
 };
