@@ -206,7 +206,7 @@ Result<int> Checks(const std::string& path) {
   const double all = nanoseconds(images, [&](uint64_t i) { ok &= records[i].Validate().has_value(); });
   fmt::print("{{\"checks\":\"{}\",\"ok\":{},\"walk_ms\":{:.2f},\"directory_ns\":{:.0f},\"record_checksum_ns\":{:.0f},"
              "\"verifier_ns\":{:.0f},\"one_crop_ns\":{:.0f},\"all_crops_ns\":{:.0f}}}\n",
-             path, ok, Median(walks) * 1e3, directory, bytes - directory, get - bytes, crop, all);
+             path, ok, Median(walks) * 1e3, directory, bytes, get - bytes, crop, all);
   return 0;
 }
 
