@@ -199,21 +199,24 @@ Result<void> LabelFileWriter::Impl::Commit(bool open_block) {
   last_commit = Clock::now();
   // What was committed once stays: a full block that ends earlier than the open one did is not enough.
   open_block |= committed_images > packed_images;
+  if (pending.empty() && !open_block) return {};
+  std::vector<std::byte> open;
   if (open_block) {
-    pending.push_back({packed_images, BuildBlock(packed_images, packer.records())});
+    open = BuildBlock(packed_images, packer.records());
     block_begun = last_commit;
   }
-  if (pending.empty()) return {};
   FKDB_TRY(Transact([&](MDB_txn* txn) {
     MDB_dbi blocks;
     int rc = mdb_dbi_open(txn, kBlocksDatabase, 0, &blocks);
     unsigned flags = 0;  // the first may replace what was an open block
-    for (const PendingBlock& block : pending) {
-      OrdinalKey ordinal(block.first_ordinal);
-      MDB_val key = ordinal.val(), value = Value(block.bytes);
+    const auto put = [&](uint64_t first_ordinal, const std::vector<std::byte>& block) {
+      OrdinalKey ordinal(first_ordinal);
+      MDB_val key = ordinal.val(), value = Value(block);
       if (rc == 0) rc = mdb_put(txn, blocks, &key, &value, flags);
       flags = MDB_APPEND;
-    }
+    };
+    for (const PendingBlock& block : pending) put(block.first_ordinal, block.bytes);
+    if (open_block) put(packed_images, open);
     return rc;
   }));
   pending.clear();

@@ -30,6 +30,7 @@ class CrashTest : public test::TempFolder {
     options.initial_map_bytes = map_bytes;
     options.block_bytes = 2048 << random_() % 4;
     options.commit_bytes = 1 << (10 + random_() % 6);
+    if (random_() % 2) options.short_block_seconds = 0;  // open blocks, and a file that is written anew at the end
     return options;
   }
 
