@@ -25,7 +25,6 @@ class RangeIndex {
     }
   }
 
-  size_t size() const { return starts_.size(); }
   uint64_t start(size_t range) const { return starts_[range]; }
 
   // n < end.
