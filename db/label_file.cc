@@ -272,6 +272,13 @@ Result<BlockView> LabelFile::Block(size_t index) const {
   return block;
 }
 
+std::span<const std::byte> LabelFile::mapped_blocks() const {
+  if (impl_->blocks.empty()) return {};
+  const auto [first, last] = std::minmax_element(impl_->blocks.begin(), impl_->blocks.end(),
+                                                 [](const auto& a, const auto& b) { return a.data() < b.data(); });
+  return {first->data(), last->data() + last->size()};
+}
+
 Result<std::span<const std::byte>> LabelFile::RecordBytes(uint64_t ordinal) const {
   if (ordinal >= impl_->num_images) {
     return impl_->In({ErrorCode::kNotFound, fmt::format("no image {}: the label set has {} (counted from 0)", ordinal,

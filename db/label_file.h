@@ -78,6 +78,8 @@ class LabelFile {
   size_t num_blocks() const;
   uint64_t block_first_ordinal(size_t index) const;
   Result<BlockView> Block(size_t index) const;
+  // The part of the map in which all blocks lie.
+  std::span<const std::byte> mapped_blocks() const;
 
   // The ordinal of `key`. Errors: NotFound, Corruption. Without a names table (a `.partial`) every
   // record is asked for its key hash.

@@ -220,7 +220,7 @@ Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::f
     auto view = RecordView::Open(bytes, from);
     if (!view) return about(std::move(view).error());
     if (from == to && view->num_crops() <= crops) return std::vector<std::byte>(bytes.begin(), bytes.end());
-    auto decoded = DecodeValidated(*view);
+    auto decoded = DecodeRecord(*view);
     if (!decoded) return about(std::move(decoded).error());
     Record record = FirstCrops(from, *std::move(decoded), crops);
     if (from != to) record = RecodeRecord(from, to, std::move(record));

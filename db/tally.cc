@@ -16,7 +16,7 @@ Result<void> Tally::Add(std::string_view key, std::span<const std::byte> bytes) 
   };
   auto view = RecordView::Open(bytes, spec_);
   if (!view) return about(std::move(view).error());
-  auto record = DecodeValidated(*view);
+  auto record = DecodeRecord(*view);
   if (!record) return about(std::move(record).error());
   if (record->key_hash != Hash64(key)) return about({ErrorCode::kInvalidArgument, "its record belongs to another key"});
   digest_.Add(ImageDigest(key, *record));

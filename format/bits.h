@@ -24,6 +24,18 @@ inline uint64_t ReadBits(const uint8_t* bytes, uint64_t bit, uint32_t count) {
   return word >> (bit & 7) & ((uint64_t{1} << count) - 1);
 }
 
+// `count` bits at `bit` to the bits of `to` from its first on; the last byte is filled up with zeros.
+// Writes up to kBitPadding bytes behind them.
+inline void CopyBits(const uint8_t* bytes, uint64_t bit, uint64_t count, uint8_t* to) {
+  constexpr uint32_t kWhole = kMaxFieldBits / 8 * 8;
+  for (; count > kWhole; count -= kWhole, bit += kWhole, to += kWhole / 8) {
+    const uint64_t word = ReadBits(bytes, bit, kWhole);
+    std::memcpy(to, &word, sizeof word);
+  }
+  const uint64_t word = ReadBits(bytes, bit, static_cast<uint32_t>(count));
+  std::memcpy(to, &word, sizeof word);
+}
+
 // Fields one after another, several of them from one load.
 class BitReader {
  public:

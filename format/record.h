@@ -69,6 +69,8 @@ class RecordView {
   // The same, and hands out what it looked at: indices (spec().num_indices()), values
   // (spec().num_values()); what fails is not to be used.
   Result<void> ReadCrop(uint32_t crop, PixelBox* box, uint32_t* indices, float* values) const;
+  // The same, the label as format/compact.h has it. Writes up to kBitPadding bytes behind the values.
+  Result<void> ReadCompactCrop(uint32_t crop, PixelBox* box, std::byte* indices, std::byte* values) const;
   // All of them.
   Result<void> Validate() const;
 
@@ -117,6 +119,14 @@ class RecordView {
  private:
   RecordView(const void* table, const LabelSpec& spec) : table_(table), spec_(spec) {}
 
+  // False if an index is behind the palette's end; it is then the largest Index.
+  template <class Index>
+  bool Indices(uint32_t crop, Index* out) const;
+  // What ReadCrop does before the label's values.
+  Result<void> ReadBox(uint32_t crop, PixelBox* box) const;
+  template <class Index>
+  Result<void> ReadIndices(uint32_t crop, Index* out) const;
+
   Result<void> BindArrays();
   Result<void> BindPacked();
   Result<void> BindOps();
@@ -131,10 +141,9 @@ class RecordView {
   PackedLayout layout_;
 };
 
-// All crops at once, as an owner; values as a reader decodes them. Validated: checked on the way,
-// everything that RecordView::Validate checks, for what decoding twice would cost.
-Record DecodeRecord(const RecordView& view);  // the view must have passed Validate
-Result<Record> DecodeValidated(const RecordView& view);
+// All crops at once, as an owner, values as a reader sees them; checks everything that
+// RecordView::Validate checks on the way. Errors: Corruption.
+Result<Record> DecodeRecord(const RecordView& view);
 
 // Whether one crop's values (num_values) are what the kind asks for: finite, a distribution up to
 // what its encoding's rounding adds, descending where they are the K largest. Errors: Corruption.

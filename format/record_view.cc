@@ -179,28 +179,35 @@ bool RecordView::flip(uint32_t crop) const {
   return ReadBits(packed_.data(), crop * layout_.crop_bits + layout_.indices_at - 1, 1) != 0;
 }
 
-void RecordView::CopyIndices(uint32_t crop, uint32_t* out) const {
+template <class Index>
+bool RecordView::Indices(uint32_t crop, Index* out) const {
   const uint32_t n = spec_.num_indices();
   const size_t first = size_t{crop} * n;
+  bool inside = true;
   if (spec_.packed()) {
     const uint8_t* bits = packed_.data();
     BitReader reader(bits, crop * layout_.crop_bits + layout_.indices_at);
     for (uint32_t i = 0; i < n; ++i) {
       uint64_t index = reader.Next(layout_.index_bits);
       if (layout_.palette_size > 0) {
-        // A position behind the palette's end becomes a class that no validation lets pass.
-        index = index < layout_.palette_size
-                    ? ReadBits(bits, layout_.palette_at + index * layout_.class_bits, layout_.class_bits)
-                    : UINT32_MAX;
+        const bool known = index < layout_.palette_size;
+        index = known ? ReadBits(bits, layout_.palette_at + index * layout_.class_bits, layout_.class_bits) : UINT64_MAX;
+        inside = inside && known;
       }
-      out[i] = static_cast<uint32_t>(index);
+      out[i] = static_cast<Index>(index);
     }
   } else if (spec_.wide_indices()) {
-    std::copy_n(indices_u32_.begin() + static_cast<ptrdiff_t>(first), n, out);
+    for (uint32_t i = 0; i < n; ++i) out[i] = static_cast<Index>(indices_u32_[first + i]);
   } else {
-    std::copy_n(indices_u16_.begin() + static_cast<ptrdiff_t>(first), n, out);
+    for (uint32_t i = 0; i < n; ++i) out[i] = static_cast<Index>(indices_u16_[first + i]);
   }
+  return inside;
 }
+
+template bool RecordView::Indices(uint32_t crop, uint16_t* out) const;
+template bool RecordView::Indices(uint32_t crop, uint32_t* out) const;
+
+void RecordView::CopyIndices(uint32_t crop, uint32_t* out) const { Indices(crop, out); }
 
 void RecordView::CopyValues(uint32_t crop, float* out) const {
   const uint32_t n = spec_.num_values();

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "format/record.h"
 
@@ -18,7 +19,20 @@ tl::unexpected<Error> Corrupt(fmt::format_string<Args...> format, Args&&... args
 
 constexpr size_t kFew = 16;  // indices or values a crop that need no heap
 
-bool AllDistinct(std::span<const uint32_t> indices) {
+// Room for `count` numbers.
+template <class T>
+class FewOrMany {
+ public:
+  explicit FewOrMany(size_t count) : many_(count > kFew ? count : 0) {}
+  T* data() { return many_.empty() ? few_ : many_.data(); }
+
+ private:
+  T few_[kFew];
+  std::vector<T> many_;
+};
+
+template <class Index>
+bool AllDistinct(std::span<const Index> indices) {
   if (indices.size() <= kFew) {
     for (size_t i = 1; i < indices.size(); ++i) {
       for (size_t j = 0; j < i; ++j) {
@@ -27,7 +41,7 @@ bool AllDistinct(std::span<const uint32_t> indices) {
     }
     return true;
   }
-  std::vector<uint32_t> sorted(indices.begin(), indices.end());
+  std::vector<Index> sorted(indices.begin(), indices.end());
   std::sort(sorted.begin(), sorted.end());
   return std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
 }
@@ -48,16 +62,6 @@ Result<void> CheckBox(const RecordView& view, uint32_t crop, const FractionBox& 
     return {};
   }
   return Corrupt("crop {}: box [{}, {}, {}, {}] is not inside the image", crop, b.top, b.left, b.height, b.width);
-}
-
-Result<void> CheckIndices(const LabelSpec& spec, uint32_t crop, std::span<const uint32_t> indices) {
-  for (const uint32_t index : indices) {
-    if (index >= spec.num_classes) {
-      return Corrupt("crop {}: index {}, expected below {} classes", crop, index, spec.num_classes);
-    }
-  }
-  if (!AllDistinct(indices)) return Corrupt("crop {}: an index comes twice", crop);
-  return {};
 }
 
 // Coded probabilities cannot be wrong: whatever the bits, they make a distribution.
@@ -88,51 +92,6 @@ Result<void> CheckPackedRest(const RecordView& view) {
     return Corrupt("record: bits after the packed crops are not zero");
   }
   return {};
-}
-
-template <bool kCheck>
-Result<Record> Decode(const RecordView& view) {
-  const LabelSpec& spec = view.spec();
-  const uint32_t crops = view.num_crops();
-  const size_t k = spec.num_indices(), v = spec.num_values();
-  const bool pixel = spec.boxes == BoxEncoding::kPixel;
-  Record record;
-  record.key_hash = view.key_hash();
-  record.width = view.width();
-  record.height = view.height();
-  record.class_index = view.class_index();
-  record.content_hash = view.content_hash();
-  record.exif = view.exif();
-  record.skip_reason = view.skip_reason();
-  record.pixel_boxes.resize(pixel ? crops : 0);
-  record.fraction_boxes.resize(pixel ? 0 : crops);
-  record.flips.resize(crops);
-  record.indices.resize(crops * k);
-  record.values.resize(crops * v);
-  record.ops.resize(view.has_ops() ? crops : 0);
-  for (uint32_t i = 0; i < crops; ++i) {
-    if (pixel) {
-      record.pixel_boxes[i] = view.pixel_box(i);
-      if constexpr (kCheck) FKDB_TRY(CheckBox(view, i, record.pixel_boxes[i]));
-    } else {
-      record.fraction_boxes[i] = view.fraction_box(i);
-      if constexpr (kCheck) FKDB_TRY(CheckBox(view, i, record.fraction_boxes[i]));
-    }
-    record.flips[i] = view.flip(i);
-    if (view.has_ops()) {
-      FKDB_ASSIGN(record.ops[i], CheckedOps(view, i));
-    }
-    if (k > 0) {
-      view.CopyIndices(i, &record.indices[i * k]);
-      if constexpr (kCheck) FKDB_TRY(CheckIndices(spec, i, std::span(record.indices).subspan(i * k, k)));
-    }
-    if (v > 0) {
-      view.CopyValues(i, &record.values[i * v]);
-      if (kCheck && ValuesCanBeWrong(spec)) FKDB_TRY(ValidateValues(spec, i, std::span(record.values).subspan(i * v, v)));
-    }
-  }
-  if constexpr (kCheck) FKDB_TRY(CheckPackedRest(view));
-  return record;
 }
 
 }  // namespace
@@ -166,41 +125,106 @@ Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<cons
   return {};
 }
 
-Result<void> RecordView::ReadCrop(uint32_t crop, PixelBox* box, uint32_t* indices, float* values) const {
+Result<void> RecordView::ReadBox(uint32_t crop, PixelBox* box) const {
   *box = pixel_box(crop);
-  if (spec_.boxes == BoxEncoding::kPixel) {
-    FKDB_TRY(CheckBox(*this, crop, *box));
-  } else {
-    FKDB_TRY(CheckBox(*this, crop, fraction_box(crop)));
-  }
-  if (const size_t k = spec_.num_indices(); k > 0) {
-    CopyIndices(crop, indices);
-    FKDB_TRY(CheckIndices(spec_, crop, {indices, k}));
-  }
   if (has_ops()) FKDB_TRY(CheckedOps(*this, crop));
-  if (const size_t v = spec_.num_values(); v > 0) {
-    CopyValues(crop, values);
-    if (ValuesCanBeWrong(spec_)) FKDB_TRY(ValidateValues(spec_, crop, {values, v}));
+  if (spec_.boxes == BoxEncoding::kPixel) return CheckBox(*this, crop, *box);
+  return CheckBox(*this, crop, fraction_box(crop));
+}
+
+template <class Index>
+Result<void> RecordView::ReadIndices(uint32_t crop, Index* out) const {
+  const std::span<const Index> indices(out, spec_.num_indices());
+  if (!Indices(crop, out)) return Corrupt("crop {}: an index beyond its palette of {} classes", crop, layout_.palette_size);
+  for (const Index index : indices) {
+    if (index >= spec_.num_classes) {
+      return Corrupt("crop {}: index {}, expected below {} classes", crop, index, spec_.num_classes);
+    }
+  }
+  if (!AllDistinct(indices)) return Corrupt("crop {}: an index comes twice", crop);
+  return {};
+}
+
+Result<void> RecordView::ReadCrop(uint32_t crop, PixelBox* box, uint32_t* indices, float* values) const {
+  FKDB_TRY(ReadBox(crop, box));
+  FKDB_TRY(ReadIndices(crop, indices));
+  const size_t v = spec_.num_values();
+  if (v == 0) return {};
+  CopyValues(crop, values);
+  return ValuesCanBeWrong(spec_) ? ValidateValues(spec_, crop, {values, v}) : Result<void>();
+}
+
+Result<void> RecordView::ReadCompactCrop(uint32_t crop, PixelBox* box, std::byte* indices, std::byte* values) const {
+  FKDB_TRY(ReadBox(crop, box));
+  if (spec_.wide_indices()) {
+    FKDB_TRY(ReadIndices(crop, reinterpret_cast<uint32_t*>(indices)));
+  } else {
+    FKDB_TRY(ReadIndices(crop, reinterpret_cast<uint16_t*>(indices)));
+  }
+  const size_t v = spec_.num_values();
+  if (v == 0) return {};
+  if (ValuesCanBeWrong(spec_)) {
+    FewOrMany<float> checked(v);
+    CopyValues(crop, checked.data());
+    FKDB_TRY(ValidateValues(spec_, crop, {checked.data(), v}));
+  }
+  if (spec_.packed()) {
+    CopyBits(packed_.data(), crop * layout_.crop_bits + layout_.values_at, layout_.crop_bits - layout_.values_at,
+             reinterpret_cast<uint8_t*>(values));
+  } else if (spec_.values == ValueEncoding::kF32) {
+    std::memcpy(values, &values_f32_[crop * v], v * sizeof(float));
+  } else {
+    std::memcpy(values, &values_16_[crop * v], v * sizeof(uint16_t));
   }
   return {};
 }
 
 Result<void> RecordView::ValidateCrop(uint32_t crop) const {
-  const size_t k = spec_.num_indices(), v = spec_.num_values();
-  uint32_t few_indices[kFew];
-  float few_values[kFew];
-  std::vector<uint32_t> indices(k > kFew ? k : 0);
-  std::vector<float> values(v > kFew ? v : 0);
+  FewOrMany<uint32_t> indices(spec_.num_indices());
+  FewOrMany<float> values(spec_.num_values());
   PixelBox box;
-  return ReadCrop(crop, &box, k > kFew ? indices.data() : few_indices, v > kFew ? values.data() : few_values);
+  return ReadCrop(crop, &box, indices.data(), values.data());
 }
 
 Result<void> RecordView::Validate() const {
-  FKDB_TRY(DecodeValidated(*this));
+  FKDB_TRY(DecodeRecord(*this));
   return {};
 }
 
-Record DecodeRecord(const RecordView& view) { return *Decode<false>(view); }
-Result<Record> DecodeValidated(const RecordView& view) { return Decode<true>(view); }
+Result<Record> DecodeRecord(const RecordView& view) {
+  const LabelSpec& spec = view.spec();
+  const uint32_t crops = view.num_crops();
+  const bool pixel = spec.boxes == BoxEncoding::kPixel;
+  Record record;
+  record.key_hash = view.key_hash();
+  record.width = view.width();
+  record.height = view.height();
+  record.class_index = view.class_index();
+  record.content_hash = view.content_hash();
+  record.exif = view.exif();
+  record.skip_reason = view.skip_reason();
+  record.pixel_boxes.resize(pixel ? crops : 0);
+  record.fraction_boxes.resize(pixel ? 0 : crops);
+  record.flips.resize(crops);
+  record.indices.resize(size_t{crops} * spec.num_indices());
+  record.values.resize(size_t{crops} * spec.num_values());
+  record.ops.resize(view.has_ops() ? crops : 0);
+  for (uint32_t i = 0; i < crops; ++i) {
+    PixelBox box;
+    FKDB_TRY(view.ReadCrop(i, &box, record.indices.data() + size_t{i} * spec.num_indices(),
+                           record.values.data() + size_t{i} * spec.num_values()));
+    if (pixel) {
+      record.pixel_boxes[i] = box;
+    } else {
+      record.fraction_boxes[i] = view.fraction_box(i);
+    }
+    record.flips[i] = view.flip(i);
+    if (view.has_ops()) {
+      FKDB_ASSIGN(record.ops[i], view.Ops(i));
+    }
+  }
+  FKDB_TRY(CheckPackedRest(view));
+  return record;
+}
 
 }  // namespace fkdb

@@ -6,10 +6,15 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <mutex>
+#include <new>
 #include <optional>
+#include <string>
 #include <utility>
+
+#include "format/result.h"
 
 namespace fkdb {
 
@@ -65,5 +70,21 @@ class OrderedQueue {
   bool closed_ = false;
   std::map<uint64_t, T> done_;
 };
+
+// A worker's life: claims pieces, works on them, delivers, until there are no more. What `work` (a
+// piece's number to Result<T>) throws arrives as that piece's error.
+template <class T, class Work>
+void WorkThrough(OrderedQueue<Result<T>>* queue, const Work& work) {
+  const auto guarded = [&](uint64_t piece) -> Result<T> {
+    try {
+      return work(piece);
+    } catch (const std::bad_alloc&) {
+      return Fail(ErrorCode::kResourceExhausted, "out of memory: fewer workers or smaller batches need less");
+    } catch (const std::exception& e) {
+      return Fail(ErrorCode::kIoError, std::string("a worker failed: ") + e.what());
+    }
+  };
+  while (const std::optional<uint64_t> piece = queue->Claim()) queue->Deliver(*piece, guarded(*piece));
+}
 
 }  // namespace fkdb

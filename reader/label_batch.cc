@@ -6,51 +6,120 @@
 #include <algorithm>
 #include <new>
 
-namespace fkdb {
+#include "format/bits.h"
+#include "format/compact.h"
 
-void LabelBatch::Resize(const LabelSpec& spec, size_t crops) {
+namespace fkdb {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+void* AllocateOnHeap(size_t bytes) { return ::operator new[](bytes, std::align_val_t{kAlignment}); }
+void ReleaseOnHeap(void* p) { ::operator delete[](p, std::align_val_t{kAlignment}); }
+
+}  // namespace
+
+LabelBatch::LabelBatch(BatchMemory memory)
+    : memory_(memory.allocate && memory.release ? std::move(memory) : BatchMemory{AllocateOnHeap, ReleaseOnHeap}),
+      buffer_(nullptr, memory_.release) {}
+
+void LabelBatch::Resize(const LabelSpec& spec, size_t images, size_t crops) {
   spec_ = spec;
+  num_images_ = images;
   crops_ = crops;
+  op_ends_.clear();
+  op_words_.clear();
   used_ = 0;
   const auto place = [&](size_t bytes) {
     const size_t at = used_;
-    used_ += (bytes + 63) / 64 * 64;
+    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
     return at;
   };
-  values_at_ = place(crops * spec.num_values() * sizeof(float));
-  indices_at_ = place(crops * spec.num_indices() * sizeof(uint32_t));
+  indices_at_ = place(crops * CompactIndexBytes(spec));
+  values_at_ = place(crops * CompactValueBytes(spec) + kBitPadding);
   boxes_at_ = place(crops * sizeof(PixelBox));
   flips_at_ = place(crops);
+  images_at_ = place(images * sizeof(BatchImage));
   if (used_ > capacity_) {
-    buffer_.reset(static_cast<std::byte*>(::operator new[](used_, std::align_val_t{64})));
+    auto* memory = static_cast<std::byte*>(memory_.allocate(used_));
+    if (memory == nullptr) throw std::bad_alloc();
+    buffer_.reset(memory);
     capacity_ = used_;
   }
 }
 
+void LabelBatch::SetOps(size_t n, std::span<const uint32_t> words) {
+  op_ends_.resize(n, static_cast<uint32_t>(op_words_.size()));
+  op_words_.insert(op_words_.end(), words.begin(), words.end());
+  op_ends_.resize(crops_, static_cast<uint32_t>(op_words_.size()));
+}
+
+void LabelBatch::Expand(LabelArrays* arrays) const {
+  arrays->indices.resize(crops_ * spec_.num_indices());
+  arrays->values.resize(crops_ * spec_.num_values());
+  ExpandIndices(spec_, indices(), crops_, arrays->indices.data());
+  ExpandValues(spec_, values(), crops_, arrays->values.data());
+}
+
 namespace {
 
-// Where the next crop of a batch goes.
+// Where the next image and the next crop of a batch go.
 struct Cursor {
-  uint32_t* indices;
-  float* values;
-  PixelBox* box;
-  uint8_t* flip;
+  explicit Cursor(LabelBatch* batch)
+      : to(batch), index_bytes(CompactIndexBytes(batch->spec())), value_bytes(CompactValueBytes(batch->spec())) {}
+
+  LabelBatch* to;
+  const size_t index_bytes, value_bytes;
+  size_t image = 0, crop = 0;
 };
 
-Result<void> CopyCrops(const Reader& reader, const CropRequest& request, const RecordView& record, Cursor* to) {
-  const auto about = [&](Error error) { return Fail(reader.About(request.ordinal, std::move(error))); };
-  if (record.skipped()) {
-    return about({ErrorCode::kNotFound, fmt::format("it was skipped when labelled ({})", record.skip_reason())});
-  }
-  for (const uint32_t crop : request.crops) {
+Result<void> CopyCrops(const Reader& reader, uint64_t ordinal, const RecordView& record, std::span<const uint32_t> crops,
+                       Cursor* at) {
+  at->to->images()[at->image++] = {ordinal, record.width(), record.height(), static_cast<uint32_t>(at->crop),
+                                   static_cast<uint32_t>(crops.size())};
+  for (const uint32_t crop : crops) {
     if (crop >= record.num_crops()) {
-      return about({ErrorCode::kNotFound, fmt::format("no crop {}: it has {} (counted from 0)", crop, record.num_crops())});
+      return Fail(reader.About(ordinal, {ErrorCode::kNotFound, fmt::format("no crop {}: it has {} (counted from 0)", crop,
+                                                                           record.num_crops())}));
     }
-    if (auto read = record.ReadCrop(crop, to->box, to->indices, to->values); !read) return about(std::move(read).error());
-    *to->flip++ = record.flip(crop);
-    ++to->box;
-    to->indices += record.spec().num_indices();
-    to->values += record.spec().num_values();
+    const size_t n = at->crop++;
+    auto read = record.ReadCompactCrop(crop, &at->to->boxes()[n], at->to->indices() + n * at->index_bytes,
+                                       at->to->values() + n * at->value_bytes);
+    if (!read) return Fail(reader.About(ordinal, std::move(read).error()));
+    at->to->flips()[n] = record.flip(crop);
+    if (record.has_ops()) at->to->SetOps(n, record.op_words(crop));
+  }
+  return {};
+}
+
+// ordinal(i): of image i. crops(i, record): those to take of it.
+template <class Ordinal, class Crops>
+Result<void> Fill(const Reader& reader, size_t images, const Ordinal& ordinal, const Crops& crops, LabelBatch* batch) {
+  // A random image is a chain of waits for memory: the index, the directory entry, the record. The
+  // first two are overlapped over a group of images, the records are asked for some images ahead.
+  constexpr size_t kGroup = 64, kAhead = 8;
+  const LabelSet& labels = reader.label_set();
+  LabelSet::Slot slots[kGroup];
+  Cursor at(batch);
+  for (size_t first = 0; first < images; first += kGroup) {
+    const size_t group = std::min(kGroup, images - first);
+    for (size_t i = 0; i < group; ++i) {
+      const uint64_t wanted = ordinal(first + i);
+      if (wanted >= labels.num_images()) return Fail(labels.RecordBytes(wanted).error());
+      slots[i] = labels.SlotOf(wanted);
+    }
+    for (size_t i = 0; i < group; ++i) slots[i].file->PrefetchEntry(slots[i].in_file);
+    for (size_t i = 0; i < std::min(kAhead, group); ++i) slots[i].file->PrefetchRecord(slots[i].in_file);
+    for (size_t i = 0; i < group; ++i) {
+      if (const size_t next = i + kAhead; next < group) slots[next].file->PrefetchRecord(slots[next].in_file);
+      const uint64_t wanted = ordinal(first + i);
+      FKDB_ASSIGN(const RecordView record, reader.Get(wanted, slots[i]));
+      if (record.skipped()) {
+        return Fail(reader.About(wanted, {ErrorCode::kNotFound,
+                                          fmt::format("it was skipped when labelled ({})", record.skip_reason())}));
+      }
+      FKDB_TRY(CopyCrops(reader, wanted, record, crops(first + i, record), &at));
+    }
   }
   return {};
 }
@@ -60,29 +129,20 @@ Result<void> CopyCrops(const Reader& reader, const CropRequest& request, const R
 Result<void> FillBatch(const Reader& reader, std::span<const CropRequest> requests, LabelBatch* batch) {
   size_t crops = 0;
   for (const CropRequest& request : requests) crops += request.crops.size();
-  batch->Resize(reader.spec(), crops);
-  Cursor to = {batch->indices().data(), batch->values().data(), batch->boxes().data(), batch->flips().data()};
+  batch->Resize(reader.spec(), requests.size(), crops);
+  return Fill(reader, requests.size(), [&](size_t i) { return requests[i].ordinal; },
+              [&](size_t i, const RecordView&) { return requests[i].crops; }, batch);
+}
 
-  // A random image is a chain of waits for memory: the index, the directory entry, the record. The
-  // first two are overlapped over a group of images, the records are asked for some images ahead.
-  constexpr size_t kGroup = 64, kAhead = 8;
-  const LabelSet& labels = reader.label_set();
-  LabelSet::Slot slots[kGroup];
-  for (size_t first = 0; first < requests.size(); first += kGroup) {
-    const auto group = requests.subspan(first, std::min(kGroup, requests.size() - first));
-    for (size_t i = 0; i < group.size(); ++i) {
-      if (group[i].ordinal >= labels.num_images()) return Fail(labels.RecordBytes(group[i].ordinal).error());
-      slots[i] = labels.SlotOf(group[i].ordinal);
-    }
-    for (size_t i = 0; i < group.size(); ++i) slots[i].file->PrefetchEntry(slots[i].in_file);
-    for (size_t i = 0; i < std::min(kAhead, group.size()); ++i) slots[i].file->PrefetchRecord(slots[i].in_file);
-    for (size_t i = 0; i < group.size(); ++i) {
-      if (const size_t next = i + kAhead; next < group.size()) slots[next].file->PrefetchRecord(slots[next].in_file);
-      FKDB_ASSIGN(const RecordView record, reader.Get(group[i].ordinal, slots[i]));
-      FKDB_TRY(CopyCrops(reader, group[i], record, &to));
-    }
-  }
-  return {};
+Result<void> FillBatch(const Reader& reader, std::span<const uint64_t> ordinals, uint32_t crops_per_image,
+                       const ChooseCrops& choose, LabelBatch* batch) {
+  batch->Resize(reader.spec(), ordinals.size(), ordinals.size() * crops_per_image);
+  std::vector<uint32_t> chosen(crops_per_image);
+  const auto crops = [&](size_t i, const RecordView& record) -> std::span<const uint32_t> {
+    choose(i, record.num_crops(), chosen);
+    return chosen;
+  };
+  return Fill(reader, ordinals.size(), [&](size_t i) { return ordinals[i]; }, crops, batch);
 }
 
 }  // namespace fkdb

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -16,41 +17,76 @@
 
 namespace fkdb {
 
-// N crops. The arrays lie in one buffer, each 64-byte aligned, in this order; the buffer is reused by
-// the next Resize and grows only when N does.
+// Where a batch's buffer comes from: the heap unless both are given; pinned memory, for instance.
+struct BatchMemory {
+  std::function<void*(size_t bytes)> allocate;  // aligned to 64 bytes; null: there is none, std::bad_alloc
+  std::function<void(void*)> release;           // must outlive the batch's buffer
+};
+
+// An image of a batch. Its crops are first_crop .. first_crop + num_crops - 1 of the batch.
+struct BatchImage {
+  uint64_t ordinal;
+  uint32_t width, height;  // in pixels, when it was labelled
+  uint32_t first_crop, num_crops;
+};
+
+// Labels expanded for the host's arithmetic: of N crops, row-major.
+struct LabelArrays {
+  std::vector<uint32_t> indices;  // (N, num_indices)
+  std::vector<float> values;      // (N, num_values)
+};
+
+// N crops of I images. The arrays lie in one buffer, each 64-byte aligned, in this order; the buffer is
+// reused by the next Resize and grows only when that needs more. The labels are compact
+// (format/compact.h): with K = 5 and `packed` 14 bytes a crop.
 class LabelBatch {
  public:
-  // For N = crops of labels of `spec`.
-  void Resize(const LabelSpec& spec, size_t crops);
+  explicit LabelBatch(BatchMemory memory = {});
+
+  // For `images` images and `crops` crops with labels of `spec`, without operations.
+  void Resize(const LabelSpec& spec, size_t images, size_t crops);
 
   size_t size() const { return crops_; }
   const LabelSpec& spec() const { return spec_; }
-  std::span<float> values() { return {At<float>(values_at_), crops_ * spec_.num_values()}; }        // (N, num_values)
-  std::span<uint32_t> indices() { return {At<uint32_t>(indices_at_), crops_ * spec_.num_indices()}; }  // (N, num_indices)
-  std::span<PixelBox> boxes() { return {At<PixelBox>(boxes_at_), crops_}; }                         // (N)
-  std::span<uint8_t> flips() { return {At<uint8_t>(flips_at_), crops_}; }                           // (N)
-  std::span<const float> values() const { return const_cast<LabelBatch*>(this)->values(); }
-  std::span<const uint32_t> indices() const { return const_cast<LabelBatch*>(this)->indices(); }
+  std::byte* indices() { return buffer_.get() + indices_at_; }                                 // (N, CompactIndexBytes)
+  std::byte* values() { return buffer_.get() + values_at_; }                                   // (N, CompactValueBytes)
+  std::span<PixelBox> boxes() { return {At<PixelBox>(boxes_at_), crops_}; }                    // (N)
+  std::span<uint8_t> flips() { return {At<uint8_t>(flips_at_), crops_}; }                      // (N)
+  std::span<BatchImage> images() { return {At<BatchImage>(images_at_), num_images_}; }         // (I)
+  const std::byte* indices() const { return const_cast<LabelBatch*>(this)->indices(); }
+  const std::byte* values() const { return const_cast<LabelBatch*>(this)->values(); }
   std::span<const PixelBox> boxes() const { return const_cast<LabelBatch*>(this)->boxes(); }
   std::span<const uint8_t> flips() const { return const_cast<LabelBatch*>(this)->flips(); }
+  std::span<const BatchImage> images() const { return const_cast<LabelBatch*>(this)->images(); }
 
-  // The whole buffer.
+  // Crop n's further operations as words (format/crop_op.h); most label sets have none.
+  std::span<const uint32_t> ops(size_t n) const {
+    if (op_ends_.empty()) return {};
+    const size_t first = n > 0 ? op_ends_[n - 1] : 0;
+    return std::span(op_words_).subspan(first, op_ends_[n] - first);
+  }
+  void SetOps(size_t n, std::span<const uint32_t> words);  // n ascending
+
+  // The labels as numbers; `arrays` keeps its memory.
+  void Expand(LabelArrays* arrays) const;
+
+  // The whole buffer, operations apart.
   std::span<const std::byte> bytes() const { return {buffer_.get(), used_}; }
 
  private:
-  struct AlignedDelete {
-    void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{64}); }
-  };
   template <class T>
   T* At(size_t offset) {
     return reinterpret_cast<T*>(buffer_.get() + offset);
   }
 
   LabelSpec spec_;
-  size_t crops_ = 0;
-  size_t values_at_ = 0, indices_at_ = 0, boxes_at_ = 0, flips_at_ = 0;
+  size_t num_images_ = 0, crops_ = 0;
+  size_t indices_at_ = 0, values_at_ = 0, boxes_at_ = 0, flips_at_ = 0, images_at_ = 0;
   size_t used_ = 0, capacity_ = 0;
-  std::unique_ptr<std::byte[], AlignedDelete> buffer_;
+  BatchMemory memory_;
+  std::unique_ptr<std::byte[], std::function<void(void*)>> buffer_;
+  std::vector<uint32_t> op_ends_;  // (N), or empty where no crop has any
+  std::vector<uint32_t> op_words_;
 };
 
 // One image's share of a batch.
@@ -59,9 +95,15 @@ struct CropRequest {
   std::span<const uint32_t> crops;  // which of its stored crops, any order, repeats allowed
 };
 
-// Fills `batch` with the requested crops, in request order. Every crop is validated before it is
-// handed out. Errors: NotFound (no such ordinal or crop; a skipped image), Corruption; name file
-// and image.
+// Fills `batch` with the requested crops, in request order, each image's record read once. Every crop
+// is validated before it is handed out. Errors: NotFound (no such ordinal or crop; a skipped image),
+// Corruption; name file and image.
 Result<void> FillBatch(const Reader& reader, std::span<const CropRequest> requests, LabelBatch* batch);
+
+// The same with crops.size() crops of each image, chosen when it is known that there are num_crops:
+// `image` counts the ordinals from 0.
+using ChooseCrops = std::function<void(size_t image, uint32_t num_crops, std::span<uint32_t> crops)>;
+Result<void> FillBatch(const Reader& reader, std::span<const uint64_t> ordinals, uint32_t crops_per_image,
+                       const ChooseCrops& choose, LabelBatch* batch);
 
 }  // namespace fkdb

@@ -36,7 +36,7 @@ ImageOutcome CheckImage(const Reader& reader, uint64_t ordinal, const std::strin
   };
   const auto view = reader.Get(ordinal);
   if (!view) return fail(view.error());
-  const auto record = DecodeValidated(*view);
+  const auto record = DecodeRecord(*view);
   if (!record) return fail(reader.About(ordinal, record.error()));
   if (record->key_hash != Hash64(key)) {
     return fail(reader.About(ordinal, {ErrorCode::kCorruption, "its record belongs to another key"}));

@@ -2,9 +2,11 @@
 // fkdb-train: trains a student from a label set, or the same student on plain labels.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "db/preload.h"
 #include "image/data_set.h"
 #include "reader/reader.h"
 #include "tools/cli.h"
@@ -17,7 +19,7 @@ namespace fkdb {
 namespace {
 
 struct Flags : CommonFlags {
-  std::string images, val, db, supervision, crop_order = "cycle", out = "fkdb-run";
+  std::string images, val, db, supervision, crop_order = "cycle", preload = "auto", out = "fkdb-run";
   PixelFlags pixels;
   TrainConfig train;
   std::optional<uint32_t> crops_per_image, val_resize, val_crop;
@@ -40,6 +42,29 @@ std::string MetricsText(const std::string& line) {
                             m["crops_per_image"].get<int>(), m["crops_per_image"].get<int>() == 1 ? "" : "s");
 }
 
+std::string ProfileText(const std::string& line) {
+  const auto metrics = nlohmann::json::parse(line);
+  const auto found = metrics.find("profile");
+  if (found == metrics.end()) return "";
+  const auto& p = *found;
+  const double all = p["seconds"].get<double>(), steps = std::max(1.0, p["steps"].get<double>());
+  std::string text = fmt::format("  {:<18}{:>10}{:>12}{:>9}\n", "training thread", "seconds", "ms a step", "share");
+  const auto add = [&](const char* name, double seconds) {
+    text += fmt::format("    {:<16}{:>10.2f}{:>12.3f}{:>8.1f}%\n", name, seconds, 1e3 * seconds / steps,
+                        100 * seconds / std::max(1e-9, all));
+  };
+  double rest = all;
+  for (const char* name : {"idle", "forward", "backward", "optimizer"}) {
+    add(name, p[name].get<double>());
+    rest -= p[name].get<double>();
+  }
+  add("other", rest);
+  text += "  workers\n";
+  for (const char* name : {"load", "decode", "unpack"}) add(name, p["workers"][name].get<double>());
+  return text + fmt::format("  batches in memory: at most {} of {:.1f} MiB\n", p["batches"].get<uint64_t>(),
+                            p["batch_bytes"].get<double>() / (1 << 20));
+}
+
 Result<void> CheckValidation(const DataSet& train, const DataSet& validation, const Supervision& supervision) {
   const auto& names = train.class_names();
   const bool same = names.empty() ? validation.class_names().size() == supervision.spec().num_classes
@@ -60,6 +85,7 @@ Result<int> Run(Flags& flags) {
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
   FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(*data));
   std::optional<Reader> reader;
+  std::optional<Preloader> preloader;
   if (!flags.db.empty()) {
     FKDB_ASSIGN(reader, Reader::Open(flags.db));
     FKDB_TRY(CheckMatch(*reader, *data));
@@ -73,6 +99,8 @@ Result<int> Run(Flags& flags) {
   if (from_db) {
     const CropOrder order = flags.crop_order == "cycle" ? CropOrder::kCycle : CropOrder::kVisit;
     FKDB_ASSIGN(supervision, DbSupervision(*reader, order, config.seed));
+    FKDB_ASSIGN(const Preload preload, ParsePreload(flags.preload));
+    preloader.emplace(reader->label_set(), preload);
     config.labels = reader->manifest().digest;
   } else {
     FKDB_ASSIGN(supervision,
@@ -100,7 +128,7 @@ Result<int> Run(Flags& flags) {
   hooks.metrics = [&](const std::string& line) {
     progress.Done();
     if (flags.quiet && !flags.json) return;
-    static_cast<void>(PrintOut(flags.json ? line + "\n" : MetricsText(line)));
+    static_cast<void>(PrintOut(flags.json ? line + "\n" : MetricsText(line) + ProfileText(line)));
   };
   hooks.stop = StopOnSignals();
   auto trained = Train(config, *data, *supervision, validation.get(), hooks);
@@ -150,6 +178,9 @@ int main(int argc, char** argv) {
   app.add_option("--crop-order", flags.crop_order, "cycle: each stored crop once before any twice; visit: at random")
       ->check(CLI::IsMember({"cycle", "visit"}))
       ->capture_default_str();
+  app.add_option("--preload", flags.preload, "Read the label set in file order at the start: auto (if it fits into memory)")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
   app.add_option("--seed", train.seed, "Of weights, image order and crops")->capture_default_str();
   app.add_option("--device", train.device, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--threads", train.num_threads, "Torch's threads on the CPU (0: one a processor)")->capture_default_str();
@@ -159,6 +190,7 @@ int main(int argc, char** argv) {
   app.add_option("--checkpoint-steps", train.checkpoint_steps, "Save every N steps too (0: after each pass)")
       ->capture_default_str();
   app.add_option("--max-steps", train.max_steps, "Stop, saved, after N steps in all (0: no limit)")->capture_default_str();
+  app.add_flag("--profile", train.profile, "After each pass, where its time went");
   app.add_option("--val-resize", flags.val_resize, "Shorter side of validation images (256; IDX: as they are)");
   app.add_option("--val-crop", flags.val_crop, "Centre crop of validation images (224)");
   app.add_option("--limit", flags.limit, "Only the first N training images in key order");

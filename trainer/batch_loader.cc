@@ -2,11 +2,14 @@
 #include "trainer/batch_loader.h"
 
 #include <algorithm>
+#include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "image/ordered_queue.h"
 #include "reader/epoch_plan.h"
+#include "trainer/stopwatch.h"
 
 namespace fkdb {
 namespace {
@@ -26,29 +29,33 @@ class Loader : public BatchLoader {
         images_a_step_(ImagesAStep(pass.crops, batch_size)),
         order_(ImageOrder(supervision.images().size(), seed, pass_number)),
         queue_(first_step, NumSteps(supervision.images().size(), pass.crops, batch_size),
-               static_cast<uint64_t>(workers) + 2) {
+               static_cast<uint64_t>(workers) + kAhead) {
     for (int w = 0; w < workers; ++w) workers_.emplace_back([this] { Work(); });
   }
   ~Loader() override { queue_.Close(); }  // the threads join as they are destroyed, before the rest
 
-  Result<std::optional<TrainBatch>> Next() override {
-    if (failed_ || queue_.finished()) return std::optional<TrainBatch>();
+  Result<TrainBatch*> Next() override {
+    if (current_) {
+      const std::lock_guard lock(mutex_);
+      spare_.push_back(std::move(current_));
+    }
+    if (failed_ || queue_.finished()) return nullptr;
     for (;;) {
       auto batch = queue_.Take(std::chrono::milliseconds(1000));
       if (!batch) continue;
       failed_ = !*batch;
       if (failed_) return Fail(std::move(*batch).error());
-      return std::optional<TrainBatch>(std::move(**batch));
+      current_ = std::move(**batch);
+      largest_ = std::max(largest_, current_->bytes());
+      return current_.get();
     }
   }
 
+  uint64_t max_batches() const override { return workers_.size() + kAhead + 1; }
+  uint64_t batch_bytes() const override { return largest_; }
+
  private:
-  void Work() {
-    Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation),
-                       std::vector<uint8_t>(size_t{data_.channels()} * input_.height * input_.width),
-                       {}};
-    while (const std::optional<uint64_t> step = queue_.Claim()) queue_.Deliver(*step, Load(*step, &scratch));
-  }
+  static constexpr uint64_t kAhead = 2;  // ready batches that may wait, beside one a worker
 
   // A worker's own.
   struct Scratch {
@@ -57,30 +64,56 @@ class Loader : public BatchLoader {
     Image image;
   };
 
-  Result<TrainBatch> Load(uint64_t step, Scratch* scratch) const {
+  void Work() {
+    Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation),
+                       std::vector<uint8_t>(size_t{data_.channels()} * input_.height * input_.width),
+                       {}};
+    WorkThrough(&queue_, [&](uint64_t step) -> Result<std::unique_ptr<TrainBatch>> {
+      std::unique_ptr<TrainBatch> batch = SpareBatch();
+      FKDB_TRY(Load(step, &scratch, batch.get()));
+      return batch;
+    });
+  }
+
+  std::unique_ptr<TrainBatch> SpareBatch() {
+    const std::lock_guard lock(mutex_);
+    if (spare_.empty()) return std::make_unique<TrainBatch>();
+    auto batch = std::move(spare_.back());
+    spare_.pop_back();
+    return batch;
+  }
+
+  Result<void> Load(uint64_t step, Scratch* scratch, TrainBatch* batch) const {
     StepPlan plan = {pass_number_, pass_, {}};
     const uint64_t first = step * images_a_step_, end = std::min(first + images_a_step_, order_.size());
     for (uint64_t i = first; i < end; ++i) plan.ordinals.push_back(supervision_.images()[order_(i)]);
 
-    TrainBatch batch;
-    batch.step = step;
-    FKDB_TRY(supervision_.FillLabels(plan, &batch.labels));
+    Stopwatch watch;
+    batch->step = step;
+    batch->seconds = {};
+    FKDB_TRY(supervision_.FillLabels(plan, &batch->labels));
+    batch->seconds.load += watch.Lap();
+    batch->labels.Expand(&batch->arrays);
+    batch->seconds.unpack += watch.Lap();
+
     const size_t crop_floats = scratch->pixels.size();
-    batch.inputs.resize(batch.labels.size() * crop_floats);
+    batch->inputs.resize(batch->labels.size() * crop_floats);
     for (size_t i = 0; i < plan.ordinals.size(); ++i) {
       // An image is decoded once for all its crops, and no further than they reach.
-      const auto boxes = batch.labels.boxes().subspan(i * pass_.crops, pass_.crops);
+      const auto boxes = batch->labels.boxes().subspan(i * pass_.crops, pass_.crops);
       const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
-        FKDB_TRY(supervision_.AddCrops(plan, i, width, height, &batch.labels));
+        batch->seconds.load += watch.Lap();
+        FKDB_TRY(supervision_.AddCrops(plan, i, width, height, &batch->labels));
         return Around(boxes);
       };
       FKDB_TRY(data_.LoadRegion(plan.ordinals[i], region, &scratch->image));
       for (size_t n = i * pass_.crops; n < (i + 1) * pass_.crops; ++n) {
-        scratch->resizer.Run(scratch->image, batch.labels.boxes()[n], batch.labels.flips()[n], scratch->pixels.data());
-        normalizer_.Run(scratch->pixels.data(), crop_floats / data_.channels(), batch.inputs.data() + n * crop_floats);
+        scratch->resizer.Run(scratch->image, batch->labels.boxes()[n], batch->labels.flips()[n], scratch->pixels.data());
+        normalizer_.Run(scratch->pixels.data(), crop_floats / data_.channels(), batch->inputs.data() + n * crop_floats);
       }
+      batch->seconds.decode += watch.Lap();
     }
-    return batch;
+    return {};
   }
 
   const DataSet& data_;
@@ -92,11 +125,20 @@ class Loader : public BatchLoader {
   const uint64_t images_a_step_;
   const Permutation order_;
   bool failed_ = false;
-  OrderedQueue<Result<TrainBatch>> queue_;
+  uint64_t largest_ = 0;  // bytes of a batch
+  std::unique_ptr<TrainBatch> current_;  // the caller's
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<TrainBatch>> spare_;  // behind mutex_
+  OrderedQueue<Result<std::unique_ptr<TrainBatch>>> queue_;
   std::vector<std::jthread> workers_;  // last: joined first
 };
 
 }  // namespace
+
+uint64_t TrainBatch::bytes() const {
+  return inputs.size() * sizeof(float) + labels.bytes().size() + arrays.indices.size() * sizeof(uint32_t) +
+         arrays.values.size() * sizeof(float);
+}
 
 uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size) {
   const uint64_t images = ImagesAStep(crops, batch_size);

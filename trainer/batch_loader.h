@@ -3,10 +3,8 @@
 // threads. Batches come in step order and hold the same bits whatever the number of workers.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "format/result.h"
@@ -30,7 +28,16 @@ struct InputSpec {
 struct TrainBatch {
   uint64_t step = 0;          // of its pass
   std::vector<float> inputs;  // (N, channels, height, width)
-  LabelBatch labels;          // N
+  LabelBatch labels;          // N crops
+  LabelArrays arrays;         // of `labels`, expanded
+  // Seconds of the worker that made it, by what they went into.
+  struct Seconds {
+    double load = 0;    // label records, image files
+    double decode = 0;  // image files to the network's input
+    double unpack = 0;  // labels to arrays
+  } seconds;
+
+  uint64_t bytes() const;
 };
 
 // One pass. Destroying it stops its workers.
@@ -44,9 +51,14 @@ class BatchLoader {
                                                    int workers);
   virtual ~BatchLoader() = default;
 
-  // The next batch, or none at the end of the pass. Errors: a broken, missing or resized image, a
-  // damaged record.
-  virtual Result<std::optional<TrainBatch>> Next() = 0;
+  // The next batch, valid until the next call, or null at the end of the pass. Its memory is used for
+  // later batches: there are at most workers + 3. Errors: a broken, missing or resized image, a
+  // damaged record, ResourceExhausted; no batch comes after an error.
+  virtual Result<TrainBatch*> Next() = 0;
+
+  // How many batches there are in memory at most, and of how many bytes the largest so far is.
+  virtual uint64_t max_batches() const = 0;
+  virtual uint64_t batch_bytes() const = 0;
 };
 
 // Steps of a pass.

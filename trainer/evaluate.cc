@@ -45,8 +45,9 @@ Result<void> AddImage(const DataSet& data, uint64_t ordinal, const InputSpec& in
 
 }  // namespace
 
-Result<Accuracy> Evaluate(Model& model, const DataSet& data, const InputSpec& input, const EvaluationView& view,
-                          c10::Device device, int workers) {
+Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, const InputSpec& input,
+                                         const EvaluationView& view, c10::Device device, int workers,
+                                         const std::atomic<bool>* stop) {
   FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(input.mean, input.std));
   InputSpec seen = input;
   if (view.resize != 0) seen.height = seen.width = view.crop;
@@ -59,19 +60,14 @@ Result<Accuracy> Evaluate(Model& model, const DataSet& data, const InputSpec& in
   }
 
   OrderedQueue<Result<Batch>> queue(0, (images.size() + kBatch - 1) / kBatch, static_cast<uint64_t>(workers) + 2);
-  const auto work = [&] {
-    while (const auto piece = queue.Claim()) {
-      Batch batch;
-      Result<void> added;
-      const size_t end = std::min(images.size(), (*piece + 1) * kBatch);
-      for (size_t i = *piece * kBatch; i < end && added; ++i) {
-        added = AddImage(data, images[i], seen, view, normalizer, &batch);
-      }
-      queue.Deliver(*piece, added ? Result<Batch>(std::move(batch)) : Result<Batch>(Fail(added.error())));
-    }
+  const auto work = [&](uint64_t piece) -> Result<Batch> {
+    Batch batch;
+    const size_t end = std::min(images.size(), (piece + 1) * kBatch);
+    for (size_t i = piece * kBatch; i < end; ++i) FKDB_TRY(AddImage(data, images[i], seen, view, normalizer, &batch));
+    return batch;
   };
   std::vector<std::jthread> threads;
-  for (int w = 0; w < workers; ++w) threads.emplace_back(work);
+  for (int w = 0; w < workers; ++w) threads.emplace_back([&] { WorkThrough(&queue, work); });
   const struct Closer {
     OrderedQueue<Result<Batch>>& queue;
     ~Closer() { queue.Close(); }  // before the threads are joined
@@ -81,7 +77,8 @@ Result<Accuracy> Evaluate(Model& model, const DataSet& data, const InputSpec& in
   const torch::NoGradGuard no_grad;
   int64_t right1 = 0, right5 = 0;
   while (!queue.finished()) {
-    auto taken = queue.Take(std::chrono::milliseconds(1000));
+    if (stop != nullptr && *stop) return std::optional<Accuracy>();
+    auto taken = queue.Take(std::chrono::milliseconds(100));
     if (!taken) continue;
     FKDB_ASSIGN(Batch batch, std::move(*taken));
     const auto n = static_cast<int64_t>(batch.classes.size());
@@ -95,7 +92,8 @@ Result<Accuracy> Evaluate(Model& model, const DataSet& data, const InputSpec& in
     right5 += hit.any(1).sum().item<int64_t>();
   }
   const auto count = static_cast<double>(images.size());
-  return Accuracy{static_cast<double>(right1) / count, static_cast<double>(right5) / count, images.size()};
+  return std::optional(
+      Accuracy{static_cast<double>(right1) / count, static_cast<double>(right5) / count, images.size()});
 }
 
 }  // namespace fkdb

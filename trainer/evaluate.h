@@ -4,7 +4,9 @@
 
 #include <c10/core/Device.h>
 
+#include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "format/result.h"
 #include "image/data_set.h"
@@ -26,9 +28,10 @@ struct Accuracy {
   uint64_t images = 0;
 };
 
-// Images without a class are left out. Errors: a broken image; InvalidArgument (no image has a class,
-// or an image's size is not the input's).
-Result<Accuracy> Evaluate(Model& model, const DataSet& data, const InputSpec& input, const EvaluationView& view,
-                          c10::Device device, int workers);
+// Images without a class are left out. None if `stop`, which may be null, became true before the end.
+// Errors: a broken image; InvalidArgument (no image has a class, or an image's size is not the input's).
+Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, const InputSpec& input,
+                                         const EvaluationView& view, c10::Device device, int workers,
+                                         const std::atomic<bool>* stop = nullptr);
 
 }  // namespace fkdb

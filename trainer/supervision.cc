@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "format/text.h"
+#include "format/compact.h"
 
 namespace fkdb {
 namespace {
@@ -25,10 +25,10 @@ class Hard : public Supervision {
   const std::vector<uint64_t>& images() const override { return images_; }
 
   Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
-    labels->Resize(spec_, step.ordinals.size() * step.pass.crops);
-    uint32_t* index = labels->indices().data();
-    for (const uint64_t ordinal : step.ordinals) {
-      index = std::fill_n(index, step.pass.crops, static_cast<uint32_t>(data_.class_index(ordinal)));
+    const uint32_t m = step.pass.crops;
+    labels->Resize(spec_, step.ordinals.size(), step.ordinals.size() * m);
+    for (size_t n = 0; n < labels->size(); ++n) {
+      PutCompactIndex(spec_, labels->indices(), n, static_cast<uint32_t>(data_.class_index(step.ordinals[n / m])));
     }
     return {};
   }
@@ -66,28 +66,19 @@ class Db : public Supervision {
   const std::vector<uint64_t>& images() const override { return images_; }
 
   Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
-    const uint32_t m = step.pass.crops;
-    std::vector<uint32_t> crops(step.ordinals.size() * m);
-    std::vector<CropRequest> requests;
-    for (size_t i = 0; i < step.ordinals.size(); ++i) {
-      FKDB_ASSIGN(const RecordView record, reader_.Get(step.ordinals[i]));
-      const std::span<uint32_t> chosen = std::span(crops).subspan(i * m, m);
-      if (!record.skipped()) {
-        SelectCrops(order_, seed_, step.pass_number, step.ordinals[i], record.num_crops(), step.pass.epoch, chosen);
-      }
-      requests.push_back({step.ordinals[i], chosen});
-    }
-    return FillBatch(reader_, requests, labels);
+    const auto choose = [&](size_t image, uint32_t num_crops, std::span<uint32_t> crops) {
+      SelectCrops(order_, seed_, step.pass_number, step.ordinals[image], num_crops, step.pass.epoch, crops);
+    };
+    return FillBatch(reader_, step.ordinals, step.pass.crops, choose, labels);
   }
 
   Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
-                        LabelBatch*) const override {
-    const uint64_t ordinal = step.ordinals[image];
-    FKDB_ASSIGN(const RecordView record, reader_.Get(ordinal));
-    if (record.width() == width && record.height() == height) return {};
-    return Fail(reader_.About(ordinal, {ErrorCode::kMismatch,
-                                        fmt::format("it was {} x {} pixels when labelled and is {} x {} now",
-                                                    record.width(), record.height(), width, height)}));
+                        LabelBatch* labels) const override {
+    const BatchImage& then = labels->images()[image];
+    if (then.width == width && then.height == height) return {};
+    return Fail(reader_.About(step.ordinals[image], {ErrorCode::kMismatch,
+                                                     fmt::format("it was {} x {} pixels when labelled and is {} x {} now",
+                                                                 then.width, then.height, width, height)}));
   }
 
  private:

@@ -3,16 +3,17 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <torch/cuda.h>
 #include <torch/optim/sgd.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "trainer/checkpoint.h"
 #include "trainer/device.h"
@@ -20,14 +21,12 @@
 #include "trainer/label_loss.h"
 #include "trainer/models.h"
 #include "trainer/schedule.h"
+#include "trainer/stopwatch.h"
 
 namespace fkdb {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
-
-double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // What a resumed run must share with the run that saved.
 Json Identity(const TrainConfig& c, const DataSet& data) {
@@ -64,6 +63,28 @@ struct Position {
   uint64_t crops = 0;     // of the pass so far
   double seconds = 0;     // spent on the pass so far
   uint64_t all_steps = 0; // of all passes
+};
+
+// Where the seconds of a pass went, as far as this run did it.
+struct Profile {
+  uint64_t steps = 0;
+  double idle = 0;  // the training thread waited for a batch
+  double forward = 0, backward = 0, optimizer = 0;
+  double all = 0;
+  TrainBatch::Seconds workers;  // of all workers together
+  uint64_t batches = 0, batch_bytes = 0;  // in memory at most
+
+  Json ToJson() const {
+    return {{"steps", steps},
+            {"seconds", all},
+            {"idle", idle},
+            {"forward", forward},
+            {"backward", backward},
+            {"optimizer", optimizer},
+            {"workers", {{"load", workers.load}, {"decode", workers.decode}, {"unpack", workers.unpack}}},
+            {"batches", batches},
+            {"batch_bytes", batch_bytes}};
+  }
 };
 
 class Training {
@@ -128,39 +149,50 @@ class Training {
                 BatchLoader::Make(data_, supervision_, config_.input, position_.pass, pass, config_.batch_size,
                                   config_.seed, position_.step, config_.workers));
     model_->train();
-    const auto begun = Clock::now();
+    profile_ = {};
+    Stopwatch watch;
     const double seconds_before = position_.seconds;
     const uint64_t crops_before = position_.crops;
     for (;;) {
-      FKDB_ASSIGN(std::optional<TrainBatch> batch, loader->Next());
-      if (!batch) break;
+      profile_.all += watch.Lap();
+      FKDB_ASSIGN(TrainBatch* const batch, loader->Next());
+      const double idle = watch.Lap();
+      if (batch == nullptr) break;
       FKDB_TRY(Step(*batch));
-      position_.seconds = seconds_before + SecondsSince(begun);
+      profile_.idle += idle;
+      profile_.all += idle + watch.Lap();
+      ++profile_.steps;
+      position_.seconds = seconds_before + profile_.all;
       if (hooks_.progress) {
         const auto crops = static_cast<double>(position_.crops - crops_before);
         hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate,
-                         crops / std::max(1e-9, position_.seconds - seconds_before)});
+                         crops / std::max(1e-9, profile_.all)});
       }
-      const bool stop = (hooks_.stop && *hooks_.stop) || position_.all_steps == config_.max_steps;
+      const bool stop = Stopped() || position_.all_steps == config_.max_steps;
       const bool last = position_.step == steps;
       const bool due = config_.checkpoint_steps > 0 && position_.all_steps % config_.checkpoint_steps == 0;
       if ((stop || due) && !last) FKDB_TRY(Save());
       if (stop && !last) return false;
     }
-    run_seconds_ += SecondsSince(begun);
+    profile_.batches = loader->max_batches();
+    profile_.batch_bytes = loader->batch_bytes();
+    run_seconds_ += profile_.all;
     run_epochs_ += pass.crops * static_cast<double>(position_.crops - crops_before) / static_cast<double>(position_.crops);
-    FKDB_TRY(EndPass(pass, rate));
-    return !((hooks_.stop && *hooks_.stop) || position_.all_steps == config_.max_steps);
+    FKDB_ASSIGN(const bool ended, EndPass(pass, rate));
+    return ended && !Stopped() && position_.all_steps != config_.max_steps;
   }
+
+  bool Stopped() const { return hooks_.stop && *hooks_.stop; }
 
   Result<void> Step(TrainBatch& batch) {
     const auto n = static_cast<int64_t>(batch.labels.size());
+    Stopwatch watch;
     const torch::Tensor x = torch::from_blob(batch.inputs.data(),
                                              {n, data_.channels(), config_.input.height, config_.input.width},
                                              torch::kFloat32);
     optimizer_->zero_grad();
     const SparseLabels labels =
-        SparseLabelsOf(batch.labels.spec(), batch.labels.indices().data(), batch.labels.values().data());
+        SparseLabelsOf(batch.labels.spec(), batch.arrays.indices.data(), batch.arrays.values.data());
     const torch::Tensor logits = model_->forward(x.to(device_));
     const torch::Tensor loss = LabelLoss(logits, labels, static_cast<float>(config_.temperature),
                                          static_cast<float>(config_.tau));
@@ -171,8 +203,14 @@ class Training {
                               value, position_.step, passes_[position_.pass].epoch,
                               (config_.out / kCheckpointFile).string()));
     }
+    profile_.forward += Lap(&watch);
     loss.backward();
+    profile_.backward += Lap(&watch);
     optimizer_->step();
+    profile_.optimizer += Lap(&watch);
+    profile_.workers.load += batch.seconds.load;
+    profile_.workers.decode += batch.seconds.decode;
+    profile_.workers.unpack += batch.seconds.unpack;
     position_.loss_sum += value * static_cast<double>(n);
     position_.crops += static_cast<uint64_t>(n);
     ++position_.step;
@@ -180,9 +218,16 @@ class Training {
     return {};
   }
 
+  // A device works behind the host's back: a profile waits for it.
+  double Lap(Stopwatch* watch) const {
+    if (config_.profile && device_.is_cuda()) torch::cuda::synchronize(device_.index());
+    return watch->Lap();
+  }
+
   double MeanLoss() const { return position_.loss_sum / static_cast<double>(std::max<uint64_t>(1, position_.crops)); }
 
-  Result<void> EndPass(const Pass& pass, double rate) {
+  // False if it was stopped, and saved, before the evaluation's end.
+  Result<bool> EndPass(const Pass& pass, double rate) {
     Json line = {{"pass", position_.pass},
                  {"epoch", pass.epoch + pass.crops},
                  {"crops_per_image", pass.crops},
@@ -192,19 +237,24 @@ class Training {
                  {"seconds", position_.seconds}};
     result_.loss = MeanLoss();
     if (validation_) {
-      FKDB_ASSIGN(const Accuracy accuracy,
+      FKDB_ASSIGN(const std::optional<Accuracy> accuracy,
                   Evaluate(*model_, *validation_, config_.input, {config_.evaluate_resize, config_.evaluate_crop},
-                           device_, config_.workers));
-      line["top1"] = result_.top1 = accuracy.top1;
-      line["top5"] = result_.top5 = accuracy.top5;
+                           device_, config_.workers, hooks_.stop));
+      if (!accuracy) {
+        FKDB_TRY(Save());
+        return false;
+      }
+      line["top1"] = result_.top1 = accuracy->top1;
+      line["top5"] = result_.top5 = accuracy->top5;
     }
+    if (config_.profile) line["profile"] = profile_.ToJson();
     ++position_.pass;
     position_ = {position_.pass, 0, 0, 0, 0, position_.all_steps};
     metrics_.push_back(line.dump());
     FKDB_TRY(Save());
     FKDB_TRY(WriteMetrics("a", {metrics_.back()}));
     if (hooks_.metrics) hooks_.metrics(metrics_.back());
-    return {};
+    return true;
   }
 
   Result<void> WriteMetrics(const char* mode, const std::vector<std::string>& lines) {
@@ -284,6 +334,7 @@ class Training {
   Position position_;
   std::vector<std::string> metrics_;  // a line for each pass done
   TrainResult result_;
+  Profile profile_;
   double run_seconds_ = 0, run_epochs_ = 0;
 };
 

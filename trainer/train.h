@@ -38,6 +38,7 @@ struct TrainConfig {
   std::filesystem::path out;     // folder: checkpoint, weights, metrics
   bool resume = false;           // from the checkpoint in `out`; begin if there is none
   uint64_t checkpoint_steps = 0; // save every so many steps as well; 0: at the end of a pass only
+  bool profile = false;          // measure where the time goes: metrics get a "profile"
   uint64_t max_steps = 0;        // stop, saved, after so many steps in all; 0: no limit
   uint32_t evaluate_resize = 256;  // 0: validation images as they are
   uint32_t evaluate_crop = 224;

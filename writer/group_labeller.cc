@@ -136,7 +136,7 @@ Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t firs
 Result<std::vector<std::byte>> GroupLabeller::Encode(uint64_t ordinal, const Record& record) const {
   if (!base_) return EncodeRecord(spec_, record);
   FKDB_ASSIGN(const RecordView view, BaseOf(ordinal));
-  FKDB_ASSIGN(Record base, DecodeValidated(view));
+  FKDB_ASSIGN(Record base, DecodeRecord(view));
   return EncodeRecord(spec_, view.skipped() ? base : AppendCrops(std::move(base), record));
 }
 

@@ -122,11 +122,10 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, 
   OrderedQueue<Result<Records>> queue(first_group, end_group, 2 * static_cast<uint64_t>(options.threads));
   const auto work = [&] {
     auto labeller = GroupLabeller::Make(data, teacher, recipe, options.skip_bad, base);
-    while (const std::optional<uint64_t> group = stopped() ? std::nullopt : queue.Claim()) {
-      const uint64_t first = *group * group_size;
-      queue.Deliver(*group, labeller->Label(first, std::min(first + group_size, data.size()), &crops_done,
-                                           options.stop));
-    }
+    WorkThrough(&queue, [&](uint64_t group) {
+      const uint64_t first = group * group_size;
+      return labeller->Label(first, std::min(first + group_size, data.size()), &crops_done, options.stop);
+    });
   };
   Result<void> outcome;
   {

@@ -4,20 +4,28 @@
 //
 //   label_bench make --images N --crops M --out X.fkdb    builds a label set (about 13 bytes a crop)
 //   label_bench encode                                    top-k values to record bytes, one thread
-//   label_bench read X.fkdb                               opening, random access in batches
+//   label_bench read X.fkdb [--threads N]                 opening, random access in batches
+//   label_bench cold X.fkdb                               a first epoch with an empty page cache
 //   label_bench checks X.fkdb                             what each check costs
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include "db/label_file_writer.h"
 #include "db/page_walk.h"
+#include "db/preload.h"
 #include "db/sha256.h"
 #include "format/random.h"
 #include "reader/label_batch.h"
@@ -135,7 +143,53 @@ Result<int> Encode(const std::string& encoding) {
   return 0;
 }
 
-Result<int> Read(const std::string& path, uint32_t batch_images, uint32_t crops) {
+// Batches of random images, one pass over the label set or less, shared by threads.
+class RandomBatches {
+ public:
+  RandomBatches(const Reader& reader, uint32_t batch_images, uint32_t crops)
+      : reader_(reader), batch_images_(batch_images), crops_(crops), order_(reader.num_images()) {
+    const Permutation order(reader.num_images(), 3, 1);
+    for (uint64_t i = 0; i < order_.size(); ++i) order_[i] = order(i);
+  }
+
+  // Seconds of batches 0 .. count - 1; thread t of n takes those with a remainder of t.
+  Result<double> Run(uint64_t count, int num_threads) const {
+    std::vector<Result<void>> outcomes(static_cast<size_t>(num_threads));
+    const auto begin = Clock::now();
+    {
+      std::vector<std::jthread> threads;
+      for (int t = 1; t < num_threads; ++t) {
+        threads.emplace_back([&, t] { outcomes[static_cast<size_t>(t)] = Share(count, t, num_threads); });
+      }
+      outcomes[0] = Share(count, 0, num_threads);
+    }
+    const double seconds = SecondsSince(begin);
+    for (Result<void>& outcome : outcomes) FKDB_TRY(std::move(outcome));
+    return seconds;
+  }
+
+ private:
+  Result<void> Share(uint64_t count, int thread, int num_threads) const {
+    LabelBatch batch;
+    std::vector<uint32_t> chosen(batch_images_ * crops_);
+    std::vector<CropRequest> requests(batch_images_);
+    for (uint64_t b = static_cast<uint64_t>(thread); b < count; b += static_cast<uint64_t>(num_threads)) {
+      for (uint64_t i = 0, at = b * batch_images_; i < batch_images_; ++i, ++at) {
+        requests[i].ordinal = order_[at % order_.size()];
+        for (uint32_t k = 0; k < crops_; ++k) chosen[i * crops_ + k] = static_cast<uint32_t>((at * 7 + k * 49) % 200);
+        requests[i].crops = std::span(chosen).subspan(i * crops_, crops_);
+      }
+      FKDB_TRY(FillBatch(reader_, requests, &batch));
+    }
+    return {};
+  }
+
+  const Reader& reader_;
+  uint32_t batch_images_, crops_;
+  std::vector<uint64_t> order_;
+};
+
+Result<int> Read(const std::string& path, uint32_t batch_images, uint32_t crops, int threads) {
   std::vector<double> opens;
   for (int repeat = 0; repeat < 9; ++repeat) {
     const auto begin = Clock::now();
@@ -143,32 +197,65 @@ Result<int> Read(const std::string& path, uint32_t batch_images, uint32_t crops)
     opens.push_back(SecondsSince(begin));
   }
   FKDB_ASSIGN(const Reader reader, Reader::Open(path));
-  const double first_open = opens[0];
-  const Permutation order(reader.num_images(), 3, 1);
-  std::vector<uint64_t> ordinals(reader.num_images());
-  for (uint64_t i = 0; i < ordinals.size(); ++i) ordinals[i] = order(i);
-  LabelBatch batch;
-  std::vector<uint32_t> chosen(batch_images * crops);
-  std::vector<CropRequest> requests(batch_images);
-  std::vector<double> per_image;
-  uint64_t at = 0;
-  const uint64_t batches = std::min<uint64_t>(20000, reader.num_images() / batch_images);
+  const RandomBatches batches(reader, batch_images, crops);
+  const uint64_t count = std::min<uint64_t>(20000, reader.num_images() / batch_images);
+  std::vector<double> seconds, seconds_together;  // one thread and all of them take turns
+  FKDB_TRY(batches.Run(count, 1));                // warms the page cache
   for (int pass = 0; pass < 5; ++pass) {
-    const auto begin = Clock::now();
-    for (uint64_t b = 0; b < batches; ++b) {
-      for (uint32_t i = 0; i < batch_images; ++i, ++at) {
-        requests[i].ordinal = ordinals[at % ordinals.size()];
-        for (uint32_t k = 0; k < crops; ++k) chosen[i * crops + k] = static_cast<uint32_t>((at * 7 + k * 49) % 200);
-        requests[i].crops = std::span(chosen).subspan(i * crops, crops);
-      }
-      FKDB_TRY(FillBatch(reader, requests, &batch));
+    FKDB_ASSIGN(seconds.emplace_back(), batches.Run(count, 1));
+    if (threads > 1) {
+      FKDB_ASSIGN(seconds_together.emplace_back(), batches.Run(count, threads));
     }
-    per_image.push_back(SecondsSince(begin) / static_cast<double>(batches * batch_images) * 1e6);
-    if (pass == 0) at = 0;  // the first pass warms the page cache
   }
-  per_image.erase(per_image.begin());
-  fmt::print("{{\"read\":\"{}\",\"images\":{},\"first_open_ms\":{:.2f},\"open_ms\":{:.2f},\"us_per_image\":{:.3f},\"batch_images\":{},\"crops\":{}}}\n",
-             path, reader.num_images(), first_open * 1e3, Median(opens) * 1e3, Median(per_image), batch_images, crops);
+  const auto us = [&](const std::vector<double>& passes) {
+    return passes.empty() ? 0 : Median(passes) / static_cast<double>(count * batch_images) * 1e6;
+  };
+  fmt::print("{{\"read\":\"{}\",\"images\":{},\"first_open_ms\":{:.2f},\"open_ms\":{:.2f},\"us_per_image\":{:.3f},"
+             "\"threads\":{},\"us_per_image_together\":{:.3f},\"batch_images\":{},\"crops\":{}}}\n",
+             path, reader.num_images(), opens[0] * 1e3, Median(opens) * 1e3, us(seconds), threads, us(seconds_together),
+             batch_images, crops);
+  return 0;
+}
+
+// Forgets the file's pages in the page cache: it must not be mapped by anyone.
+Result<void> Evict(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY);
+  const bool done = fd >= 0 && ::fdatasync(fd) == 0 && ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0;
+  if (fd >= 0) ::close(fd);
+  return done ? Result<void>() : Fail(ErrorCode::kIoError, path + ": cannot evict it from the page cache");
+}
+
+// A first epoch's labels when nothing is in memory, beside reading the file from front to back.
+Result<int> Cold(const std::string& path, uint32_t batch_images, uint32_t crops) {
+  std::vector<double> in_order, preloaded;
+  double at_random = 0;
+  constexpr uint64_t kSample = 50;  // batches without preloading: each image is a seek
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    FKDB_TRY(Evict(path));
+    auto begin = Clock::now();
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+    std::vector<char> buffer(1 << 20);
+    while (std::fread(buffer.data(), 1, buffer.size(), file.get()) == buffer.size()) {
+    }
+    in_order.push_back(SecondsSince(begin));
+
+    for (const bool preload : {false, true}) {
+      FKDB_TRY(Evict(path));
+      begin = Clock::now();
+      FKDB_ASSIGN(const Reader reader, Reader::Open(path));
+      std::optional<Preloader> preloader;
+      if (preload) preloader.emplace(reader.label_set(), Preload::kOn);
+      const uint64_t all = reader.num_images() / batch_images, count = preload ? all : std::min(all, kSample);
+      FKDB_TRY(RandomBatches(reader, batch_images, crops).Run(count, 1));
+      if (preload) {
+        preloaded.push_back(SecondsSince(begin));
+      } else {
+        at_random = SecondsSince(begin) / static_cast<double>(count * batch_images) * 1e6;
+      }
+    }
+  }
+  fmt::print("{{\"cold\":\"{}\",\"in_order_seconds\":{:.3f},\"epoch_seconds\":{:.3f},\"at_random_us_per_image\":{:.1f}}}\n",
+             path, Median(in_order), Median(preloaded), at_random);
   return 0;
 }
 
@@ -218,6 +305,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   uint64_t images = 1281167;
   uint32_t crops = 200, batch_images = 64, batch_crops = 4;
+  int threads = 1;
   std::string out, path, encoding = "packed";
   std::function<fkdb::Result<int>()> run;
   auto* make = app.add_subcommand("make", "Builds a synthetic label set");
@@ -233,7 +321,11 @@ int main(int argc, char** argv) {
   read->add_option("DB", path)->required();
   read->add_option("--batch-images", batch_images)->capture_default_str();
   read->add_option("--batch-crops", batch_crops)->capture_default_str();
-  read->callback([&] { run = [&] { return fkdb::Read(path, batch_images, batch_crops); }; });
+  read->add_option("--threads", threads, "Also with so many at a time")->capture_default_str();
+  read->callback([&] { run = [&] { return fkdb::Read(path, batch_images, batch_crops, threads); }; });
+  auto* cold = app.add_subcommand("cold", "A first epoch's labels with an empty page cache");
+  cold->add_option("DB", path)->required();
+  cold->callback([&] { run = [&] { return fkdb::Cold(path, batch_images, batch_crops); }; });
   auto* checks = app.add_subcommand("checks", "What each check of a file costs");
   checks->add_option("DB", path)->required();
   checks->callback([&] { run = [&] { return fkdb::Checks(path); }; });

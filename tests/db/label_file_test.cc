@@ -378,7 +378,7 @@ TEST_F(LabelFileTest, EveryFlippedByteIsFoundOrHarmless) {
       for (uint64_t i = 0; !found && i < file->num_images(); ++i) {
         const auto record = file->RecordBytes(i);
         found = !record;
-        if (record) read.Add(ImageDigest((*keys)[i], DecodeRecord(*RecordView::Open(*record, set.recipe.spec))));
+        if (record) read.Add(ImageDigest((*keys)[i], *DecodeRecord(*RecordView::Open(*record, set.recipe.spec))));
       }
       if (!found) {
         ASSERT_EQ(read.Finish(), digest) << "byte " << at << " changed labels unnoticed";

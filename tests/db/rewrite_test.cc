@@ -243,8 +243,8 @@ TEST_F(RewriteTest, ASubsetHoldsTheChosenImagesAndCrops) {
     EXPECT_EQ(made->augmentation.crops, 2u);
     const auto all = LabelFile::Open(Path("all.fkdb")), some = LabelFile::Open(Path("some.fkdb"));
     for (const auto& [from, to] : {std::pair{7u, 0u}, {40u, 1u}}) {
-      const Record a = DecodeRecord(*RecordView::Open(*all->RecordBytes(from), set.recipe.spec));
-      const Record b = DecodeRecord(*RecordView::Open(*some->RecordBytes(to), set.recipe.spec));
+      const Record a = *DecodeRecord(*RecordView::Open(*all->RecordBytes(from), set.recipe.spec));
+      const Record b = *DecodeRecord(*RecordView::Open(*some->RecordBytes(to), set.recipe.spec));
       const Record first = FirstCrops(set.recipe.spec, a, 2);
       EXPECT_EQ(first.pixel_boxes, b.pixel_boxes);
       EXPECT_EQ(first.flips, b.flips);

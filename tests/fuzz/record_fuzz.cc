@@ -86,7 +86,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   view->CountBits();
   if (!view->Validate() || view->skipped()) return 0;
   // What reads as valid can be written again.
-  const auto again = EncodeRecord(spec, DecodeRecord(*view));
+  const auto again = EncodeRecord(spec, *DecodeRecord(*view));
   Check(again.has_value() || spec.boxes == BoxEncoding::kFractionF16 || spec.kind == LabelKind::kFull);
   return 0;
 }

@@ -108,20 +108,22 @@ TEST_F(ReaderTest, BatchesHoldWhatTheRecordsSay) {
       LabelBatch batch;
       ASSERT_TRUE(FillBatch(*reader, requests, &batch));
       ASSERT_EQ(batch.size(), 5u);
+      LabelArrays labels;
+      batch.Expand(&labels);
       size_t row = 0;
       for (const CropRequest& request : requests) {
         const Record& record = set.records[request.ordinal];
         for (const uint32_t crop : request.crops) {
           const size_t n = set.recipe.spec.num_indices(), v = set.recipe.spec.num_values();
-          for (size_t i = 0; i < n; ++i) EXPECT_EQ(batch.indices()[row * n + i], record.indices[crop * n + i]);
-          for (size_t i = 0; i < v; ++i) EXPECT_EQ(batch.values()[row * v + i], record.values[crop * v + i]);
+          for (size_t i = 0; i < n; ++i) EXPECT_EQ(labels.indices[row * n + i], record.indices[crop * n + i]);
+          for (size_t i = 0; i < v; ++i) EXPECT_EQ(labels.values[row * v + i], record.values[crop * v + i]);
           EXPECT_EQ(batch.flips()[row], record.flips[crop]);
           EXPECT_EQ(batch.boxes()[row], boxes == BoxEncoding::kPixel ? record.pixel_boxes[crop]
                                                                      : ToPixels(record.fraction_boxes[crop], 500, 375));
           ++row;
         }
       }
-      for (const void* array : {static_cast<const void*>(batch.values().data()), static_cast<const void*>(batch.boxes().data())}) {
+      for (const void* array : {static_cast<const void*>(batch.values()), static_cast<const void*>(batch.boxes().data())}) {
         EXPECT_EQ(reinterpret_cast<uintptr_t>(array) % 64, 0u);
       }
       // The next batch of the same size uses the same memory.
@@ -163,8 +165,10 @@ uint64_t ReadAll(const Reader& reader) {
     const auto add = [&](auto span) {
       hash = Hash64({reinterpret_cast<const char*>(span.data()), span.size_bytes()}) + 31 * hash;
     };
-    add(batch.values());
-    add(batch.indices());
+    LabelArrays labels;
+    batch.Expand(&labels);
+    add(std::span(labels.values));
+    add(std::span(labels.indices));
     add(batch.boxes());
     add(batch.flips());
   }

@@ -5,6 +5,7 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include "format/compact.h"
 #include "reader/reader.h"
 #include "tests/db/test_files.h"
 #include "trainer/checkpoint.h"
@@ -35,7 +36,7 @@ class TeacherSupervision : public Supervision {
   Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
     const Manifest& recipe = boxes_.manifest();
     const uint32_t m = step.pass.crops;
-    labels->Resize(spec(), step.ordinals.size() * m);
+    labels->Resize(spec(), step.ordinals.size(), step.ordinals.size() * m);
     FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data_, teacher_, recipe, false));
     const uint64_t group = GroupSize(recipe.teacher_batch_size, recipe.augmentation.crops);
     std::vector<uint32_t> crops(m);
@@ -47,9 +48,8 @@ class TeacherSupervision : public Supervision {
       SelectCrops(CropOrder::kCycle, seed_, step.pass_number, ordinal, view.num_crops(), step.pass.epoch, crops);
       for (uint32_t c = 0; c < m; ++c) {
         const size_t row = i * m + c;
-        if (spec().num_indices() > 0) view.CopyIndices(crops[c], labels->indices().data() + row * spec().num_indices());
-        view.CopyValues(crops[c], labels->values().data() + row * spec().num_values());
-        labels->boxes()[row] = view.pixel_box(crops[c]);
+        FKDB_TRY(view.ReadCompactCrop(crops[c], &labels->boxes()[row], labels->indices() + row * CompactIndexBytes(spec()),
+                                      labels->values() + row * CompactValueBytes(spec())));
         labels->flips()[row] = view.flip(crops[c]);
       }
       ++teacher_images;

@@ -9,9 +9,11 @@ int main(int argc, char** argv) {
   const fkdb::CropRequest request = {7, crops};
   fkdb::LabelBatch batch;
   if (auto filled = fkdb::FillBatch(*reader, {&request, 1}, &batch); !filled) return 1;
+  fkdb::LabelArrays labels;  // from 14 bytes a crop to (2, K) indices and values, and on to C probabilities of the first
+  batch.Expand(&labels);
+  const uint32_t k = reader->spec().top_k;
   std::vector<float> dense(reader->spec().num_classes);
-  fkdb::RecoverCrop(reader->spec(), batch.indices().first(reader->spec().num_indices()),
-                    batch.values().first(reader->spec().num_values()), /*tau=*/1, dense);
+  fkdb::RecoverCrop(reader->spec(), {labels.indices.data(), k}, {labels.values.data(), k}, /*tau=*/1, dense);
   std::printf("top-1 of %llu images' crop: class %u, p %.3f\n", (unsigned long long)reader->num_images(),
-              batch.indices()[0], dense[batch.indices()[0]]);
+              labels.indices[0], dense[labels.indices[0]]);
 }
