@@ -75,8 +75,8 @@ class RecordView {
   Result<void> Validate() const;
 
   uint64_t key_hash() const;
-  uint32_t width() const;
-  uint32_t height() const;
+  uint32_t width() const { return width_; }
+  uint32_t height() const { return height_; }
   int32_t class_index() const;
   ContentHash content_hash() const;
   ExifConvention exif() const;
@@ -133,6 +133,7 @@ class RecordView {
 
   const void* table_;  // the FlatBuffers table
   LabelSpec spec_;
+  uint32_t width_ = 0, height_ = 0;
   uint32_t num_crops_ = 0;
   std::span<const uint8_t> flips_, packed_;
   std::span<const uint16_t> boxes_u16_, boxes_f16_, indices_u16_, values_16_;

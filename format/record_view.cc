@@ -55,6 +55,8 @@ Result<RecordView> RecordView::Open(std::span<const std::byte> bytes, const Labe
   const fb::Record* table = fb::GetRecord(bytes.data());
 
   RecordView view(table, spec);
+  view.width_ = table->width();
+  view.height_ = table->height();
   view.num_crops_ = table->num_crops();
   const uint32_t crops = view.num_crops_;
   if (crops > kMaxCropsPerImage) return Corrupt("record: {} crops, at most {}", crops, kMaxCropsPerImage);
@@ -122,8 +124,6 @@ Result<void> RecordView::BindOps() {
 }
 
 uint64_t RecordView::key_hash() const { return Table(table_).key_hash(); }
-uint32_t RecordView::width() const { return Table(table_).width(); }
-uint32_t RecordView::height() const { return Table(table_).height(); }
 int32_t RecordView::class_index() const { return Table(table_).class_index(); }
 ExifConvention RecordView::exif() const { return static_cast<ExifConvention>(Table(table_).exif()); }
 
@@ -186,12 +186,14 @@ bool RecordView::Indices(uint32_t crop, Index* out) const {
   bool inside = true;
   if (spec_.packed()) {
     const uint8_t* bits = packed_.data();
+    const uint32_t index_bits = layout_.index_bits, class_bits = layout_.class_bits, palette_size = layout_.palette_size;
+    const uint64_t palette_at = layout_.palette_at;
     BitReader reader(bits, crop * layout_.crop_bits + layout_.indices_at);
     for (uint32_t i = 0; i < n; ++i) {
-      uint64_t index = reader.Next(layout_.index_bits);
-      if (layout_.palette_size > 0) {
-        const bool known = index < layout_.palette_size;
-        index = known ? ReadBits(bits, layout_.palette_at + index * layout_.class_bits, layout_.class_bits) : UINT64_MAX;
+      uint64_t index = reader.Next(index_bits);
+      if (palette_size > 0) {
+        const bool known = index < palette_size;
+        index = known ? ReadBits(bits, palette_at + index * class_bits, class_bits) : UINT64_MAX;
         inside = inside && known;
       }
       out[i] = static_cast<Index>(index);
