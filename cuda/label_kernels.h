@@ -87,6 +87,14 @@ FKDB_HOST_DEVICE void RecoverRow(const SparseLabels& labels, int64_t n, float ta
   }
 }
 
+// The label of row n as the long loops take it; labels.num_indices == 0.
+template <class Group>
+FKDB_HOST_DEVICE typename Group::DenseLabel DenseLabelOf(const SparseLabels& labels, int64_t n, float tau) {
+  const float* values = labels.values + n * labels.num_values;
+  if (labels.kind != LabelKind::kLogits) return {values, false, 0, 1};
+  return {values, true, Group::LargestOf(values, labels.num_values), 1 / tau};
+}
+
 struct LossArguments {
   float temperature = 1;  // T, of the student
   float tau = 1;          // of the softmax over stored logits
@@ -99,7 +107,6 @@ template <class Group>
 FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const LossArguments& arguments,
                                const float* logits, float* gradient) {
   using Accumulator = typename Group::Accumulator;
-  const RowLabel row = LoadRow<Group>(labels, n, arguments.tau);
   const uint32_t first = static_cast<uint32_t>(Group::lane()), step = static_cast<uint32_t>(Group::size());
   const uint32_t classes = labels.num_classes;
   const float inverse_t = 1 / arguments.temperature;
@@ -108,17 +115,19 @@ FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const Loss
   // All terms are taken of z - largest: the loss does not change, and small differences of large
   // logits keep their digits.
   const float largest = Group::LargestOf(logits, classes);
-  Accumulator label_sum = 0, dot = 0;  // sum_c y_c, and sum_c y_c z_c without the tail's share
+  Accumulator label_sum, dot;  // sum_c y_c, and sum_c y_c z_c without the tail's share
+  RowLabel row = {nullptr, nullptr, 1, 0, 0};
+  typename Group::DenseLabel all = {};
   if (dense) {
-    for (uint32_t c = first; c < classes; c += step) {
-      const float y = StoredValue(labels, row, c, arguments.tau);
-      label_sum += y;
-      dot += Accumulator{y} * ((logits[c] - largest) * inverse_t);
-    }
-    label_sum = Group::Sum(label_sum);
-    dot = Group::Sum(dot);
+    all = DenseLabelOf<Group>(labels, n, arguments.tau);
+    const auto weights = Group::WeighLogits(all, logits, classes, largest, inverse_t);
+    row.scale = all.exponential || labels.renormalize ? static_cast<float>(1 / weights.label) : 1;
+    label_sum = weights.label * row.scale;
+    dot = weights.dot * row.scale;
   } else {
+    row = LoadRow<Group>(labels, n, arguments.tau);
     label_sum = Accumulator{row.tail} * (classes - labels.num_indices);
+    dot = 0;
     for (uint32_t k = 0; k < labels.num_indices; ++k) {
       const float y = StoredValue(labels, row, k, arguments.tau);
       label_sum += y;
@@ -136,9 +145,7 @@ FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const Loss
     const float scale = arguments.gradient_scale * inverse_t;
     const auto softmax_scale = static_cast<float>(label_sum / sums.exp);
     Group::ScaleAndShift(gradient, classes, scale * softmax_scale, scale * row.tail);
-    if (dense) {
-      for (uint32_t c = first; c < classes; c += step) gradient[c] -= scale * StoredValue(labels, row, c, arguments.tau);
-    }
+    if (dense) Group::SubtractLabel(all, gradient, classes, scale * row.scale);
     for (uint32_t k = 0; k < labels.num_indices; ++k) {
       const uint32_t c = row.indices[k];
       if (c % step == first) gradient[c] -= scale * (StoredValue(labels, row, k, arguments.tau) - row.tail);

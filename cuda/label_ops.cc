@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/label_ops.h"
 
+#include <vector>
+
 namespace fkdb {
 
 SparseLabels SparseLabelsOf(const LabelSpec& spec, const uint32_t* indices, const float* values) {
@@ -22,6 +24,18 @@ void SoftCrossEntropy(const SparseLabels& labels, int64_t begin, int64_t end, co
   for (int64_t n = begin; n < end; ++n) {
     const int64_t at = n * labels.num_classes;
     losses[n] = LossRow<OneLane>(labels, n, arguments, logits + at, gradient ? gradient + at : nullptr);
+  }
+}
+
+void SoftCrossEntropyBf16(const SparseLabels& labels, int64_t begin, int64_t end, const LossArguments& arguments,
+                          const uint16_t* logits, float* losses, uint16_t* gradient) {
+  const size_t classes = labels.num_classes;
+  std::vector<float> row(classes);
+  for (int64_t n = begin; n < end; ++n) {
+    const size_t at = static_cast<size_t>(n) * classes;
+    RowFromBf16(logits + at, classes, row.data());
+    losses[n] = LossRow<OneLane>(labels, n, arguments, row.data(), gradient ? row.data() : nullptr);
+    if (gradient) RowToBf16(row.data(), classes, gradient + at);
   }
 }
 

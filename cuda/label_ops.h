@@ -23,4 +23,12 @@ void RecoverDense(const SparseLabels& labels, int64_t rows, float tau, float* de
 void SoftCrossEntropy(const SparseLabels& labels, int64_t begin, int64_t end, const LossArguments& arguments,
                       const float* logits, float* losses, float* gradient);
 
+// The same with bfloat16 logits and gradient, as their 16 bits: computed in float32, each gradient rounded once.
+void SoftCrossEntropyBf16(const SparseLabels& labels, int64_t begin, int64_t end, const LossArguments& arguments,
+                          const uint16_t* logits, float* losses, uint16_t* gradient);
+
+// Exact, and rounded to nearest even.
+void RowFromBf16(const uint16_t* in, size_t count, float* out);
+void RowToBf16(const float* in, size_t count, uint16_t* out);
+
 }  // namespace fkdb

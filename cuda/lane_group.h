@@ -4,8 +4,8 @@
 // long loops run over vectors of whatever width the processor has.
 //
 // A group offers: lane(), size(); Sum and Max over the lanes (every lane gets the result);
-// Accumulator, the type in which sums over a row are handed on; and the three long loops over a row
-// of logits below.
+// Accumulator, the type in which sums over a row are handed on; and the long loops over a row of
+// logits below.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,20 @@ struct OneLane {
   static Sums SumExp(const float* row, uint32_t count, float largest, float inverse_t, float* exps);
   // row = row * factor - term.
   static void ScaleAndShift(float* row, uint32_t count, float factor, float term);
+
+  // Labels of all classes: y_c = values_c, or exp((values_c - shift) * inverse_tau) of stored logits.
+  struct DenseLabel {
+    const float* values;
+    bool exponential;
+    float shift, inverse_tau;
+  };
+  // With z as above: the sums of y and of y * z.
+  struct Weights {
+    Accumulator label, dot;
+  };
+  static Weights WeighLogits(const DenseLabel& label, const float* row, uint32_t count, float largest, float inverse_t);
+  // row = row - factor * y.
+  static void SubtractLabel(const DenseLabel& label, float* row, uint32_t count, float factor);
 };
 
 }  // namespace fkdb

@@ -9,9 +9,9 @@
 
 namespace fkdb {
 
-// logits (N, C) float32 on the CPU or the device of the student; labels of N rows in host memory.
-// Returns the mean loss of the N rows, a scalar to call backward on. temperature: the student's;
-// tau: of stored logits.
+// logits (N, C), float32 or bfloat16, on the CPU or the device of the student; labels of N rows in host
+// memory. Returns the mean loss of the N rows, a float32 scalar to call backward on. temperature: the
+// student's; tau: of stored logits.
 at::Tensor LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau);
 
 }  // namespace fkdb

@@ -2,9 +2,11 @@
 // Recovery, loss and gradient against a float64 computation on dense labels.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 
 #include "cuda/label_ops.h"
+#include "format/half.h"
 #include "format/recover.h"
 #include "tests/format/test_labels.h"
 #include "tests/simd_targets.h"
@@ -188,6 +190,83 @@ TEST(LabelKernels, ANaNLogitMakesItsRowNaNAndNoOther) {
     EXPECT_TRUE(std::isnan(gradient[static_cast<size_t>(c)]));
     EXPECT_TRUE(std::isfinite(gradient[static_cast<size_t>(c) + 10]));
   }
+}
+
+// Every thousandth float from -104 to 0: an error of 2 units in the last place is 2.4e-7 at most.
+TEST(LabelKernels, ExpErrsByLessThanTwoUnitsInTheLastPlace) {
+  std::vector<float> z, e;
+  for (float x = 0; x > -104; x = std::bit_cast<float>(std::bit_cast<uint32_t>(x) + (x > -1e-3f ? 1000003u : 1009u))) {
+    z.push_back(x == 0 ? -1e-12f : x);
+    x = z.back();
+  }
+  e.resize(z.size());
+  test::ForEachSimdTarget([&] {
+    double worst = 0;
+    OneLane::SumExp(z.data(), static_cast<uint32_t>(z.size()), 0, 1, e.data());
+    for (size_t i = 0; i < z.size(); ++i) {
+      const double exact = std::exp(double{z[i]});
+      if (z[i] < -86.9f) {
+        ASSERT_EQ(e[i], 0) << z[i];
+      } else {
+        worst = std::max(worst, std::fabs(e[i] - exact) / exact);
+      }
+    }
+    EXPECT_LT(worst, 2.4e-7);
+    EXPECT_GT(worst, 1e-8);  // it did compute something
+  });
+  EXPECT_GT(z.size(), 10000u);
+}
+
+// The loss of rounded logits, and the gradient's float32 rounded once.
+TEST(LabelKernels, Bfloat16IsFloat32Rounded) {
+  std::mt19937_64 random(6);
+  for (const LabelSpec& spec : AllSpecs()) {
+    constexpr uint32_t kRows = 3;
+    const size_t n = kRows * spec.num_classes;
+    const Labels labels(spec, kRows, 1, random);
+    const std::vector<float> logits = test::RandomLogits(spec.num_classes * kRows, 4, random);
+    std::vector<float> rounded(n), gradient(n), losses(kRows), losses16(kRows);
+    std::vector<uint16_t> logits16(n), gradient16(n, 0xffff);
+    for (size_t i = 0; i < n; ++i) rounded[i] = FloatFromBf16(logits16[i] = Bf16FromFloat(logits[i]));
+    SoftCrossEntropy(labels.sparse(), 0, kRows, {}, rounded.data(), losses.data(), gradient.data());
+    test::ForEachSimdTarget([&] {
+      SoftCrossEntropyBf16(labels.sparse(), 0, kRows, {}, logits16.data(), losses16.data(), gradient16.data());
+      for (uint32_t r = 0; r < kRows; ++r) ASSERT_NEAR(losses16[r], losses[r], 1e-5) << Describe(spec);
+      for (size_t i = 0; i < n; ++i) {
+        ASSERT_NEAR(FloatFromBf16(gradient16[i]), gradient[i], std::fabs(gradient[i]) * 0x1p-8 + 1e-7) << Describe(spec);
+      }
+    });
+  }
+}
+
+TEST(LabelKernels, Bfloat16RowsRoundAsOneNumberDoes) {
+  std::vector<float> all;
+  for (uint64_t bits = 0; bits <= UINT32_MAX; bits += 65521) all.push_back(std::bit_cast<float>(static_cast<uint32_t>(bits)));
+  all.insert(all.end(), {0.0f, -0.0f, INFINITY, -INFINITY, NAN, std::bit_cast<float>(0x7f800001u), 1.00390625f, 3.38953139e38f});
+  std::vector<uint16_t> rounded(all.size());
+  std::vector<float> back(all.size());
+  test::ForEachSimdTarget([&] {
+    RowToBf16(all.data(), all.size(), rounded.data());
+    RowFromBf16(rounded.data(), rounded.size(), back.data());
+    for (size_t i = 0; i < all.size(); ++i) {
+      ASSERT_EQ(rounded[i], Bf16FromFloat(all[i])) << all[i];
+      ASSERT_EQ(std::bit_cast<uint32_t>(back[i]), uint32_t{rounded[i]} << 16);
+    }
+  });
+}
+
+// A class that a student rules out costs nothing where the label says 0 too.
+TEST(LabelKernels, ALogitOfMinusInfinityIsProbabilityZero) {
+  const LabelSpec spec = MakeSpec(LabelKind::kFull, 4, 0, ValueEncoding::kF32);
+  const std::vector<float> values = {0.5f, 0.25f, 0.25f, 0};
+  const std::vector<float> logits = {1, 1, 1, -INFINITY};
+  std::vector<float> gradient(4);
+  float loss = 0;
+  test::ForEachSimdTarget([&] {
+    SoftCrossEntropy(SparseLabelsOf(spec, nullptr, values.data()), 0, 1, {}, logits.data(), &loss, gradient.data());
+    EXPECT_NEAR(loss, std::log(3.0), 1e-6);
+    EXPECT_EQ(gradient[3], 0);
+  });
 }
 
 }  // namespace

@@ -250,6 +250,15 @@ TEST(LabelLoss, WorksUnderAutograd) {
   EXPECT_NEAR(LabelLoss(logits, labels, 2, 1).item<float>(), expected.item<float>(), 1e-6);
   (expected * 3).backward();
   EXPECT_LT((gradient - logits.grad()).abs().max().item<float>(), 1e-6);
+
+  // Under autocast logits are bfloat16, and so is their gradient; the loss is not.
+  const torch::Tensor rounded = logits.detach().to(torch::kBFloat16).set_requires_grad(true);
+  const torch::Tensor loss = LabelLoss(rounded, labels, 2, 1);
+  EXPECT_EQ(loss.scalar_type(), torch::kFloat32);
+  EXPECT_NEAR(loss.item<float>(), expected.item<float>(), 1e-2);
+  (loss * 3).backward();
+  EXPECT_EQ(rounded.grad().scalar_type(), torch::kBFloat16);
+  EXPECT_LT((gradient - rounded.grad()).abs().max().item<float>(), 2e-2 * gradient.abs().max().item<float>());
 }
 
 }  // namespace
