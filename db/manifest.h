@@ -19,7 +19,7 @@ constexpr uint32_t kFormatVersion = 1;
 
 struct DataSetInfo {
   std::string name;
-  std::string layout;        // "folder" or "idx"
+  std::string layout;        // "folder", "webdataset" or "idx"
   uint64_t num_images = 0;
   uint32_t channels = 3;     // 1 or 3, of the decoded images
   std::string key_list_sha256;  // of the keys in order, each followed by a zero byte; hex

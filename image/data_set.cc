@@ -15,10 +15,17 @@ Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path& path, 
   std::error_code ec;
   const auto status = std::filesystem::status(path, ec);
   if (!std::filesystem::exists(status)) {
-    return Fail(ErrorCode::kNotFound, fmt::format("{}: no such image folder or IDX file", path.string()));
+    return Fail(ErrorCode::kNotFound, fmt::format("{}: no such image folder, tar or IDX file", path.string()));
   }
-  FKDB_ASSIGN(std::unique_ptr<DataSet> set,
-              std::filesystem::is_directory(status) ? OpenFolder(path) : OpenIdx(path));
+  std::vector<std::filesystem::path> tars;
+  if (std::filesystem::is_directory(status)) {
+    tars = TarsIn(path);
+  } else if (path.extension() == ".tar" || path.extension() == ".tgz" || path.string().find(".tar.") != std::string::npos) {
+    tars = {path};
+  }
+  FKDB_ASSIGN(std::unique_ptr<DataSet> set, !tars.empty()                           ? OpenTars(path, tars)
+                                            : std::filesystem::is_directory(status) ? OpenFolder(path)
+                                                                                    : OpenIdx(path));
   if (limit > 0 && limit < set->keys_.size()) {
     set->keys_.resize(limit);
     set->class_indices_.resize(limit);

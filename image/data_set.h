@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The images that labels belong to: a folder of JPEG and PNG files, or an IDX file. Images are known
-// by key and listed in bytewise key order; an image's place in that order is its ordinal.
+// The images that labels belong to: a folder of JPEG and PNG files, tar archives of them, or an IDX file.
+// Images are known by key and listed in bytewise key order; an image's place in that order is its ordinal.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@ class DataSet {
   virtual ~DataSet() = default;
 
   const std::string& name() const { return name_; }
-  const std::string& layout() const { return layout_; }  // "folder" or "idx"
+  const std::string& layout() const { return layout_; }  // "folder", "webdataset" or "idx"
   uint32_t channels() const { return channels_; }        // of every image: 3, or 1 for IDX
   const std::vector<std::string>& keys() const { return keys_; }
   uint64_t size() const { return keys_.size(); }
@@ -49,13 +49,20 @@ class DataSet {
   std::vector<int32_t> class_indices_;
 };
 
-// `path`: a folder (images below it; their class is the first folder of their path, if there is
-// one), or an IDX image file such as `train-images-idx3-ubyte`, plain or gzipped, with its labels
-// beside it. Only the first `limit` images are taken (0: all). Errors: NotFound, IoError, Corruption
-// (IDX), InvalidArgument (no image in the folder).
+// `path`: one of
+//   a folder of images; a key is a path below it, and its first folder, if there is one, the class;
+//   a .tar file, or a folder with .tar files in it (WebDataset's shards); a key is a path in its archive,
+//   the class what `.cls` files beside the images say, and without any the first folder;
+//   an IDX image file such as `train-images-idx3-ubyte`, plain or gzipped, with its labels beside it.
+// Only the first `limit` images are taken (0: all). Errors: NotFound, IoError, Corruption (IDX, tar; a key
+// that is in two archives), Unsupported (a compressed archive), InvalidArgument (no image).
 Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path& path, uint64_t limit = 0);
 
 Result<std::unique_ptr<DataSet>> OpenFolder(const std::filesystem::path& path);
 Result<std::unique_ptr<DataSet>> OpenIdx(const std::filesystem::path& path);
+// `named` gives the data set its name.
+Result<std::unique_ptr<DataSet>> OpenTars(const std::filesystem::path& named, std::vector<std::filesystem::path> shards);
+// The .tar files in a folder, in bytewise order.
+std::vector<std::filesystem::path> TarsIn(const std::filesystem::path& folder);
 
 }  // namespace fkdb

@@ -6,8 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "image/data_set.h"
-#include "image/decode.h"
+#include "image/file_data_set.h"
 
 namespace fkdb {
 namespace {
@@ -15,13 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMaxDepth = 32;  // a link that leads back to a folder above it ends here
-
-bool IsImageName(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
-  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
-}
 
 Result<void> ListImages(const fs::path& folder, const std::string& prefix, int depth, std::vector<std::string>* keys) {
   if (depth > kMaxDepth) {
@@ -35,7 +27,7 @@ Result<void> ListImages(const fs::path& folder, const std::string& prefix, int d
     std::error_code broken;  // a link to nothing is not an image
     if (it->is_directory(broken)) {
       FKDB_TRY(ListImages(it->path(), key + "/", depth + 1, keys));
-    } else if (IsImageName(it->path()) && it->is_regular_file(broken)) {
+    } else if (IsImageName(key) && it->is_regular_file(broken)) {
       keys->push_back(key);
     }
   }
@@ -43,7 +35,7 @@ Result<void> ListImages(const fs::path& folder, const std::string& prefix, int d
   return {};
 }
 
-class FolderDataSet : public DataSet {
+class FolderDataSet : public FileDataSet {
  public:
   static Result<std::unique_ptr<DataSet>> Open(const fs::path& root) {
     auto set = std::make_unique<FolderDataSet>();
@@ -62,59 +54,23 @@ class FolderDataSet : public DataSet {
     return set;
   }
 
-  Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file) const override {
-    std::vector<std::byte> own;
-    std::vector<std::byte>& bytes = file ? *file : own;
-    FKDB_TRY(ReadFile(ordinal, &bytes));
-    auto image = DecodeImage(bytes);
-    if (!image) return In(ordinal, image.error().code, image.error().message);
-    return image;
-  }
-
-  Result<void> LoadRegion(uint64_t ordinal, const RegionOf& region, Image* image) const override {
-    thread_local std::vector<std::byte> bytes;
-    FKDB_TRY(ReadFile(ordinal, &bytes));
-    Result<PixelBox> box;
-    auto decoded = DecodeRegion(bytes, [&](uint32_t width, uint32_t height) { return box = region(width, height); }, image);
-    if (!box) return Fail(box.error());  // the caller's own words
-    if (!decoded) return In(ordinal, decoded.error().code, decoded.error().message);
-    return {};
-  }
-
  private:
-  tl::unexpected<Error> In(uint64_t ordinal, ErrorCode code, const std::string& what) const {
-    return Fail(code, fmt::format("image '{}': {}", (root_ / keys_[ordinal]).string(), what));
-  }
+  std::string PathOf(uint64_t ordinal) const override { return (root_ / keys_[ordinal]).string(); }
 
-  Result<void> ReadFile(uint64_t ordinal, std::vector<std::byte>* bytes) const {
+  Result<void> ReadFile(uint64_t ordinal, std::vector<std::byte>* bytes) const override {
     const fs::path path = root_ / keys_[ordinal];
-    const auto in = [&](ErrorCode code, const std::string& what) { return In(ordinal, code, what); };
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> in_file(std::fopen(path.c_str(), "rb"), std::fclose);
-    if (!in_file) {
-      return in(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIoError,
-                fmt::format("cannot open it: {}", std::strerror(errno)));
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+    if (!file) {
+      return Fail(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIoError,
+                  fmt::format("cannot open it: {}", std::strerror(errno)));
     }
     std::error_code ec;
     const uint64_t size = fs::file_size(path, ec);
-    if (ec) return in(ErrorCode::kIoError, ec.message());
+    if (ec) return Fail(ErrorCode::kIoError, ec.message());
     bytes->resize(size);
-    bytes->resize(std::fread(bytes->data(), 1, size, in_file.get()));
-    if (std::ferror(in_file.get())) return in(ErrorCode::kIoError, "cannot read it");
+    bytes->resize(std::fread(bytes->data(), 1, size, file.get()));
+    if (std::ferror(file.get())) return Fail(ErrorCode::kIoError, "cannot read it");
     return {};
-  }
-
-  // The first folder of a key is its class; classes are numbered in bytewise order.
-  void FindClasses() {
-    for (const std::string& key : keys_) {
-      if (const size_t slash = key.find('/'); slash != std::string::npos) class_names_.push_back(key.substr(0, slash));
-    }
-    std::sort(class_names_.begin(), class_names_.end());
-    class_names_.erase(std::unique(class_names_.begin(), class_names_.end()), class_names_.end());
-    for (const std::string& key : keys_) {
-      const size_t slash = key.find('/');
-      const auto found = std::lower_bound(class_names_.begin(), class_names_.end(), key.substr(0, slash));
-      class_indices_.push_back(slash == std::string::npos ? -1 : static_cast<int32_t>(found - class_names_.begin()));
-    }
   }
 
   fs::path root_;

@@ -122,10 +122,7 @@ class Training {
   }
 
   Result<TrainResult> Run() {
-    while (position_.pass < passes_.size()) {
-      FKDB_ASSIGN(const bool done, RunPass());
-      if (!done) break;
-    }
+    while (position_.pass < passes_.size() && !Stopped()) FKDB_TRY(RunPass());
     result_.finished = position_.pass == passes_.size();
     result_.steps = position_.all_steps;
     if (result_.finished) {
@@ -139,8 +136,8 @@ class Training {
   }
 
  private:
-  // True when the pass ended; false when it was stopped (and saved) before.
-  Result<bool> RunPass() {
+  // To the pass's end, or until it is stopped, and saved, before.
+  Result<void> RunPass() {
     const Pass pass = passes_[position_.pass];
     const uint64_t steps = NumSteps(supervision_.images().size(), pass.crops, config_.batch_size);
     const double rate = CosineRate(config_.learning_rate, pass.epoch, config_.epochs);
@@ -168,21 +165,22 @@ class Training {
         hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate,
                          crops / std::max(1e-9, profile_.all)});
       }
-      const bool stop = Stopped() || position_.all_steps == config_.max_steps;
       const bool last = position_.step == steps;
       const bool due = config_.checkpoint_steps > 0 && position_.all_steps % config_.checkpoint_steps == 0;
-      if ((stop || due) && !last) FKDB_TRY(Save());
-      if (stop && !last) return false;
+      const bool stop = Stopped() && !last;
+      if (stop || (due && !last)) FKDB_TRY(Save());
+      if (stop) return {};
     }
     profile_.batches = loader->max_batches();
     profile_.batch_bytes = loader->batch_bytes();
     run_seconds_ += profile_.all;
     run_epochs_ += pass.crops * static_cast<double>(position_.crops - crops_before) / static_cast<double>(position_.crops);
-    FKDB_ASSIGN(const bool ended, EndPass(pass, rate));
-    return ended && !Stopped() && position_.all_steps != config_.max_steps;
+    return EndPass(pass, rate);
   }
 
-  bool Stopped() const { return hooks_.stop && *hooks_.stop; }
+  bool Stopped() const {
+    return (hooks_.stop && *hooks_.stop) || (config_.max_steps > 0 && position_.all_steps >= config_.max_steps);
+  }
 
   Result<void> Step(TrainBatch& batch) {
     const auto n = static_cast<int64_t>(batch.labels.size());
@@ -226,8 +224,8 @@ class Training {
 
   double MeanLoss() const { return position_.loss_sum / static_cast<double>(std::max<uint64_t>(1, position_.crops)); }
 
-  // False if it was stopped, and saved, before the evaluation's end.
-  Result<bool> EndPass(const Pass& pass, double rate) {
+  // Or, stopped before the evaluation's end, saves the pass as it stood before that.
+  Result<void> EndPass(const Pass& pass, double rate) {
     Json line = {{"pass", position_.pass},
                  {"epoch", pass.epoch + pass.crops},
                  {"crops_per_image", pass.crops},
@@ -240,10 +238,7 @@ class Training {
       FKDB_ASSIGN(const std::optional<Accuracy> accuracy,
                   Evaluate(*model_, *validation_, config_.input, {config_.evaluate_resize, config_.evaluate_crop},
                            device_, config_.workers, hooks_.stop));
-      if (!accuracy) {
-        FKDB_TRY(Save());
-        return false;
-      }
+      if (!accuracy) return Save();
       line["top1"] = result_.top1 = accuracy->top1;
       line["top5"] = result_.top5 = accuracy->top5;
     }
@@ -254,7 +249,7 @@ class Training {
     FKDB_TRY(Save());
     FKDB_TRY(WriteMetrics("a", {metrics_.back()}));
     if (hooks_.metrics) hooks_.metrics(metrics_.back());
-    return true;
+    return {};
   }
 
   Result<void> WriteMetrics(const char* mode, const std::vector<std::string>& lines) {

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """fkdb's input path beside the way it is done today, in one run on one thread.
 
-    tests/bench/compare.py [--json] [--images N]        after tools/test, with .venv's Python; a minute
+    .venv/bin/python tests/bench/compare.py [--json] [--images N]        after tools/test; five minutes at most
 
 Labels: one torch.save file an image as the original FKD has them, torch.load, crops chosen, dense labels built; the same
 arrays as raw bytes in LMDB through py-lmdb; fkdb. Pixels: JPEG bytes in memory to m normalized crops of 224 x 224 with
 Pillow, with torchvision on uint8 tensors, with fkdb. Loss: dense labels and a product of matrices, PyTorch's soft
-cross-entropy, fkdb from sparse labels. Each figure is the median of rounds that take turns.
+cross-entropy, fkdb from sparse labels. Then fkdb beside itself: two threads and one, a cold label set and reading its
+file in order, m = 4 crops an image and m = 1, an epoch of FKD and one of plain training, ten thousand batches and a
+thousand. Each figure is the median of rounds that take turns.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -32,7 +35,7 @@ from torchvision.transforms import functional as F
 
 BIN = pathlib.Path(__file__).resolve().parents[2] / "build/release/bin"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-CROPS, K, CLASSES, ROUNDS = 200, 5, 1000, 5
+CROPS, K, CLASSES, ROUNDS, PHOTOS = 200, 5, 1000, 5, 120
 BOX = RandomResizedCrop(224)
 
 
@@ -53,10 +56,10 @@ def micro(name, environment=None):
     return json.loads(done.stdout)["benchmarks"][0]["real_time"]
 
 
-def take_turns(ways):
+def take_turns(ways, rounds=ROUNDS):
     """Medians of each way's figure: {name: callable} -> {name: median}."""
     figures = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, way in ways.items():
             figures[name].append(way())
     return {name: statistics.median(values) for name, values in figures.items()}
@@ -75,6 +78,12 @@ def dense(index, p):
     return tail.expand(-1, CLASSES).clone().scatter_(1, index, p)
 
 
+def run(name, *arguments):
+    """What a program of ours says as JSON, line by line."""
+    done = subprocess.run([BIN / name, *map(str, arguments)], check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def compare_labels(work, images):
     """Microseconds an image: 4 of 200 crops of random images, batches of 64."""
     rng = np.random.default_rng(1)
@@ -87,8 +96,7 @@ def compare_labels(work, images):
             labels = image_labels(rng)
             torch.save(labels, files / f"{i}.tar")
             transaction.put(b"%08d" % i, b"".join(array.tobytes() for array in labels))
-    subprocess.run([BIN / "label_bench", "make", "--images", str(images), "--out", work / "labels.fkdb"], check=True,
-                   capture_output=True)
+    run("label_bench", "make", "--images", images, "--out", work / "labels.fkdb")
     order = random.Random(2)
 
     def original():
@@ -103,22 +111,24 @@ def compare_labels(work, images):
         label[:, 0].astype(np.int64)
 
     def fkdb():
-        done = subprocess.run([BIN / "label_bench", "read", work / "labels.fkdb"], check=True, capture_output=True, text=True)
-        return json.loads(done.stdout)["us_per_image"]
+        return run("label_bench", "read", work / "labels.fkdb")[0]["us_per_image"]
 
     return take_turns({"torch.load": lambda: 1e6 * seconds(original), "py-lmdb, raw arrays": lambda: 1e6 * seconds(raw),
                        "fkdb": fkdb})
 
 
+def compare_threads(work):
+    """Microseconds an image, of two threads together; then seconds of a first epoch from an empty page cache."""
+    read = run("label_bench", "read", work / "labels.fkdb", "--threads", 2)[0]
+    cold = run("label_bench", "cold", work / "labels.fkdb")[0]
+    return ({"one thread": read["us_per_image"], "fkdb": read["us_per_image_together"]},
+            {"reading the file in order": cold["in_order_seconds"], "fkdb": cold["epoch_seconds"]})
+
+
 def compare_pixels(work, m):
     """Images a second."""
     photos = work / "photos"
-    if not photos.exists():
-        photos.mkdir()
-        cut(photos)
-        for path in photos.glob("*_4_*"):
-            path.unlink()
-    files = [path.read_bytes() for path in sorted(photos.iterdir())]
+    files = [path.read_bytes() for path in sorted(photos.glob("*/*"))]
     order = random.Random(3)
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
@@ -144,6 +154,61 @@ def compare_pixels(work, m):
 
     return take_turns({"Pillow": lambda: 1 / seconds(pillow), "torchvision, uint8": lambda: 1 / seconds(torchvision),
                        "fkdb": lambda: 1e6 / micro(f"ImageToCrops/m:{m}", {"FKDB_BENCH_PHOTOS": str(photos)})})
+
+
+def cut_photos(work):
+    """120 photos in 10 classes, and their label set of 8 crops."""
+    photos = work / "photos"
+    (photos / "all").mkdir(parents=True)
+    cut(photos / "all")
+    for i, path in enumerate(sorted((photos / "all").iterdir())):
+        if i % 2 == 0 and i < 240:
+            (photos / str(i // 2 % 10)).mkdir(exist_ok=True)
+            path.rename(photos / str(i // 2 % 10) / path.name)
+        else:
+            path.unlink()
+    (photos / "all").rmdir()
+    assert len(list(photos.glob("*/*"))) == PHOTOS
+    torch.manual_seed(5)
+    teacher = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))
+    torch.jit.trace(teacher, torch.zeros(2, 3, 64, 64)).save(str(work / "teacher.pt"))
+    subprocess.run([BIN / "fkdb-write", "--quiet", "--images", photos, "--teacher", work / "teacher.pt", "--crops", "8",
+                    "--out", work / "photos.fkdb", "--input-size", "64"], check=True)
+
+
+def compare_loading(work):
+    """Crops a second of the input path alone: m = 4 of a label set beside m = 1 of plain training."""
+    def loaded(*arguments):
+        return lambda: run("loader_bench", "--images", work / "photos", "--batches", 30, *arguments)[0]["crops_per_second"]
+
+    return take_turns({"m = 1, plain": loaded(), "fkdb": loaded("--db", work / "photos.fkdb", "--crops-per-image", 4)})
+
+
+def compare_epoch(work):
+    """Seconds of an epoch, ResNet-18 at 64 pixels, one thread and one worker; and the share of FKD's that is idle."""
+    idle = []
+
+    def trained(passes, *arguments):
+        def one():
+            shutil.rmtree(work / "run", ignore_errors=True)
+            lines = run("fkdb-train", "--json", "--profile", "--images", work / "photos", "--model", "resnet18",
+                        "--batch-size", 60, "--epochs", 100, "--max-steps", 2 * PHOTOS * 4 // 60, "--threads", 1,
+                        "--workers", 1, "--input-size", 64, "--lr", 0.01, "--out", work / "run", *arguments)
+            done = [line["profile"] for line in lines if "profile" in line][passes:]  # the first four epochs warm up
+            if passes == 1:
+                idle.append(sum(p["idle"] for p in done) / sum(p["seconds"] for p in done))
+            return sum(p["seconds"] for p in done) / 4
+        return one
+
+    figures = take_turns({"plain training": trained(4), "fkdb": trained(1, "--db", work / "photos.fkdb")}, rounds=3)
+    return figures, statistics.median(idle)
+
+
+def compare_memory(work):
+    """Resident MiB after a thousand batches and after ten thousand, and those of the batch buffers."""
+    done = run("loader_bench", "--images", work / "photos", "--db", work / "photos.fkdb", "--crops-per-image", 4,
+               "--batch-size", 4, "--input-size", 64, "--batches", 10_000)[0]
+    return {"after 1,000 batches": done["resident_mib_at_a_tenth"], "fkdb": done["resident_mib"]}, done["batch_buffers_mib"]
 
 
 def compare_loss():
@@ -182,18 +247,29 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as name:
         work = pathlib.Path(name)
+        cut_photos(work)
         rows += row("labels of a random image, 4 of 200 crops", "us", compare_labels(work, arguments.images), faster=False)
         for m in (1, 4, 8):
             rows += row(f"JPEG to {m} normalized crops", "images/s", compare_pixels(work, m), faster=True)
         rows += row("loss and gradient, 1024 x 1000, K = 5", "ms", compare_loss(), faster=False)
+        together, cold = compare_threads(work)
+        rows += row("the same labels, two threads", "us", together, faster=False)
+        rows += row("labels of a first epoch, cold", "s", cold, faster=False)
+        rows += row("input path alone, m = 4", "crops/s", compare_loading(work), faster=True)
+        epoch, idle = compare_epoch(work)
+        rows += row("epoch, ResNet-18 at 64 pixels, m = 4", "s", epoch, faster=False)
+        memory, buffers = compare_memory(work)
+        rows += row("memory after 10,000 batches", "MiB", memory, faster=False)
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     result = {"cpu": cpu, "compiler": compiler, "torch": torch.__version__, "threads": 1, "images": arguments.images,
-              "photos": "60 of 500 x 375, JPEG quality 90, cut from mate-backgrounds", "rows": rows}
+              "photos": f"{PHOTOS} of 500 x 375, JPEG quality 90, cut from mate-backgrounds",
+              "idle_share_of_epoch": round(idle, 5), "batch_buffers_mib": buffers, "rows": rows}
     if arguments.json:
         print(json.dumps(result, indent=1))
         return
-    print(f"{cpu}, {compiler}, torch {torch.__version__}; medians of {ROUNDS} rounds, one thread\n")
+    print(f"{cpu}, {compiler}, torch {torch.__version__}; medians of {ROUNDS} rounds, one thread where nothing else is "
+          f"said\nof FKD's epoch {100 * idle:.2f} % waited for data; batch buffers of the memory row: {buffers} MiB\n")
     print(f"{'':<42}{'':<10}{'peer':<22}{'theirs':>10}{'fkdb':>10}{'times':>8}")
     for r in rows:
         print(f"{r['what']:<42}{r['unit']:<10}{r['peer']:<22}{r['theirs']:>10.2f}{r['ours']:>10.2f}{r['ratio']:>8.1f}")

@@ -47,7 +47,9 @@ void ImageToCrops(benchmark::State& state) {
   const char* folder = std::getenv("FKDB_BENCH_PHOTOS");
   if (folder == nullptr) return state.SkipWithError("FKDB_BENCH_PHOTOS names no folder");
   std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) files.push_back(ReadFile(entry.path().string()));
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) files.push_back(ReadFile(entry.path().string()));
+  }
   if (files.empty()) return state.SkipWithError("no photo in FKDB_BENCH_PHOTOS");
   const auto m = static_cast<uint32_t>(state.range(0));
   const auto sampler = CropSampler::Make({});

@@ -26,7 +26,7 @@ def make_idx(folder, images, labels):
 
 
 def test_missing_images(fkdb, teacher, tmp_path):
-    fkdb.fails(1, "/no/such: no such image folder or IDX file", *write(fkdb, teacher, tmp_path / "l.fkdb", images="/no/such"))
+    fkdb.fails(1, "/no/such: no such image folder, tar or IDX file", *write(fkdb, teacher, tmp_path / "l.fkdb", images="/no/such"))
     empty = tmp_path / "empty"
     empty.mkdir()
     fkdb.fails(2, f"{empty}: no image in it (expected .jpg, .jpeg or .png files)",

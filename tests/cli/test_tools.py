@@ -2,12 +2,17 @@
 """What each program prints for good input."""
 
 import json
+import pathlib
+import shutil
 import signal
 import subprocess
+import tarfile
 import time
 
 import pytest
 from conftest import BIN, TEST, TRAIN
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden/pillow"
 
 KINDS = ["full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"]
 
@@ -242,3 +247,31 @@ def test_a_subset_of_crops_in_another_kind(fkdb, labels, tmp_path):
     (tmp_path / "keys.txt").write_text("00001\nnobody\n")
     fkdb.fails(1, f"{out}: no image 'nobody' in it", "subset", out, tmp_path / "no.fkdb", "--images", tmp_path / "keys.txt")
     assert not list(tmp_path.glob("no.fkdb*"))
+
+
+@pytest.mark.parametrize("layout", ["USTAR", "GNU", "PAX"])
+def test_tar_shards_are_the_folder_they_were_made_of(fkdb, tmp_path, layout):
+    torch = pytest.importorskip("torch")
+    teacher = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    torch.jit.trace(teacher, torch.zeros(2, 3, 32, 32)).save(str(tmp_path / "t.pt"))
+    folder, shards = tmp_path / "images", tmp_path / "shards"
+    shards.mkdir()
+    for i in range(24):
+        deep = folder / "ab"[i % 2] / ("x" * 60) / ("long" * 12 if i % 3 else "y")
+        deep.mkdir(parents=True, exist_ok=True)
+        shutil.copy(GOLDEN / ["444.jpg", "420.jpg", "rgb.png", "cmyk.jpg"][i % 4], deep / f"{i:02}.{'png' if i % 4 == 2 else 'jpg'}")
+    for n in range(3):
+        with tarfile.open(shards / f"{n}.tar", "w", format=getattr(tarfile, f"{layout}_FORMAT")) as tar:
+            for path in sorted(folder.rglob("*.*"))[n::3]:
+                tar.add(path, arcname=path.relative_to(folder))
+    for name, images in (("f", folder), ("s", shards)):
+        fkdb.ok("write", "--images", images, "--teacher", tmp_path / "t.pt", "--crops", 3, "--top-k", 2, "--input-size", 32,
+                "--out", tmp_path / f"{name}.fkdb")
+    assert fkdb("verify", tmp_path / "s.fkdb", "--against", tmp_path / "f.fkdb").returncode == 0
+    weights = []
+    for images in (folder, shards):
+        fkdb.ok("train", "--images", images, "--db", tmp_path / "f.fkdb", "--model", "resnet6-w4", "--epochs", 3, "--crops-per-image",
+                2, "--batch-size", 8, "--threads", 1, "--out", tmp_path / images.name / "run", "--val", images, "--val-resize", 36,
+                "--val-crop", 32)
+        weights.append((tmp_path / images.name / "run/weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/data_set.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <zlib.h>
 
 #include <random>
-#include <zlib.h>
+#include <thread>
 
 #include "format/random.h"
 #include "image/crop_sampler.h"
@@ -13,8 +15,6 @@
 #include "image/resample.h"
 #include "tests/db/test_files.h"
 #include "tests/simd_targets.h"
-
-#include <thread>
 
 namespace fkdb {
 namespace {
@@ -54,6 +54,100 @@ TEST_F(DataSetTest, AFolderIsListedInKeyOrder) {
   EXPECT_EQ((*OpenDataSet(folder_, 2))->class_names().size(), 3u) << "a limit must not renumber the classes";
 }
 
+// A tar member as ustar has it: header and bytes, filled up to whole blocks.
+std::string Member(const std::string& path, const std::string& bytes, char type = '0', const std::string& size = "") {
+  std::string header(512, '\0');
+  path.copy(header.data(), 100);
+  char number[13];
+  std::snprintf(number, sizeof number, "%011zo", bytes.size());
+  (size.empty() ? std::string(number) : size).copy(header.data() + 124, 12);
+  header[156] = type;
+  std::string("ustar\0" "00", 8).copy(header.data() + 257, 8);
+  std::fill_n(header.begin() + 148, 8, ' ');
+  unsigned sum = 0;
+  for (const char c : header) sum += static_cast<unsigned char>(c);
+  std::snprintf(number, sizeof number, "%06o", sum);
+  std::string(number, 7).copy(header.data() + 148, 7);
+  return header + bytes + std::string((512 - bytes.size() % 512) % 512, '\0');
+}
+
+TEST_F(DataSetTest, TarShardsAreOneDataSet) {
+  const std::string photo = test::ReadBytes(kGolden / "420.jpg"), drawing = test::ReadBytes(kGolden / "rgb.png");
+  const std::string end(1024, '\0');
+  const std::string long_name = "deep/" + std::string(150, 'x') + "/9.png";
+  const std::string pax = "path=" + long_name + "\n";
+  test::WriteBytes(folder_ / "1.tar", Member("./b/2.jpg", photo) + Member("b/", "", '5') + Member("b/2.cls", " 3\n") + end);
+  test::WriteBytes(folder_ / "0.tar", Member("c/1.seg.PNG", drawing) + Member("c/1.cls", "0") + Member("c/1.json", "{}") +
+                                          Member("x", fmt::format("{} {}", pax.size() + 4, pax), 'x') + Member("short", drawing) + end);
+  for (const auto& [path, images] : {std::pair{folder_, 3}, {folder_ / "0.tar", 2}}) {
+    const auto set = OpenDataSet(path);
+    ASSERT_TRUE(set) << set.error().message;
+    EXPECT_EQ((*set)->layout(), "webdataset");
+    EXPECT_EQ((*set)->size(), static_cast<uint64_t>(images));
+    EXPECT_EQ((*set)->name(), path.filename().string());
+  }
+  const auto set = *OpenDataSet(folder_);
+  EXPECT_EQ(set->keys(), (std::vector<std::string>{"b/2.jpg", "c/1.seg.PNG", long_name}));
+  EXPECT_EQ(set->class_names(), (std::vector<std::string>{"0", "1", "2", "3"}));
+  EXPECT_EQ(set->class_index(0), 3);
+  EXPECT_EQ(set->class_index(1), 0);
+  EXPECT_EQ(set->class_index(2), -1);
+  std::vector<std::byte> file;
+  const auto image = set->Load(1, &file);
+  ASSERT_TRUE(image) << image.error().message;
+  EXPECT_EQ(image->width, 67u);
+  EXPECT_EQ(file.size(), drawing.size());
+
+  // Without .cls files folders are classes, as in a folder of images.
+  test::WriteBytes(folder_ / "1.tar", Member("b/2.jpg", photo) + Member("a/2.jpg", photo));  // no end mark
+  const auto one = *OpenDataSet(folder_ / "1.tar");
+  EXPECT_EQ(one->class_names(), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(one->class_index(1), 1);
+  // An archive that changes in the meantime.
+  fs::resize_file(folder_ / "1.tar", 700);
+  EXPECT_EQ(one->Load(1).error().message,
+            "image '" + (folder_ / "1.tar").string() + ": b/2.jpg': the archive is shorter than when it was opened");
+  fs::remove(folder_ / "1.tar");
+  EXPECT_EQ(one->Load(0).error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(DataSetTest, BadTarsAreRefusedWithTheReason) {
+  const std::string good = Member("a/1.jpg", test::ReadBytes(kGolden / "420.jpg"));
+  const auto message = [&](const std::string& bytes, const char* name = "x.tar") {
+    test::WriteBytes(folder_ / name, bytes);
+    const auto set = OpenDataSet(folder_ / name);
+    return set ? "" : set.error().message.substr((folder_ / name).string().size());
+  };
+  EXPECT_EQ(message(good), "");
+  EXPECT_EQ(message(""), ": the file is empty");
+  EXPECT_EQ(message("short"), ": broken tar archive: member at byte 0: it ends in a header");
+  EXPECT_EQ(message(std::string(512, 'x')), ": not a tar archive");
+  EXPECT_EQ(message("\x1f\x8b" + std::string(510, 'x'), "x.tar.gz"),
+            ": a compressed archive: its files cannot be read one by one; decompress it");
+  EXPECT_EQ(message(std::string(1024, '\0')), ": no image in it (expected .jpg, .jpeg or .png files)");
+  EXPECT_EQ(message(good.substr(0, 600)), ": broken tar archive: member at byte 0: the archive ends before it does");
+  EXPECT_EQ(message(good + std::string(512, 'x')),
+            fmt::format(": broken tar archive: member at byte {}: its header is damaged", good.size()));
+  EXPECT_EQ(message(Member("a", "", 'S')), ": member at byte 0: a sparse file");
+  EXPECT_EQ(message(Member("a", "99 path=x\n", 'x')), ": broken tar archive: member at byte 0: its extended header is damaged");
+  EXPECT_EQ(message(Member("a", "", '0', std::string("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))), ": not a tar archive");
+  EXPECT_EQ(message(good + Member("a/1.cls", "cat")), ": a/1.cls: not the number of a class");
+  EXPECT_EQ(message(good + Member("a/1.cls", "16777216")), ": a/1.cls: not the number of a class");
+  message(good + good);
+  EXPECT_NE(OpenDataSet(folder_ / "x.tar").error().message.find("image 'a/1.jpg' is in "), std::string::npos);
+
+  // Damage anywhere is refused or read as other names, never worse.
+  const std::string whole = Member("a", "14 path=b.jpg\n", 'x') + Member("c", "123") + good.substr(0, 512);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    for (const char flip : {'\x01', '\x80', '\xff'}) {
+      std::string bytes = whole;
+      bytes[i] = static_cast<char>(bytes[i] ^ flip);
+      message(bytes);
+    }
+    message(whole.substr(0, i));
+  }
+}
+
 TEST_F(DataSetTest, ImagesAtTheTopHaveNoClass) {
   Add("1.png");
   const auto set = OpenDataSet(folder_);
@@ -63,7 +157,7 @@ TEST_F(DataSetTest, ImagesAtTheTopHaveNoClass) {
 }
 
 TEST_F(DataSetTest, FaultsNameTheFile) {
-  EXPECT_EQ(OpenDataSet(folder_ / "no").error().message, (folder_ / "no").string() + ": no such image folder or IDX file");
+  EXPECT_EQ(OpenDataSet(folder_ / "no").error().message, (folder_ / "no").string() + ": no such image folder, tar or IDX file");
   EXPECT_EQ(OpenDataSet(folder_).error().message,
             folder_.string() + ": no image in it (expected .jpg, .jpeg or .png files)");
   Add("a/1.png");

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// What can go wrong while batches are loaded ahead: each ends in a clear error or a clean stop, in time.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <future>
+#include <latch>
+#include <set>
+#include <stdexcept>
+
+#include "tests/db/test_files.h"
+#include "tests/simd_targets.h"
+#include "trainer/batch_loader.h"
+#include "trainer/supervision.h"
+
+namespace fkdb {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Runs `body`, which hangs if something is broken; then this test program ends here.
+void Within(std::chrono::seconds limit, const std::function<void()>& body) {
+  auto done = std::async(std::launch::async, body);
+  if (done.wait_for(limit) == std::future_status::ready) return done.get();
+  std::fprintf(stderr, "not done after %lld s\n", static_cast<long long>(limit.count()));
+  std::_Exit(1);
+}
+
+// Grey images of 8 x 8 in two classes, made on the spot; image `ordinal` begins with before(ordinal).
+class MadeUp : public DataSet {
+ public:
+  explicit MadeUp(uint64_t images, std::function<Result<void>(uint64_t)> before = {}) : before_(std::move(before)) {
+    name_ = layout_ = "made up";
+    channels_ = 1;
+    class_names_ = {"a", "b"};
+    for (uint64_t i = 0; i < images; ++i) {
+      keys_.push_back(std::to_string(i));
+      class_indices_.push_back(static_cast<int32_t>(i % 2));
+    }
+  }
+  Result<Image> Load(uint64_t ordinal, std::vector<std::byte>*) const override {
+    if (before_) FKDB_TRY(before_(ordinal));
+    return Image{8, 8, 1, std::vector<uint8_t>(64, static_cast<uint8_t>(ordinal))};
+  }
+
+ private:
+  std::function<Result<void>(uint64_t)> before_;
+};
+
+constexpr int kWorkers[] = {1, 2, 8};
+
+class LoaderTest : public test::TempFolder {
+ protected:
+  std::unique_ptr<BatchLoader> Open(const DataSet& data, int workers, uint32_t batch_size = 4, Pass pass = {0, 1}) {
+    supervision_ = std::move(*HardSupervision(data, {}, 1));
+    const Normalization n = DefaultNormalization(data.channels());
+    return std::move(
+        *BatchLoader::Make(data, *supervision_, {8, 8, Interpolation::kBilinear, n.mean, n.std}, 0, pass, batch_size, 1, 0, workers));
+  }
+  // The error that ends the batches. Nothing comes after it.
+  static Error FirstError(BatchLoader& loader) {
+    for (;;) {
+      const auto batch = loader.Next();
+      if (!batch) {
+        EXPECT_EQ(*loader.Next(), nullptr);
+        return batch.error();
+      }
+      if (*batch == nullptr) return {ErrorCode::kModel, "there was no error"};
+    }
+  }
+  // The golden photos, some copies of each, in two classes.
+  fs::path Photos(int copies) {
+    const fs::path folder = Path("photos");
+    for (int i = 0; i < copies; ++i) {
+      for (const char* name : {"444.jpg", "420.jpg", "progressive.jpg", "cmyk.jpg", "palette.png"}) {
+        const fs::path to = folder / (i % 2 ? "a" : "b") / (std::to_string(i) + name);
+        fs::create_directories(to.parent_path());
+        fs::copy_file(fs::path(FKDB_SOURCE_DIR) / "tests/golden/pillow" / name, to);
+      }
+    }
+    return folder;
+  }
+
+  std::unique_ptr<Supervision> supervision_;
+};
+
+TEST_F(LoaderTest, AnImageThatIsGoneOrBrokenInMidEpochIsNamed) {
+  for (const int workers : kWorkers) {
+    fs::remove_all(Path("photos"));
+    const auto data = OpenDataSet(Photos(40));
+    Within(std::chrono::seconds(60), [&] {
+      const auto loader = Open(**data, workers);
+      ASSERT_TRUE(*loader->Next());
+      for (const auto& entry : fs::recursive_directory_iterator(Path("photos"))) {
+        if (entry.path().filename().string().ends_with("444.jpg")) fs::remove(entry.path());
+      }
+      const Error error = FirstError(*loader);
+      EXPECT_EQ(error.code, ErrorCode::kNotFound);
+      EXPECT_NE(error.message.find("444.jpg': cannot open it: No such file or directory"), std::string::npos) << error.message;
+    });
+    fs::remove_all(Path("photos"));
+    const auto again = OpenDataSet(Photos(40));
+    Within(std::chrono::seconds(60), [&] {
+      const auto loader = Open(**again, workers);
+      ASSERT_TRUE(*loader->Next());
+      for (const auto& entry : fs::recursive_directory_iterator(Path("photos"))) {
+        if (entry.path().filename().string().ends_with("progressive.jpg")) fs::resize_file(entry.path(), 200);
+      }
+      const Error error = FirstError(*loader);
+      EXPECT_EQ(error.code, ErrorCode::kCorruption);
+      EXPECT_NE(error.message.find("progressive.jpg': broken JPEG: "), std::string::npos) << error.message;
+    });
+  }
+}
+
+TEST_F(LoaderTest, WhatAWorkerThrowsArrivesAsAnError) {
+  for (const int workers : kWorkers) {
+    for (const bool memory : {false, true}) {
+      const MadeUp data(400, [&](uint64_t ordinal) -> Result<void> {
+        if (ordinal == 123 && memory) throw std::bad_alloc();
+        if (ordinal == 123) throw std::runtime_error("the cable was pulled");
+        return {};
+      });
+      Within(std::chrono::seconds(30), [&] {
+        const auto loader = Open(data, workers);
+        const Error error = FirstError(*loader);
+        EXPECT_EQ(error.code, memory ? ErrorCode::kResourceExhausted : ErrorCode::kIoError);
+        EXPECT_EQ(error.message, memory ? "out of memory: fewer workers or smaller batches need less"
+                                        : "a worker failed: the cable was pulled");
+      });
+    }
+  }
+}
+
+TEST_F(LoaderTest, AFullQueueDoesNotKeepItFromEnding) {
+  for (const int workers : kWorkers) {
+    std::atomic<uint64_t> loaded = 0;
+    const MadeUp data(4000, [&](uint64_t) -> Result<void> { return ++loaded, Result<void>(); });
+    Within(std::chrono::seconds(30), [&] {
+      const auto loader = Open(data, workers);
+      const uint64_t full = 4 * (static_cast<uint64_t>(workers) + 2);  // nobody takes a batch: these and no more
+      while (loaded < full) std::this_thread::yield();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      EXPECT_EQ(loaded, full);
+    });
+  }
+}
+
+TEST_F(LoaderTest, EndingWaitsForNoMoreThanTheBatchesUnderWay) {
+  for (const int workers : kWorkers) {
+    std::atomic<uint64_t> loaded = 0;
+    const MadeUp data(4000, [&](uint64_t) -> Result<void> {
+      ++loaded;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      return {};
+    });
+    Within(std::chrono::seconds(30), [&] {
+      {
+        const auto loader = Open(data, workers);
+        while (loaded == 0) std::this_thread::yield();
+      }
+      EXPECT_LE(loaded, 4u * 8);
+    });
+  }
+}
+
+TEST_F(LoaderTest, MemoryOfBatchesIsUsedAgain) {
+  for (const int workers : kWorkers) {
+    const MadeUp data(4000);
+    const auto loader = Open(data, workers);
+    std::set<const TrainBatch*> batches;
+    uint64_t steps = 0;
+    while (TrainBatch* const batch = *loader->Next()) {
+      EXPECT_EQ(batch->step, steps++);
+      EXPECT_GE(loader->batch_bytes(), batch->inputs.size() * sizeof(float));
+      batches.insert(batch);
+    }
+    EXPECT_EQ(steps, 1000u);
+    EXPECT_LE(batches.size(), loader->max_batches());
+    EXPECT_EQ(loader->max_batches(), static_cast<uint64_t>(workers) + 3);
+  }
+}
+
+// Photos of every sort, several crops of each.
+TEST_F(LoaderTest, BatchesHaveTheSameBitsWithEveryInstructionSetAndAnyNumberOfWorkers) {
+  const auto data = OpenDataSet(Photos(3));
+  std::vector<std::vector<float>> reference;
+  test::ForEachSimdTarget([&] {
+    for (const int workers : kWorkers) {
+      const auto loader = Open(**data, workers, 9, {0, 3});
+      size_t step = 0;
+      while (const TrainBatch* batch = *loader->Next()) {
+        if (step == reference.size()) reference.push_back(batch->inputs);
+        ASSERT_EQ(batch->inputs, reference[step]) << workers << " workers, step " << step;
+        ++step;
+      }
+      ASSERT_EQ(step, 5u);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fkdb
