@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// 8-bit samples to a network's input: (x / 255 - mean) / std, channels first.
+// 8-bit samples to a network's input: (x / 255 - mean) / std as float32 or bfloat16, or the samples
+// themselves; channels first or last.
 #pragma once
 
 #include <array>
@@ -20,6 +21,19 @@ struct Normalization {
 // ImageNet's for 3 channels; for 1 the averages of its three.
 Normalization DefaultNormalization(uint32_t channels);
 
+enum class SampleType {
+  kFloat32,
+  kBf16,   // the float32 rounded to nearest even
+  kUint8,  // not normalized: for those who do that on their device
+};
+
+struct TensorFormat {
+  SampleType type = SampleType::kFloat32;
+  bool channels_last = false;  // (height, width, channels) instead of (channels, height, width)
+
+  size_t sample_bytes() const { return type == SampleType::kFloat32 ? 4 : type == SampleType::kBf16 ? 2 : 1; }
+};
+
 class Normalizer {
  public:
   // mean, std: (channels), 1 or 3, of values in 0 to 1; std positive. Errors: InvalidArgument.
@@ -28,7 +42,9 @@ class Normalizer {
   uint32_t channels() const { return static_cast<uint32_t>(channels_.size()); }
   // pixels (count, channels) interleaved -> out (channels, count). The float32 operations of
   // torchvision's to_tensor and normalize, in their order: the same bits.
-  void Run(const uint8_t* pixels, size_t count, float* out) const;
+  void Run(const uint8_t* pixels, size_t count, float* out) const { Run(pixels, count, {}, out); }
+  // The same in any format: out has count * channels samples, aligned as they need.
+  void Run(const uint8_t* pixels, size_t count, TensorFormat format, void* out) const;
 
   struct Channel {
     float mean, std;

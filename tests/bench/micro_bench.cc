@@ -94,13 +94,14 @@ BENCHMARK(ResizeCrop)->ArgName("bicubic")->Arg(0)->Arg(1)->Unit(benchmark::kMicr
 void NormalizeCrop(benchmark::State& state) {
   const auto normalizer = *Normalizer::Make(DefaultNormalization(3).mean, DefaultNormalization(3).std);
   const Image image = MadeUp();
+  const TensorFormat format = {static_cast<SampleType>(state.range(0)), state.range(1) != 0};
   std::vector<float> out(kSize * kSize * 3);
   for (auto _ : state) {
-    normalizer.Run(image.pixels.data(), kSize * kSize, out.data());
+    normalizer.Run(image.pixels.data(), kSize * kSize, format, out.data());
     benchmark::ClobberMemory();
   }
 }
-BENCHMARK(NormalizeCrop)->Unit(benchmark::kMicrosecond);
+BENCHMARK(NormalizeCrop)->ArgNames({"type", "last"})->ArgsProduct({{0, 1, 2}, {0, 1}})->Unit(benchmark::kMicrosecond);
 
 // range: kind, C, rows. 64 rows of 1000 stay in the second-level cache, 1024 do not.
 void LossAndGradient(benchmark::State& state) {

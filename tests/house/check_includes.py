@@ -15,7 +15,7 @@ import tempfile
 MAY_INCLUDE = {
     "format": [],
     "db": ["format/"],
-    "image": ["format/result.h", "format/box.h", "format/random.h"],
+    "image": ["format/result.h", "format/box.h", "format/half.h", "format/random.h"],
     "cuda": ["format/"],
     "reader": ["format/", "db/"],
     "writer": ["format/", "db/", "image/"],

@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "format/half.h"
 #include "format/random.h"
 #include "image/crop_sampler.h"
 #include "image/normalize.h"
@@ -267,6 +268,22 @@ TEST(Normalizer, EveryInstructionSetGivesTheSameBits) {
         const size_t c = i % channels;
         ASSERT_EQ(out[c * count + i / channels], (static_cast<float>(pixels[i]) / 255.0f - static_cast<float>(mean[c])) /
                                                      static_cast<float>(std[c]));
+      }
+      // Every other format is that one rounded, in another order, or the samples.
+      for (const bool last : {false, true}) {
+        std::vector<float> floats(pixels.size() + 1, 77);
+        std::vector<uint16_t> halves(pixels.size() + 1, 77);
+        std::vector<uint8_t> bytes(pixels.size() + 1, 77);
+        normalizer->Run(pixels.data(), count, {SampleType::kFloat32, last}, floats.data());
+        normalizer->Run(pixels.data(), count, {SampleType::kBf16, last}, halves.data());
+        normalizer->Run(pixels.data(), count, {SampleType::kUint8, last}, bytes.data());
+        for (size_t i = 0; i < pixels.size(); ++i) {
+          const size_t first = i % channels * count + i / channels, at = last ? i : first;
+          ASSERT_EQ(floats[at], out[first]);
+          ASSERT_EQ(halves[at], Bf16FromFloat(out[first]));
+          ASSERT_EQ(bytes[at], pixels[i]);
+        }
+        ASSERT_TRUE(floats.back() == 77 && halves.back() == 77 && bytes.back() == 77) << "wrote behind the end";
       }
     });
   }
