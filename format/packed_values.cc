@@ -154,6 +154,10 @@ void UnpackLogits(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, flo
 
 }  // namespace
 
+TopKCodes PackedTopKCodes() {
+  return {kTailBits, kRatioBits, kTailLevels.level.data(), kRatioLevels.level.data(), kSmallest};
+}
+
 uint32_t PackedValueBits(const LabelSpec& spec) {
   switch (spec.kind) {
     case LabelKind::kHard:

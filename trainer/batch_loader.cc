@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "cuda/unpack.h"
 #include "image/ordered_queue.h"
 #include "reader/epoch_plan.h"
 #include "trainer/stopwatch.h"
@@ -93,7 +94,11 @@ class Loader : public BatchLoader {
     batch->seconds = {};
     FKDB_TRY(supervision_.FillLabels(plan, &batch->labels));
     batch->seconds.load += watch.Lap();
-    batch->labels.Expand(&batch->arrays);
+    const LabelSpec& spec = batch->labels.spec();
+    batch->arrays.indices.resize(batch->labels.size() * spec.num_indices());
+    batch->arrays.values.resize(batch->labels.size() * spec.num_values());
+    UnpackLabels(spec, batch->labels.indices(), batch->labels.values(), batch->labels.size(), batch->arrays.indices.data(),
+                 batch->arrays.values.data());
     batch->seconds.unpack += watch.Lap();
 
     const size_t crop_floats = scratch->pixels.size();

@@ -10,6 +10,9 @@
 #include <iterator>
 
 #include "cuda/label_ops.h"
+#include "cuda/unpack.h"
+#include "format/bits.h"
+#include "format/compact.h"
 #include "format/record.h"
 #include "image/crop_sampler.h"
 #include "image/decode.h"
@@ -102,6 +105,31 @@ void NormalizeCrop(benchmark::State& state) {
   }
 }
 BENCHMARK(NormalizeCrop)->ArgNames({"type", "last"})->ArgsProduct({{0, 1, 2}, {0, 1}})->Unit(benchmark::kMicrosecond);
+
+// Compact labels, as batches hold them, to arrays: the crops of a batch of 1024.
+void Unpack(benchmark::State& state) {
+  constexpr uint32_t kCrops = 1024;
+  std::mt19937_64 random(1);
+  const LabelSpec spec = test::MakeSpec(LabelKind::kMarginalSmoothing, 1000, 5, ValueEncoding::kPacked);
+  const Record record = test::RandomRecord(spec, kCrops, random);
+  const auto bytes = EncodeRecord(spec, record);
+  const auto view = RecordView::Open(*bytes, spec);
+  std::vector<std::byte> indices(kCrops * CompactIndexBytes(spec)), values(kCrops * CompactValueBytes(spec) + kBitPadding);
+  PixelBox box;
+  for (uint32_t i = 0; i < kCrops; ++i) {
+    if (!view->ReadCompactCrop(i, &box, indices.data() + i * CompactIndexBytes(spec), values.data() + i * CompactValueBytes(spec))) {
+      return state.SkipWithError("a broken crop");
+    }
+  }
+  std::vector<uint32_t> all_indices(kCrops * 5);
+  std::vector<float> all_values(kCrops * 5);
+  for (auto _ : state) {
+    UnpackLabels(spec, indices.data(), values.data(), kCrops, all_indices.data(), all_values.data());
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * kCrops);
+}
+BENCHMARK(Unpack)->Unit(benchmark::kMicrosecond);
 
 // range: kind, C, rows. 64 rows of 1000 stay in the second-level cache, 1024 do not.
 void LossAndGradient(benchmark::State& state) {

@@ -6,6 +6,9 @@
 #include <cmath>
 
 #include "cuda/label_ops.h"
+#include "cuda/unpack.h"
+#include "format/bits.h"
+#include "format/compact.h"
 #include "format/half.h"
 #include "format/recover.h"
 #include "tests/format/test_labels.h"
@@ -267,6 +270,50 @@ TEST(LabelKernels, ALogitOfMinusInfinityIsProbabilityZero) {
     EXPECT_NEAR(loss, std::log(3.0), 1e-6);
     EXPECT_EQ(gradient[3], 0);
   });
+}
+
+// What a batch holds of a record, unpacked, is what the record's view says, bit for bit.
+TEST(Unpack, GivesTheBitsOfTheRecord) {
+  std::mt19937_64 random(8);
+  std::vector<LabelSpec> specs = AllSpecs();
+  for (const uint32_t k : {1u, 2u, 5u, 10u, 11u, 12u, 40u}) {
+    for (const LabelKind kind : {LabelKind::kMarginalSmoothing, LabelKind::kMarginalRenorm}) {
+      specs.push_back(MakeSpec(kind, k == 40 ? 70000 : 50, k, ValueEncoding::kPacked));
+    }
+  }
+  for (const LabelSpec& spec : specs) {
+    for (const uint32_t rows : {1u, 7u, 37u}) {
+      const Record record = test::RandomRecord(spec, rows, random);
+      const auto bytes = EncodeRecord(spec, record);
+      const auto view = RecordView::Open(*bytes, spec);
+      const size_t index_bytes = CompactIndexBytes(spec), value_bytes = CompactValueBytes(spec);
+      std::vector<std::byte> indices(rows * index_bytes), values(rows * value_bytes + kBitPadding);
+      std::vector<uint32_t> expected_indices(rows * spec.num_indices());
+      std::vector<float> expected_values(rows * spec.num_values());
+      for (uint32_t r = 0; r < rows; ++r) {
+        PixelBox box;
+        ASSERT_TRUE(view->ReadCompactCrop(r, &box, indices.data() + r * index_bytes, values.data() + r * value_bytes));
+        EXPECT_EQ(box, view->pixel_box(r));
+        view->CopyIndices(r, expected_indices.data() + r * spec.num_indices());
+        view->CopyValues(r, expected_values.data() + r * spec.num_values());
+      }
+      test::ForEachSimdTarget([&] {
+        std::vector<uint32_t> found_indices(expected_indices.size() + 1, 77);
+        std::vector<float> found_values(expected_values.size() + 1, 77);
+        UnpackLabels(spec, indices.data(), values.data(), rows, found_indices.data(), found_values.data());
+        for (size_t i = 0; i < expected_indices.size(); ++i) ASSERT_EQ(found_indices[i], expected_indices[i]) << Describe(spec);
+        for (size_t i = 0; i < expected_values.size(); ++i) {
+          ASSERT_EQ(std::bit_cast<uint32_t>(found_values[i]), std::bit_cast<uint32_t>(expected_values[i])) << Describe(spec);
+        }
+        ASSERT_TRUE(found_indices.back() == 77 && found_values.back() == 77) << "wrote behind the end";
+      });
+    }
+  }
+}
+
+TEST(Unpack, FourteenBytesACropAtKFive) {
+  const LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 1000, 5, ValueEncoding::kPacked);
+  EXPECT_EQ(CompactIndexBytes(spec) + CompactValueBytes(spec), 14u);
 }
 
 }  // namespace
