@@ -6,6 +6,9 @@
 //   AVX-512 with VBMI and VNNI   four samples a lane, three signed digits of 8 bits
 //   AVX2                         two samples a lane, two digits of 15 bits
 //   others                       plain loops
+//
+// The horizontal pass has a way for windows that fit a vector, lanes being output positions, and one for
+// wider ones, an image shrunk to less than a third: lanes then share one position's window.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "image/resample_passes.cc"
 #define HWY_WANT_AVX3_DL
@@ -134,7 +137,7 @@ void Group(const uint8_t* const* rows, uint32_t num_rows, size_t at, uint32_t bl
 }
 
 // False where a group's samples do not fit one vector: an image shrunk to less than a third.
-bool FastHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
+bool NarrowHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
                     PassScratch* scratch) {
   const ResampleKernel& kernel = lanes.kernel;
   const uint32_t channels = lanes.channels;
@@ -165,6 +168,71 @@ bool FastHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num
         out_stride);
   }
   return true;
+}
+
+// Where a window is wider than that: one output position at a time, and a lane sums every fourth to
+// twentieth of its samples: lane 3 g + c channel c of samples 4 g .. 4 g + 3 (one channel: lane g), of 20
+// (64) a vector. Several rows at a time use the same digits.
+template <uint32_t kChannels>
+void WideHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
+                    PassScratch* scratch) {
+  constexpr uint32_t kGroups = kLanes / kChannels, kSamples = 4 * kGroups, kRows = 4;
+  const ResampleKernel& kernel = lanes.kernel;
+  const uint32_t blocks = (*std::max_element(kernel.count.begin(), kernel.count.end()) + kSamples - 1) / kSamples;
+  uint32_t* bytes = scratch->Words((1 + 3 * size_t{kernel.out} * blocks) * kLanes);
+  uint32_t* digits = bytes + kLanes;  // (out, blocks, 3) vectors
+  for (uint32_t lane = 0; lane < kLanes; ++lane) {
+    const uint32_t offset = lane / kChannels * 4 * kChannels + lane % kChannels;
+    bytes[lane] = std::min(offset, 63 - 3 * kChannels) * 0x01010101u + (kChannels == 3 ? 0x09060300 : 0x03020100);
+  }
+  for (uint32_t x = 0; x < kernel.out; ++x) {
+    const uint32_t position = lanes.position(x * kChannels);
+    for (uint32_t b = 0; b < blocks; ++b) {
+      for (uint32_t lane = 0; lane < kLanes; ++lane) {
+        const uint32_t tap = kSamples * b + lane / kChannels * 4;
+        const bool used = lane / kChannels < kGroups && tap < kernel.taps;
+        const Digits split = used ? DigitsOf(&kernel.weights[size_t{position} * kernel.taps + tap]) : Digits{};
+        for (size_t d = 0; d < 3; ++d) digits[((size_t{x} * blocks + b) * 3 + d) * kLanes + lane] = split.word[d];
+      }
+    }
+  }
+  const __m512i shuffle = _mm512_load_si512(bytes);
+  for (uint32_t y = 0; y < num_rows; y += kRows) {
+    const uint8_t* row[kRows];
+    for (uint32_t r = 0; r < kRows; ++r) row[r] = rows[std::min(y + r, num_rows - 1)];
+    for (uint32_t x = 0; x < kernel.out; ++x) {
+      const uint32_t position = lanes.position(x * kChannels), window = (kernel.count[position] + kSamples - 1) / kSamples;
+      const size_t at = size_t{kernel.first[position]} * kChannels;
+      __m512i a0[kRows], a1[kRows], a2[kRows];
+      for (uint32_t r = 0; r < kRows; ++r) a0[r] = a1[r] = a2[r] = _mm512_setzero_si512();
+      for (uint32_t b = 0; b < window; ++b) {
+        const uint32_t* block = digits + (size_t{x} * blocks + b) * 3 * kLanes;
+        const __m512i d0 = _mm512_load_si512(block), d1 = _mm512_load_si512(block + kLanes),
+                      d2 = _mm512_load_si512(block + 2 * kLanes);
+        for (uint32_t r = 0; r < kRows; ++r) {
+          const __m512i samples =
+              _mm512_permutexvar_epi8(shuffle, _mm512_loadu_si512(row[r] + at + size_t{b} * kSamples * kChannels));
+          a0[r] = _mm512_dpbusd_epi32(a0[r], samples, d0);
+          a1[r] = _mm512_dpbusd_epi32(a1[r], samples, d1);
+          a2[r] = _mm512_dpbusd_epi32(a2[r], samples, d2);
+        }
+      }
+      for (uint32_t r = 0; r < std::min(kRows, num_rows - y); ++r) {
+        uint8_t* to = out + (y + r) * out_stride + size_t{x} * kChannels;
+        const __m512i sum = Join(a0[r], a1[r], a2[r]);
+        if constexpr (kChannels == 1) {
+          *to = ToSample(_mm512_reduce_add_epi32(sum) + kRound);
+        } else {  // groups 0 + 2 and 1 + 3, then both, then group 4
+          const __m512i two = _mm512_add_epi32(sum, _mm512_alignr_epi32(sum, sum, 6));
+          const __m512i four = _mm512_add_epi32(two, _mm512_alignr_epi32(two, two, 3));
+          const __m512i all = _mm512_add_epi32(_mm512_add_epi32(four, _mm512_alignr_epi32(sum, sum, 12)), _mm512_set1_epi32(kRound));
+          const __m512i shifted = _mm512_max_epi32(_mm512_srai_epi32(all, kWeightBits), _mm512_setzero_si512());
+          const int pixel = _mm_cvtsi128_si32(_mm512_cvtusepi32_epi8(shifted));
+          std::memcpy(to, &pixel, 3);
+        }
+      }
+    }
+  }
 }
 
 // The bytes of rows a to d, column by column: 16 columns a vector, in the order that packing undoes.
@@ -217,6 +285,14 @@ void FastVertical(const ResampleKernel& kernel, const uint8_t* in, size_t in_str
   }
 }
 
+bool FastHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
+                    PassScratch* scratch) {
+  if (!NarrowHorizontal(lanes, rows, num_rows, out, out_stride, scratch)) {
+    (lanes.channels == 1 ? WideHorizontal<1> : WideHorizontal<3>)(lanes, rows, num_rows, out, out_stride, scratch);
+  }
+  return true;
+}
+
 HWY_POP_ATTRIBUTES
 
 // -- AVX2 -------------------------------------------------------------------------------------
@@ -238,7 +314,7 @@ inline __m256i Join(__m256i low, __m256i high) {
 }
 
 // Two groups of four lanes, each with 16 bytes of its own; false where their samples do not fit.
-bool FastHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
+bool NarrowHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
                     PassScratch* scratch) {
   const ResampleKernel& kernel = lanes.kernel;
   const uint32_t channels = lanes.channels;
@@ -276,6 +352,64 @@ bool FastHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num
       const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
       _mm_storel_epi64(reinterpret_cast<__m128i*>(out + y * out_stride + group), _mm_packus_epi16(words, words));
     }
+  }
+  return true;
+}
+
+// Where a window is wider than that: one output position at a time, four samples of each channel a step: in
+// each half lanes 0 to 2 (one channel: lane 0) two samples of a channel.
+template <uint32_t kChannels>
+void WideHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
+                    PassScratch* scratch) {
+  constexpr uint32_t kRows = 4;
+  const ResampleKernel& kernel = lanes.kernel;
+  const uint32_t steps = kernel.taps / 4;
+  auto* digits = reinterpret_cast<Digits*>(scratch->Words(size_t{kernel.out} * steps * 4));  // (out, steps, 2)
+  for (uint32_t x = 0; x < kernel.out; ++x) {
+    const int32_t* weights = &kernel.weights[size_t{lanes.position(x * kChannels)} * kernel.taps];
+    for (uint32_t i = 0; i < steps * 2; ++i) digits[size_t{x} * steps * 2 + i] = DigitsOf(weights + 2 * i);
+  }
+  const __m256i shuffle = kChannels == 3 ? _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1))
+                                         : _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
+  for (uint32_t y = 0; y < num_rows; y += kRows) {
+    const uint8_t* row[kRows];
+    for (uint32_t r = 0; r < kRows; ++r) row[r] = rows[std::min(y + r, num_rows - 1)];
+    for (uint32_t x = 0; x < kernel.out; ++x) {
+      const uint32_t position = lanes.position(x * kChannels);
+      const size_t at = size_t{kernel.first[position]} * kChannels;
+      __m256i low[kRows], high[kRows];
+      for (uint32_t r = 0; r < kRows; ++r) low[r] = high[r] = _mm256_setzero_si256();
+      for (uint32_t i = 0; i < (kernel.count[position] + 3) / 4; ++i) {
+        const Digits* d = digits + (size_t{x} * steps + i) * 2;
+        const auto both = [](uint32_t front, uint32_t back) HWY_ATTR {
+          return _mm256_set_m128i(_mm_set1_epi32(static_cast<int>(back)), _mm_set1_epi32(static_cast<int>(front)));
+        };
+        const __m256i low_digits = both(d[0].low, d[1].low), high_digits = both(d[0].high, d[1].high);
+        for (uint32_t r = 0; r < kRows; ++r) {
+          const uint8_t* from = row[r] + at + size_t{i} * 4 * kChannels;
+          const __m256i samples = _mm256_shuffle_epi8(
+              _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(from + 2 * kChannels), reinterpret_cast<const __m128i*>(from)),
+              shuffle);
+          low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(samples, low_digits));
+          high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(samples, high_digits));
+        }
+      }
+      for (uint32_t r = 0; r < std::min(kRows, num_rows - y); ++r) {
+        const __m256i halves = _mm256_add_epi32(low[r], _mm256_slli_epi32(high[r], 15));
+        const __m128i all = _mm_add_epi32(_mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)),
+                                          _mm_set1_epi32(kRound));
+        const __m128i words = _mm_packs_epi32(_mm_srai_epi32(all, kWeightBits), _mm_setzero_si128());
+        const int pixel = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+        std::memcpy(out + (y + r) * out_stride + size_t{x} * kChannels, &pixel, kChannels);
+      }
+    }
+  }
+}
+
+bool FastHorizontal(const Lanes& lanes, const uint8_t* const* rows, uint32_t num_rows, uint8_t* out, size_t out_stride,
+                    PassScratch* scratch) {
+  if (!NarrowHorizontal(lanes, rows, num_rows, out, out_stride, scratch)) {
+    (lanes.channels == 1 ? WideHorizontal<1> : WideHorizontal<3>)(lanes, rows, num_rows, out, out_stride, scratch);
   }
   return true;
 }
