@@ -152,6 +152,8 @@ class Indexer {
 
 }  // namespace
 
+Result<std::vector<TarMember>> IndexTar(std::FILE* file, uint64_t size) { return Indexer(file, size).Run(); }
+
 Result<std::vector<TarMember>> IndexTar(const std::filesystem::path& path) {
   const auto in = [&](ErrorCode code, std::string_view what) { return Fail(code, fmt::format("{}: {}", path.string(), what)); };
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
@@ -160,7 +162,7 @@ Result<std::vector<TarMember>> IndexTar(const std::filesystem::path& path) {
   std::error_code ec;
   const uint64_t size = std::filesystem::file_size(path, ec);
   if (ec) return in(ErrorCode::kIoError, ec.message());
-  auto members = Indexer(file.get(), size).Run();
+  auto members = IndexTar(file.get(), size);
   if (!members) return in(members.error().code, members.error().message);
   return members;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -22,5 +23,7 @@ struct TarMember {
 // base-256 sizes. Folders, links and devices are left out. Reads headers only. Errors: NotFound, IoError,
 // Corruption (not a tar archive, or where it is broken), Unsupported (compressed, sparse files).
 Result<std::vector<TarMember>> IndexTar(const std::filesystem::path& path);
+// The same of an open file of so many bytes; messages do not name it.
+Result<std::vector<TarMember>> IndexTar(std::FILE* file, uint64_t size);
 
 }  // namespace fkdb

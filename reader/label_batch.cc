@@ -137,7 +137,8 @@ Result<void> FillBatch(const Reader& reader, std::span<const CropRequest> reques
 Result<void> FillBatch(const Reader& reader, std::span<const uint64_t> ordinals, uint32_t crops_per_image,
                        const ChooseCrops& choose, LabelBatch* batch) {
   batch->Resize(reader.spec(), ordinals.size(), ordinals.size() * crops_per_image);
-  std::vector<uint32_t> chosen(crops_per_image);
+  thread_local std::vector<uint32_t> chosen;  // a batch allocates nothing
+  chosen.resize(crops_per_image);
   const auto crops = [&](size_t i, const RecordView& record) -> std::span<const uint32_t> {
     choose(i, record.num_crops(), chosen);
     return chosen;

@@ -59,6 +59,7 @@ class LabelBatch {
   std::span<const uint8_t> flips() const { return const_cast<LabelBatch*>(this)->flips(); }
   std::span<const BatchImage> images() const { return const_cast<LabelBatch*>(this)->images(); }
 
+  bool has_ops() const { return !op_ends_.empty(); }
   // Crop n's further operations as words (format/crop_op.h); most label sets have none.
   std::span<const uint32_t> ops(size_t n) const {
     if (op_ends_.empty()) return {};

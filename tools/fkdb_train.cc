@@ -161,7 +161,7 @@ int main(int argc, char** argv) {
   CLI::App app("Trains a student from a label set (FKD), or the same student on plain labels.", "fkdb-train");
   AddCommonFlags(app, &flags, "Metrics and result as lines of JSON");
   fkdb::TrainConfig& train = flags.train;
-  app.add_option("--images", flags.images, "The training images: a folder, or an IDX file of images")->required();
+  app.add_option("--images", flags.images, "The training images: a folder of images or of tar shards, or an IDX file")->required();
   app.add_option("--val", flags.val, "Validation images with classes");
   app.add_option("--db", flags.db, "The label set of the training images");
   app.add_option("--supervision", flags.supervision, "db (with --db) or hard (the images' own classes)")

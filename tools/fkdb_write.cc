@@ -107,7 +107,7 @@ int main(int argc, char** argv) {
   fkdb::Flags flags;
   CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
-  app.add_option("--images", flags.images, "A folder of JPEG and PNG images, or an IDX file of images")->required();
+  app.add_option("--images", flags.images, "A folder of JPEG and PNG images or of tar shards, or an IDX file of images")->required();
   app.add_option("--teacher", flags.teacher, "A TorchScript file, or MODEL:WEIGHTS.safetensors")->required();
   app.add_option("--out", flags.out, "The label set to write, NAME.fkdb")->required();
   app.add_option("--crops", flags.crops, "Random crops an image, M; with --append-crops: so many more")->capture_default_str();

@@ -63,12 +63,14 @@ class Loader : public BatchLoader {
     CropResizer resizer;
     std::vector<uint8_t> pixels;  // of one crop
     Image image;
+    StepPlan plan;
   };
 
   void Work() {
     Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation),
                        std::vector<uint8_t>(size_t{data_.channels()} * input_.height * input_.width),
-                       {}};
+                       {},
+                       {pass_number_, pass_, {}}};
     WorkThrough(&queue_, [&](uint64_t step) -> Result<std::unique_ptr<TrainBatch>> {
       std::unique_ptr<TrainBatch> batch = SpareBatch();
       FKDB_TRY(Load(step, &scratch, batch.get()));
@@ -85,7 +87,8 @@ class Loader : public BatchLoader {
   }
 
   Result<void> Load(uint64_t step, Scratch* scratch, TrainBatch* batch) const {
-    StepPlan plan = {pass_number_, pass_, {}};
+    StepPlan& plan = scratch->plan;
+    plan.ordinals.clear();
     const uint64_t first = step * images_a_step_, end = std::min(first + images_a_step_, order_.size());
     for (uint64_t i = first; i < end; ++i) plan.ordinals.push_back(supervision_.images()[order_(i)]);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "format/compact.h"
+#include "format/crop_op.h"
 
 namespace fkdb {
 namespace {
@@ -69,7 +70,8 @@ class Db : public Supervision {
     const auto choose = [&](size_t image, uint32_t num_crops, std::span<uint32_t> crops) {
       SelectCrops(order_, seed_, step.pass_number, step.ordinals[image], num_crops, step.pass.epoch, crops);
     };
-    return FillBatch(reader_, step.ordinals, step.pass.crops, choose, labels);
+    FKDB_TRY(FillBatch(reader_, step.ordinals, step.pass.crops, choose, labels));
+    return labels->has_ops() ? CannotApply(*labels) : Result<void>();
   }
 
   Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
@@ -82,6 +84,21 @@ class Db : public Supervision {
   }
 
  private:
+  // A student that does not see what the teacher saw would learn wrong labels.
+  Result<void> CannotApply(const LabelBatch& labels) const {
+    for (const BatchImage& image : labels.images()) {
+      for (uint32_t n = image.first_crop; n < image.first_crop + image.num_crops; ++n) {
+        FKDB_ASSIGN(const std::vector<CropOp> ops, ParseOpWords(labels.ops(n)));
+        if (ops.empty()) continue;
+        return Fail(reader_.About(image.ordinal, {ErrorCode::kUnsupported,
+                                                  fmt::format("its crops were changed by '{}', which this fkdb cannot do to "
+                                                              "a student's",
+                                                              InfoOf(ops[0].kind)->name)}));
+      }
+    }
+    return {};
+  }
+
   const Reader& reader_;
   CropOrder order_;
   uint64_t seed_;

@@ -7,11 +7,14 @@
 
 #include <atomic>
 #include <map>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <thread>
 
+#include "db/preload.h"
 #include "db/rewrite.h"
+#include "format/crop_op.h"
 #include "format/recode.h"
 #include "reader/audit.h"
 #include "reader/dump.h"
@@ -19,6 +22,7 @@
 #include "reader/label_batch.h"
 #include "reader/verify.h"
 #include "tests/db/test_files.h"
+#include "tests/reader/count_allocations.h"
 
 namespace fkdb {
 namespace {
@@ -151,6 +155,81 @@ TEST_F(ReaderTest, WrongRequestsNameFileImageAndCrop) {
   EXPECT_EQ(message(0, {0, 4}), path.string() + ": image '00000.jpg': no crop 4: it has 4 (counted from 0)");
   EXPECT_EQ(message(1, {0}), path.string() + ": image '00001.jpg': it was skipped when labelled (broken JPEG)");
   EXPECT_EQ(message(3, {0}), path.string() + ": no image 3: the label set has 3 (counted from 0)");
+}
+
+// Memory that whoever wants can pin; once it is there, batches of that size allocate nothing more.
+TEST_F(ReaderTest, BatchesUseTheMemoryTheyAreGiven) {
+  const RandomLabels set(30, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked), 6);
+  ASSERT_TRUE(set.Build(path));
+  const auto reader = Reader::Open(path);
+  ASSERT_TRUE(reader);
+  int live = 0, made = 0;
+  {
+    LabelBatch batch({[&](size_t bytes) { return ++live, ++made, ::operator new(bytes, std::align_val_t{64}); },
+                      [&](void* p) { --live, ::operator delete(p, std::align_val_t{64}); }});
+    std::vector<uint64_t> ordinals = {3, 17, 29};
+    uint32_t turn = 0;
+    const ChooseCrops choose = [&](size_t image, uint32_t num_crops, std::span<uint32_t> crops) {
+      EXPECT_EQ(num_crops, set.records[ordinals[image]].num_crops());
+      for (uint32_t& crop : crops) crop = turn++ % num_crops;
+    };
+    for (int step = 0; step < 5; ++step) {
+      const uint64_t before = test::Allocations();
+      ASSERT_TRUE(FillBatch(*reader, ordinals, 4, choose, &batch));
+      EXPECT_TRUE(step == 0 || test::Allocations() == before);
+      ASSERT_EQ(batch.images().size(), 3u);
+      for (uint32_t i = 0; i < 3; ++i) {
+        const BatchImage& image = batch.images()[i];
+        EXPECT_EQ(image.ordinal, ordinals[i]);
+        EXPECT_EQ(image.width, set.records[ordinals[i]].width);
+        EXPECT_EQ(image.height, set.records[ordinals[i]].height);
+        EXPECT_EQ(image.first_crop, 4 * i);
+        EXPECT_EQ(image.num_crops, 4u);
+      }
+    }
+    EXPECT_EQ(made, 1);
+    EXPECT_EQ(live, 1);
+    LabelBatch moved = std::move(batch);
+    EXPECT_EQ(moved.size(), 12u);
+  }
+  EXPECT_EQ(live, 0);
+  LabelBatch none({[](size_t) -> void* { return nullptr; }, [](void*) {}});
+  EXPECT_THROW(none.Resize(set.recipe.spec, 1, 1), std::bad_alloc);
+}
+
+TEST_F(ReaderTest, BatchesCarryOperations) {
+  RandomLabels set(4, MakeSpec(LabelKind::kMarginalSmoothing, 10, 5, ValueEncoding::kPacked), 3);
+  set.records[1].ops = {{}, {{OpKind::kGrayscale}}, {{OpKind::kInvert}, {OpKind::kGrayscale}}};
+  ASSERT_TRUE(set.Build(path));
+  const auto reader = Reader::Open(path);
+  ASSERT_TRUE(reader);
+  const std::vector<uint32_t> all = {0, 1, 2}, back = {2, 0};
+  const std::vector<CropRequest> requests = {{0, all}, {1, all}, {2, back}, {1, back}};
+  LabelBatch batch;
+  ASSERT_TRUE(FillBatch(*reader, requests, &batch));
+  std::vector<size_t> counts;
+  for (size_t n = 0; n < batch.size(); ++n) counts.push_back(ParseOpWords(batch.ops(n))->size());
+  EXPECT_EQ(counts, (std::vector<size_t>{0, 0, 0, 0, 1, 2, 0, 0, 2, 0}));
+  ASSERT_TRUE(FillBatch(*reader, std::span(requests).first(1), &batch));
+  EXPECT_TRUE(batch.ops(2).empty());
+}
+
+TEST_F(ReaderTest, PreloadingChangesNothingButSpeed) {
+  const RandomLabels set(300, MakeSpec(LabelKind::kMarginalSmoothing, 1000, 5, ValueEncoding::kF32), 40);
+  ASSERT_TRUE(set.Build(path));
+  const auto reader = Reader::Open(path);
+  ASSERT_TRUE(reader);
+  EXPECT_EQ(Preloader(reader->label_set(), Preload::kOff).bytes(), 0u);
+  for (const Preload mode : {Preload::kAuto, Preload::kOn}) {
+    Preloader preloader(reader->label_set(), mode);
+    EXPECT_GT(preloader.bytes(), fs::file_size(path) * 9 / 10);
+    preloader.Wait();
+    preloader.Wait();
+  }
+  const Preloader not_waited_for(reader->label_set(), Preload::kOn);
+  EXPECT_TRUE(reader->Get(299));
+  EXPECT_EQ(*ParsePreload("auto"), Preload::kAuto);
+  EXPECT_EQ(ParsePreload("fast").error().message, "preload 'fast': expected auto, on or off");
 }
 
 // The labels of every crop of every image, hashed.

@@ -181,6 +181,21 @@ TEST_F(LoaderTest, MemoryOfBatchesIsUsedAgain) {
   }
 }
 
+// Operations that cannot be done to a student's crops are not left out in silence.
+TEST_F(LoaderTest, LabelsOfChangedCropsAreRefused) {
+  test::RandomLabels set(20, test::MakeSpec(LabelKind::kHard, 2, 1), 2);
+  set.records[11].ops = {{}, {{OpKind::kSolarize, 0, {128}}}};
+  ASSERT_TRUE(set.Build(Path("l.fkdb")));
+  const auto reader = Reader::Open(Path("l.fkdb"));
+  const auto supervision = DbSupervision(*reader, CropOrder::kCycle, 1);
+  LabelBatch labels;
+  EXPECT_TRUE((*supervision)->FillLabels({0, {0, 2}, {10, 12}}, &labels));
+  const auto filled = (*supervision)->FillLabels({0, {0, 2}, {10, 11}}, &labels);
+  EXPECT_EQ(filled.error().code, ErrorCode::kUnsupported);
+  EXPECT_NE(filled.error().message.find("its crops were changed by 'solarize', which this fkdb cannot do to a student's"),
+            std::string::npos) << filled.error().message;
+}
+
 // Photos of every sort, several crops of each.
 TEST_F(LoaderTest, BatchesHaveTheSameBitsWithEveryInstructionSetAndAnyNumberOfWorkers) {
   const auto data = OpenDataSet(Photos(3));
