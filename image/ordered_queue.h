@@ -71,20 +71,25 @@ class OrderedQueue {
   std::map<uint64_t, T> done_;
 };
 
-// A worker's life: claims pieces, works on them, delivers, until there are no more. What `work` (a
-// piece's number to Result<T>) throws arrives as that piece's error.
+// What `work` returns; what it throws becomes an error, as it must on a thread.
+template <class Work>
+auto Guarded(const Work& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return Fail(ErrorCode::kResourceExhausted, "out of memory: fewer workers or smaller batches need less");
+  } catch (const std::exception& e) {
+    return Fail(ErrorCode::kIoError, std::string("a worker failed: ") + e.what());
+  }
+}
+
+// A worker's life: claims pieces, works on them (`work`: a piece's number to Result<T>), delivers, until
+// there are no more.
 template <class T, class Work>
 void WorkThrough(OrderedQueue<Result<T>>* queue, const Work& work) {
-  const auto guarded = [&](uint64_t piece) -> Result<T> {
-    try {
-      return work(piece);
-    } catch (const std::bad_alloc&) {
-      return Fail(ErrorCode::kResourceExhausted, "out of memory: fewer workers or smaller batches need less");
-    } catch (const std::exception& e) {
-      return Fail(ErrorCode::kIoError, std::string("a worker failed: ") + e.what());
-    }
-  };
-  while (const std::optional<uint64_t> piece = queue->Claim()) queue->Deliver(*piece, guarded(*piece));
+  while (const std::optional<uint64_t> piece = queue->Claim()) {
+    queue->Deliver(*piece, Guarded([&]() -> Result<T> { return work(*piece); }));
+  }
 }
 
 }  // namespace fkdb

@@ -2,6 +2,9 @@
 #include "trainer/batch_loader.h"
 
 #include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -17,6 +20,9 @@ namespace {
 
 uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (batch_size + crops - 1) / crops; }
 
+// Workers share the steps under way: each takes one image at a time, of the earliest step that has one
+// left. So there are few batches in memory however many workers there are, and the next one is ready as
+// soon as it can be.
 class Loader : public BatchLoader {
  public:
   Loader(const DataSet& data, const Supervision& supervision, const InputSpec& input, Normalizer normalizer,
@@ -28,99 +34,154 @@ class Loader : public BatchLoader {
         pass_number_(pass_number),
         pass_(pass),
         images_a_step_(ImagesAStep(pass.crops, batch_size)),
+        num_steps_(NumSteps(supervision.images().size(), pass.crops, batch_size)),
+        ahead_(2 + static_cast<uint64_t>(workers) / images_a_step_),
         order_(ImageOrder(supervision.images().size(), seed, pass_number)),
-        queue_(first_step, NumSteps(supervision.images().size(), pass.crops, batch_size),
-               static_cast<uint64_t>(workers) + kAhead) {
+        next_step_(first_step) {
     for (int w = 0; w < workers; ++w) workers_.emplace_back([this] { Work(); });
   }
-  ~Loader() override { queue_.Close(); }  // the threads join as they are destroyed, before the rest
-
-  Result<TrainBatch*> Next() override {
-    if (current_) {
-      const std::lock_guard lock(mutex_);
-      spare_.push_back(std::move(current_));
-    }
-    if (failed_ || queue_.finished()) return nullptr;
-    for (;;) {
-      auto batch = queue_.Take(std::chrono::milliseconds(1000));
-      if (!batch) continue;
-      failed_ = !*batch;
-      if (failed_) return Fail(std::move(*batch).error());
-      current_ = std::move(**batch);
-      largest_ = std::max(largest_, current_->bytes());
-      return current_.get();
-    }
+  ~Loader() override {  // the threads join as they are destroyed, before the rest
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    work_.notify_all();
   }
 
-  uint64_t max_batches() const override { return workers_.size() + kAhead + 1; }
+  Result<TrainBatch*> Next() override {
+    std::unique_lock lock(mutex_);
+    if (current_) spare_.push_back(std::move(current_));
+    work_.notify_all();
+    if (failed_) return nullptr;
+    ready_.wait(lock, [&] { return steps_.empty() ? next_step_ >= num_steps_ : steps_.front()->ready(); });
+    if (steps_.empty()) return nullptr;
+    const std::unique_ptr<Step> step = std::move(steps_.front());
+    steps_.pop_front();
+    work_.notify_all();
+    failed_ = !step->outcome;
+    if (failed_) return Fail(step->outcome.error());
+    current_ = std::move(step->batch);
+    largest_ = std::max(largest_, current_->bytes());
+    return current_.get();
+  }
+
+  uint64_t max_batches() const override { return ahead_ + 1; }
   uint64_t batch_bytes() const override { return largest_; }
 
  private:
-  static constexpr uint64_t kAhead = 2;  // ready batches that may wait, beside one a worker
+  // Under way, or ready and not yet taken. Its plan and batch belong to those who work on it; the rest is
+  // behind mutex_.
+  struct Step {
+    StepPlan plan;
+    std::unique_ptr<TrainBatch> batch;
+    bool labelled = false;        // the batch has its labels: images may be taken
+    size_t taken = 0, done = 0;   // images
+    Result<void> outcome;         // of the first image that failed, in the step's order, whoever was faster
+    size_t failed_image = std::numeric_limits<size_t>::max();
+
+    bool ready() const { return labelled && done == plan.ordinals.size(); }
+  };
+  static constexpr size_t kLabels = std::numeric_limits<size_t>::max();
+  struct Task {
+    Step* step;
+    size_t image;  // or kLabels
+  };
 
   // A worker's own.
   struct Scratch {
     CropResizer resizer;
     std::vector<uint8_t> pixels;  // of one crop
     Image image;
-    StepPlan plan;
   };
 
   void Work() {
     Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation),
                        std::vector<uint8_t>(size_t{data_.channels()} * input_.height * input_.width),
-                       {},
-                       {pass_number_, pass_, {}}};
-    WorkThrough(&queue_, [&](uint64_t step) -> Result<std::unique_ptr<TrainBatch>> {
-      std::unique_ptr<TrainBatch> batch = SpareBatch();
-      FKDB_TRY(Load(step, &scratch, batch.get()));
-      return batch;
-    });
-  }
-
-  std::unique_ptr<TrainBatch> SpareBatch() {
-    const std::lock_guard lock(mutex_);
-    if (spare_.empty()) return std::make_unique<TrainBatch>();
-    auto batch = std::move(spare_.back());
-    spare_.pop_back();
-    return batch;
-  }
-
-  Result<void> Load(uint64_t step, Scratch* scratch, TrainBatch* batch) const {
-    StepPlan& plan = scratch->plan;
-    plan.ordinals.clear();
-    const uint64_t first = step * images_a_step_, end = std::min(first + images_a_step_, order_.size());
-    for (uint64_t i = first; i < end; ++i) plan.ordinals.push_back(supervision_.images()[order_(i)]);
-
-    Stopwatch watch;
-    batch->step = step;
-    batch->seconds = {};
-    FKDB_TRY(supervision_.FillLabels(plan, &batch->labels));
-    batch->seconds.load += watch.Lap();
-    const LabelSpec& spec = batch->labels.spec();
-    batch->arrays.indices.resize(batch->labels.size() * spec.num_indices());
-    batch->arrays.values.resize(batch->labels.size() * spec.num_values());
-    UnpackLabels(spec, batch->labels.indices(), batch->labels.values(), batch->labels.size(), batch->arrays.indices.data(),
-                 batch->arrays.values.data());
-    batch->seconds.unpack += watch.Lap();
-
-    const size_t crop_floats = scratch->pixels.size();
-    batch->inputs.resize(batch->labels.size() * crop_floats);
-    for (size_t i = 0; i < plan.ordinals.size(); ++i) {
-      // An image is decoded once for all its crops, and no further than they reach.
-      const auto boxes = batch->labels.boxes().subspan(i * pass_.crops, pass_.crops);
-      const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
-        batch->seconds.load += watch.Lap();
-        FKDB_TRY(supervision_.AddCrops(plan, i, width, height, &batch->labels));
-        return Around(boxes);
-      };
-      FKDB_TRY(data_.LoadRegion(plan.ordinals[i], region, &scratch->image));
-      for (size_t n = i * pass_.crops; n < (i + 1) * pass_.crops; ++n) {
-        scratch->resizer.Run(scratch->image, batch->labels.boxes()[n], batch->labels.flips()[n], scratch->pixels.data());
-        normalizer_.Run(scratch->pixels.data(), crop_floats / data_.channels(), batch->inputs.data() + n * crop_floats);
-      }
-      batch->seconds.decode += watch.Lap();
+                       {}};
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      std::optional<Task> task;
+      work_.wait(lock, [&] { return closed_ || (task = TakeTask()); });
+      if (closed_) return;
+      lock.unlock();
+      TrainBatch::Seconds seconds;
+      Result<void> outcome = Guarded([&]() -> Result<void> {
+        return task->image == kLabels ? LoadLabels(task->step, &seconds) : LoadImage(task->step, task->image, &scratch, &seconds);
+      });
+      lock.lock();
+      Finish(*task, std::move(outcome), seconds);
     }
+  }
+
+  std::optional<Task> TakeTask() {
+    for (const auto& step : steps_) {
+      if (step->labelled && step->taken < step->plan.ordinals.size()) return Task{step.get(), step->taken++};
+    }
+    if (steps_.size() == ahead_ || next_step_ >= num_steps_) return std::nullopt;
+    auto step = std::make_unique<Step>();
+    if (spare_.empty()) {
+      step->batch = std::make_unique<TrainBatch>();
+    } else {
+      step->batch = std::move(spare_.back());
+      spare_.pop_back();
+    }
+    step->batch->step = next_step_++;
+    step->batch->seconds = {};
+    steps_.push_back(std::move(step));
+    return Task{steps_.back().get(), kLabels};
+  }
+
+  void Finish(const Task& task, Result<void> outcome, const TrainBatch::Seconds& seconds) {
+    Step& step = *task.step;
+    step.batch->seconds += seconds;
+    if (task.image == kLabels) {
+      step.labelled = true;
+      if (!outcome) step.taken = step.done = step.plan.ordinals.size();  // there is nothing to be done
+      work_.notify_all();
+    } else {
+      ++step.done;
+    }
+    if (!outcome && task.image <= step.failed_image) {
+      step.failed_image = task.image;
+      step.outcome = std::move(outcome);
+    }
+    if (step.ready()) ready_.notify_one();
+  }
+
+  Result<void> LoadLabels(Step* step, TrainBatch::Seconds* seconds) const {
+    Stopwatch watch;
+    TrainBatch& batch = *step->batch;
+    step->plan = {pass_number_, pass_, {}};
+    const uint64_t first = batch.step * images_a_step_, end = std::min(first + images_a_step_, order_.size());
+    for (uint64_t i = first; i < end; ++i) step->plan.ordinals.push_back(supervision_.images()[order_(i)]);
+    FKDB_TRY(supervision_.FillLabels(step->plan, &batch.labels));
+    seconds->load += watch.Lap();
+    const LabelSpec& spec = batch.labels.spec();
+    const size_t crops = batch.labels.size();
+    batch.arrays.indices.resize(crops * spec.num_indices());
+    batch.arrays.values.resize(crops * spec.num_values());
+    UnpackLabels(spec, batch.labels.indices(), batch.labels.values(), crops, batch.arrays.indices.data(),
+                 batch.arrays.values.data());
+    batch.inputs.resize(crops * data_.channels() * input_.height * input_.width);
+    seconds->unpack += watch.Lap();
+    return {};
+  }
+
+  // An image is decoded once for all its crops, and no further than they reach.
+  Result<void> LoadImage(Step* step, size_t image, Scratch* scratch, TrainBatch::Seconds* seconds) const {
+    Stopwatch watch;
+    TrainBatch& batch = *step->batch;
+    const size_t first = image * pass_.crops, crop_floats = scratch->pixels.size();
+    const auto boxes = batch.labels.boxes().subspan(first, pass_.crops);
+    const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
+      seconds->load += watch.Lap();
+      FKDB_TRY(supervision_.AddCrops(step->plan, image, width, height, &batch.labels));
+      return Around(boxes);
+    };
+    FKDB_TRY(data_.LoadRegion(step->plan.ordinals[image], region, &scratch->image));
+    for (size_t n = first; n < first + pass_.crops; ++n) {
+      scratch->resizer.Run(scratch->image, batch.labels.boxes()[n], batch.labels.flips()[n], scratch->pixels.data());
+      normalizer_.Run(scratch->pixels.data(), crop_floats / data_.channels(), batch.inputs.data() + n * crop_floats);
+    }
+    seconds->decode += watch.Lap();
     return {};
   }
 
@@ -131,13 +192,20 @@ class Loader : public BatchLoader {
   const uint64_t pass_number_;
   const Pass pass_;
   const uint64_t images_a_step_;
+  const uint64_t num_steps_;
+  const uint64_t ahead_;  // steps under way or ready
   const Permutation order_;
-  bool failed_ = false;
-  uint64_t largest_ = 0;  // bytes of a batch
-  std::unique_ptr<TrainBatch> current_;  // the caller's
+
+  bool failed_ = false;                  // the caller's, like the next two
+  uint64_t largest_ = 0;                 // bytes of a batch
+  std::unique_ptr<TrainBatch> current_;
+
   std::mutex mutex_;
-  std::vector<std::unique_ptr<TrainBatch>> spare_;  // behind mutex_
-  OrderedQueue<Result<std::unique_ptr<TrainBatch>>> queue_;
+  std::condition_variable work_, ready_;
+  uint64_t next_step_;
+  std::deque<std::unique_ptr<Step>> steps_;  // in their order
+  std::vector<std::unique_ptr<TrainBatch>> spare_;
+  bool closed_ = false;
   std::vector<std::jthread> workers_;  // last: joined first
 };
 

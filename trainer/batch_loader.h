@@ -30,11 +30,18 @@ struct TrainBatch {
   std::vector<float> inputs;  // (N, channels, height, width)
   LabelBatch labels;          // N crops
   LabelArrays arrays;         // of `labels`, expanded
-  // Seconds of the worker that made it, by what they went into.
+  // Seconds of the workers that made it, by what they went into.
   struct Seconds {
     double load = 0;    // label records, image files
     double decode = 0;  // image files to the network's input
     double unpack = 0;  // labels to arrays
+
+    Seconds& operator+=(const Seconds& other) {
+      load += other.load;
+      decode += other.decode;
+      unpack += other.unpack;
+      return *this;
+    }
   } seconds;
 
   uint64_t bytes() const;
@@ -52,7 +59,7 @@ class BatchLoader {
   virtual ~BatchLoader() = default;
 
   // The next batch, valid until the next call, or null at the end of the pass. Its memory is used for
-  // later batches: there are at most workers + 3. Errors: a broken, missing or resized image, a
+  // later batches. Errors: a broken, missing or resized image, a
   // damaged record, ResourceExhausted; no batch comes after an error.
   virtual Result<TrainBatch*> Next() = 0;
 

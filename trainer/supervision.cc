@@ -28,14 +28,19 @@ class Hard : public Supervision {
   Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
     const uint32_t m = step.pass.crops;
     labels->Resize(spec_, step.ordinals.size(), step.ordinals.size() * m);
-    for (size_t n = 0; n < labels->size(); ++n) {
-      PutCompactIndex(spec_, labels->indices(), n, static_cast<uint32_t>(data_.class_index(step.ordinals[n / m])));
+    for (uint32_t i = 0; i < step.ordinals.size(); ++i) {
+      labels->images()[i] = {step.ordinals[i], 0, 0, i * m, m};  // its size is known when it was read
+      for (uint32_t n = i * m; n < (i + 1) * m; ++n) {
+        PutCompactIndex(spec_, labels->indices(), n, static_cast<uint32_t>(data_.class_index(step.ordinals[i])));
+      }
     }
     return {};
   }
 
   Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
                         LabelBatch* labels) const override {
+    labels->images()[image].width = width;
+    labels->images()[image].height = height;
     // The stream is the image, the index the epoch: a crop seen once is not seen again.
     for (uint32_t i = 0; i < step.pass.crops; ++i) {
       const SampledCrop crop =

@@ -39,7 +39,7 @@ class Supervision {
   // was called for each image of the step.
   virtual Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const = 0;
   // Completes boxes and flips of the step's image number `image`, which turned out to have this
-  // size. Errors: Mismatch (not the size it had when it was labelled).
+  // size. May be called for several images of a step at a time. Errors: Mismatch (not the size it had when it was labelled).
   virtual Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
                                 LabelBatch* labels) const = 0;
 };

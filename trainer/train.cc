@@ -206,9 +206,7 @@ class Training {
     profile_.backward += Lap(&watch);
     optimizer_->step();
     profile_.optimizer += Lap(&watch);
-    profile_.workers.load += batch.seconds.load;
-    profile_.workers.decode += batch.seconds.decode;
-    profile_.workers.unpack += batch.seconds.unpack;
+    profile_.workers += batch.seconds;
     position_.loss_sum += value * static_cast<double>(n);
     position_.crops += static_cast<uint64_t>(n);
     ++position_.step;
