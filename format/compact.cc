@@ -38,7 +38,7 @@ void ExpandValues(const LabelSpec& spec, const std::byte* values, size_t crops, 
   const auto* halves = reinterpret_cast<const uint16_t*>(values);
   switch (spec.values) {
     case ValueEncoding::kF32:
-      std::memcpy(out, values, count * sizeof(float));
+      if (count > 0) std::memcpy(out, values, count * sizeof(float));
       break;
     case ValueEncoding::kF16:
       std::transform(halves, halves + count, out, FloatFromHalf);
