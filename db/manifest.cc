@@ -48,6 +48,7 @@ void Describe(Visit& visit, Part& part) {
     visit("interpolation", part.interpolation);
     visit("resampling", part.resampling);
     visit("exif", part.exif);
+    visit.Optional("wide_samples", part.wide_samples);
     visit("mean", part.mean);
     visit("std", part.std);
   } else {

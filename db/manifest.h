@@ -34,6 +34,8 @@ struct TeacherInfo {
 };
 
 // How crops were sampled and turned into the teacher's input.
+constexpr const char* kHighByte = "high-byte";  // value >> 8
+
 struct AugmentationInfo {
   uint32_t crops = 0;  // M, regions an image
   uint64_t seed = 0;
@@ -45,6 +47,7 @@ struct AugmentationInfo {
   std::string interpolation = "bilinear";
   std::string resampling = "pillow-integer-horizontal-first";
   std::string exif = "ignored";
+  std::string wide_samples;  // what became of 16-bit samples: kHighByte; empty where images can have none
   std::vector<double> mean;  // (channels), of values in 0 to 1
   std::vector<double> std;   // (channels)
   bool operator==(const AugmentationInfo&) const = default;

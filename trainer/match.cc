@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "format/text.h"
 
@@ -17,12 +18,12 @@ Result<void> CheckMatch(const Reader& labels, const DataSet& images) {
   };
   const AugmentationInfo& pixels = manifest.augmentation;
   const AugmentationInfo known;  // the conventions of this version
-  if (pixels.resampling != known.resampling || pixels.exif != known.exif) {
-    return Fail(ErrorCode::kUnsupported,
-                fmt::format("{}: its crops were made with resampling '{}' and exif '{}'; this fkdb can show only '{}' and "
-                            "'{}' to a student",
-                            labels.label_set().path().string(), Printable(pixels.resampling), Printable(pixels.exif),
-                            known.resampling, known.exif));
+  for (const auto& [what, theirs, ours] : {std::tuple{"resampling", pixels.resampling, known.resampling},
+                                           {"exif", pixels.exif, known.exif},
+                                           {"wide_samples", pixels.wide_samples, std::string(kHighByte)}}) {
+    if (theirs == ours || theirs.empty()) continue;
+    return Fail(ErrorCode::kUnsupported, fmt::format("{}: its crops were made with {} '{}'; this fkdb can show only '{}' to a student",
+                                                     labels.label_set().path().string(), what, Printable(theirs), ours));
   }
   if (manifest.data_set.channels != images.channels()) {
     return mismatch(fmt::format("labelled images have {} channels, these {}", manifest.data_set.channels,

@@ -62,6 +62,7 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
   }
   if (a.input_height < 1 || a.input_width < 1) return bad("the teacher's input needs at least one pixel a side");
   if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
+  if (data.layout() != "idx") recipe.augmentation.wide_samples = kHighByte;  // PNG may have them
   recipe.teacher_batch_size = options.batch_size;
   if (const uint64_t bound = RecordBytesBound(recipe.spec, static_cast<uint32_t>(all_crops)); bound > kMaxRecordBytes) {
     return Fail(ErrorCode::kResourceExhausted,

@@ -253,7 +253,7 @@ def main():
             rows += row(f"JPEG to {m} normalized crops", "images/s", compare_pixels(work, m), faster=True)
         rows += row("loss and gradient, 1024 x 1000, K = 5", "ms", compare_loss(), faster=False)
         together, cold = compare_threads(work)
-        rows += row("the same labels, two threads", "us", together, faster=False)
+        rows += row("labels of a random image, two threads", "us", together, faster=False)
         rows += row("labels of a first epoch, cold", "s", cold, faster=False)
         rows += row("input path alone, m = 4", "crops/s", compare_loading(work), faster=True)
         epoch, idle = compare_epoch(work)

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <map>
 
 #include "tests/db/test_files.h"
@@ -144,11 +145,14 @@ class MatchTest : public test::TempFolder {
     set.recipe.data_set.class_names = data.class_names();
     set.recipe.data_set.num_images = data.size();
     set.recipe.data_set.key_list_sha256 = Sha256OfKeys(data.keys());
+    if (edit_) edit_(&set.recipe.augmentation);
     LabelFileWriterOptions options;
     options.overwrite = true;
     EXPECT_TRUE(set.Build(Path("l.fkdb"), options));
     return *Reader::Open(Path("l.fkdb"));
   }
+
+  std::function<void(AugmentationInfo*)> edit_;
 };
 
 TEST_F(MatchTest, SaysWhatDiffers) {
@@ -170,6 +174,26 @@ TEST_F(MatchTest, SaysWhatDiffers) {
   WriteIdx("classes", Labels(kImages, 3));
   EXPECT_EQ(message(*Open("classes")), " does not match the images of 'classes-images-idx3-ubyte': its classes are "
                                        "numbered otherwise: class 3 is '3' in the label set, missing here");
+}
+
+// A student would see other pixels than the teacher did.
+TEST_F(MatchTest, PixelsOfAnotherConventionAreRefused) {
+  WriteIdx("a", Labels());
+  const auto data = Open("a");
+  const auto message = [&](std::string AugmentationInfo::*field, const char* value) {
+    edit_ = [&](AugmentationInfo* augmentation) { augmentation->*field = value; };
+    const auto match = CheckMatch(BuildDb(*data), *data);
+    EXPECT_TRUE(match || match.error().code == ErrorCode::kUnsupported);
+    return match ? "" : match.error().message.substr(Path("l.fkdb").string().size());
+  };
+  EXPECT_EQ(message(&AugmentationInfo::wide_samples, "high-byte"), "");
+  EXPECT_EQ(message(&AugmentationInfo::wide_samples, "rounded"),
+            ": its crops were made with wide_samples 'rounded'; this fkdb can show only 'high-byte' to a student");
+  EXPECT_EQ(message(&AugmentationInfo::exif, "applied"),
+            ": its crops were made with exif 'applied'; this fkdb can show only 'ignored' to a student");
+  EXPECT_EQ(message(&AugmentationInfo::resampling, "bilinear-float"),
+            ": its crops were made with resampling 'bilinear-float'; this fkdb can show only "
+            "'pillow-integer-horizontal-first' to a student");
 }
 
 TEST_F(MatchTest, BatchesAreTheSameWithAnyNumberOfWorkersAndCoverEveryCropOnce) {
