@@ -45,7 +45,7 @@ struct AugmentationInfo {
   uint32_t input_height = 224;
   uint32_t input_width = 224;
   std::string interpolation = "bilinear";
-  std::string resampling = "pillow-integer-horizontal-first";
+  std::string resampling = "pillow-integer-horizontal-first";  // image/resample.h, PassOrder
   std::string exif = "ignored";
   std::string wide_samples;  // what became of 16-bit samples: kHighByte; empty where images can have none
   std::vector<double> mean;  // (channels), of values in 0 to 1

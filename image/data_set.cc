@@ -20,7 +20,12 @@ Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path& path, 
   std::vector<std::filesystem::path> tars;
   if (std::filesystem::is_directory(status)) {
     tars = TarsIn(path);
-  } else if (path.extension() == ".tar" || path.extension() == ".tgz" || path.string().find(".tar.") != std::string::npos) {
+    if (!tars.empty() && OpenFolder(path)) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  fmt::format("{}: both images and archives of them ('{}') are in it: keep them apart", path.string(),
+                              tars[0].filename().string()));
+    }
+  } else if (path.extension() == ".tar" || path.extension() == ".tgz" || path.stem().extension() == ".tar") {
     tars = {path};
   }
   FKDB_ASSIGN(std::unique_ptr<DataSet> set, !tars.empty()                           ? OpenTars(path, tars)

@@ -52,10 +52,12 @@ class DataSet {
 // `path`: one of
 //   a folder of images; a key is a path below it, and its first folder, if there is one, the class;
 //   a .tar file, or a folder with .tar files in it (WebDataset's shards); a key is a path in its archive,
-//   the class what `.cls` files beside the images say, and without any the first folder;
+//   the class what `.cls` files beside the images say (numbers; the largest one tells how many classes
+//   there are), and without any the first folder;
 //   an IDX image file such as `train-images-idx3-ubyte`, plain or gzipped, with its labels beside it.
 // Only the first `limit` images are taken (0: all). Errors: NotFound, IoError, Corruption (IDX, tar; a key
-// that is in two archives), Unsupported (a compressed archive), InvalidArgument (no image).
+// that is in two archives), Unsupported (a compressed archive), InvalidArgument (no image; images and
+// archives in one folder).
 Result<std::unique_ptr<DataSet>> OpenDataSet(const std::filesystem::path& path, uint64_t limit = 0);
 
 Result<std::unique_ptr<DataSet>> OpenFolder(const std::filesystem::path& path);

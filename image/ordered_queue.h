@@ -12,7 +12,9 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "format/result.h"
 
@@ -81,6 +83,17 @@ auto Guarded(const Work& work) -> decltype(work()) {
   } catch (const std::exception& e) {
     return Fail(ErrorCode::kIoError, std::string("a worker failed: ") + e.what());
   }
+}
+
+// Starts `count` threads that run `body`. Errors: ResourceExhausted; those that were started run on.
+template <class Body>
+Result<void> StartThreads(int count, const Body& body, std::vector<std::jthread>* threads) {
+  try {
+    for (int i = 0; i < count; ++i) threads->emplace_back(body);
+  } catch (const std::exception& e) {
+    return Fail(ErrorCode::kResourceExhausted, "cannot start " + std::to_string(count) + " threads: " + e.what());
+  }
+  return {};
 }
 
 // A worker's life: claims pieces, works on them (`work`: a piece's number to Result<T>), delivers, until

@@ -36,8 +36,20 @@ Result<Interpolation> ParseInterpolation(std::string_view name) {
   return Fail(ErrorCode::kInvalidArgument, fmt::format("interpolation '{}': expected bilinear or bicubic", name));
 }
 
-CropResizer::CropResizer(uint32_t out_height, uint32_t out_width, Interpolation interpolation)
-    : out_height_(out_height), out_width_(out_width), interpolation_(interpolation) {}
+std::string_view Name(PassOrder order) {
+  return order == PassOrder::kHorizontalFirst ? "pillow-integer-horizontal-first" : "pillow-integer-13";
+}
+
+Result<PassOrder> ParsePassOrder(std::string_view name) {
+  for (const PassOrder order : {PassOrder::kHorizontalFirst, PassOrder::kAsPillow13}) {
+    if (name == Name(order)) return order;
+  }
+  return Fail(ErrorCode::kUnsupported, fmt::format("resampling '{}': expected {} or {}", name, Name(PassOrder::kHorizontalFirst),
+                                                   Name(PassOrder::kAsPillow13)));
+}
+
+CropResizer::CropResizer(uint32_t out_height, uint32_t out_width, Interpolation interpolation, PassOrder order)
+    : out_height_(out_height), out_width_(out_width), interpolation_(interpolation), order_(order) {}
 
 namespace {
 
@@ -78,12 +90,14 @@ void Prepare(uint32_t in, uint32_t out, Interpolation interpolation, std::vector
 
 }  // namespace
 
-void CropResizer::Run(const Image& image, const PixelBox& box, bool flip, uint8_t* out) {
-  const size_t image_row = size_t{image.width} * image.channels, left = size_t{box.left} * image.channels;
-  const size_t out_row = size_t{out_width_} * image.channels, stride = (out_row + 63) / 64 * 64;
-  Prepare(box.width, out_width_, interpolation_, &exact_, &horizontal_);
-  Prepare(box.height, out_height_, interpolation_, &exact_, &vertical_);
+namespace {
 
+size_t Padded(size_t row_bytes) { return (row_bytes + 63) / 64 * 64; }
+
+}  // namespace
+
+void CropResizer::FindRows(const Image& image, const PixelBox& box) {
+  const size_t image_row = size_t{image.width} * image.channels, left = size_t{box.left} * image.channels;
   // The image's last rows have too little behind them to be read in vectors.
   const uint8_t* end = image.pixels.data() + image.pixels.size();
   const size_t copied_row = image_row + kRowPadding;
@@ -98,20 +112,46 @@ void CropResizer::Run(const Image& image, const PixelBox& box, bool flip, uint8_
     }
     rows_.push_back(row + left);
   }
+}
+
+void CropResizer::Run(const Image& image, const PixelBox& box, bool flip, uint8_t* out) {
+  Prepare(box.width, out_width_, interpolation_, &exact_, &horizontal_);
+  Prepare(box.height, out_height_, interpolation_, &exact_, &vertical_);
+  FindRows(image, box);
+  if (order_ == PassOrder::kAsPillow13 && box.height > out_height_ &&
+      int64_t{box.height} - out_height_ > 2 * (int64_t{box.width} - out_width_)) {
+    return RunVerticalFirst(image, box, flip, out);
+  }
+  const size_t out_row = size_t{out_width_} * image.channels, stride = Padded(out_row);
   // Mirroring before the vertical pass gives the same pixels as after it: it works on columns.
   between_.resize(box.height * stride);
   HorizontalPass(horizontal_, image.channels, flip, rows_.data(), box.height, between_.data(), stride, &scratch_);
   VerticalPass(vertical_, between_.data(), stride, out_row, out, &scratch_);
 }
 
+void CropResizer::RunVerticalFirst(const Image& image, const PixelBox& box, bool flip, uint8_t* out) {
+  const size_t row_bytes = size_t{box.width} * image.channels, stride = Padded(row_bytes);
+  between_.resize(box.height * stride);
+  for (uint32_t y = 0; y < box.height; ++y) std::memcpy(between_.data() + y * stride, rows_[y], row_bytes);
+  shrunk_.resize(out_height_ * row_bytes + kRowPadding);
+  VerticalPass(vertical_, between_.data(), stride, row_bytes, shrunk_.data(), &scratch_);
+
+  rows_.clear();
+  for (uint32_t y = 0; y < out_height_; ++y) rows_.push_back(shrunk_.data() + y * row_bytes);
+  const size_t out_row = size_t{out_width_} * image.channels, out_stride = Padded(out_row);
+  between_.resize(out_height_ * out_stride);
+  HorizontalPass(horizontal_, image.channels, flip, rows_.data(), out_height_, between_.data(), out_stride, &scratch_);
+  for (uint32_t y = 0; y < out_height_; ++y) std::memcpy(out + y * out_row, between_.data() + y * out_stride, out_row);
+}
+
 void ResizeAndCenterCrop(const Image& image, uint32_t resize, uint32_t crop, Interpolation interpolation,
-                         uint8_t* out) {
+                         PassOrder order, uint8_t* out) {
   const bool wide = image.width >= image.height;
   const uint32_t shorter = wide ? image.height : image.width, longer = wide ? image.width : image.height;
   const auto scaled = static_cast<uint32_t>(uint64_t{resize} * longer / shorter);
   const uint32_t height = wide ? resize : scaled, width = wide ? scaled : resize;
   std::vector<uint8_t> resized(size_t{height} * width * image.channels);
-  CropResizer(height, width, interpolation).Run(image, {0, 0, image.height, image.width}, false, resized.data());
+  CropResizer(height, width, interpolation, order).Run(image, {0, 0, image.height, image.width}, false, resized.data());
   // Python's round: halves to even.
   const auto middle = [&](uint32_t size) { return static_cast<uint32_t>(std::nearbyint((size - crop) / 2.0)); };
   const uint32_t top = middle(height), left = middle(width);

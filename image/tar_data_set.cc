@@ -99,7 +99,7 @@ class TarDataSet : public FileDataSet {
       FindClasses();
       return {};
     }
-    int32_t largest = 0;
+    int32_t largest = -1;
     for (const std::string& key : keys_) {
       const auto found = classes.find(SampleOf(key));
       class_indices_.push_back(found == classes.end() ? -1 : found->second);
@@ -111,15 +111,18 @@ class TarDataSet : public FileDataSet {
 
   Result<int32_t> ReadClass(uint32_t shard, const TarMember& member) const {
     std::vector<std::byte> bytes;
-    FKDB_TRY(ReadPlace({shard, member.offset, std::min<uint64_t>(member.size, 64)}, &bytes));
+    const auto in = [&](ErrorCode code, std::string_view what) {
+      return Fail(code, fmt::format("{}: {}: {}", shards_[shard].string(), member.path, what));
+    };
+    const auto read = ReadPlace({shard, member.offset, std::min<uint64_t>(member.size, 64)}, &bytes);
+    if (!read) return in(read.error().code, read.error().message);
     const std::string_view text = Trim({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
     uint32_t number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error == std::errc() && end == text.data() + text.size() && number < kMaxClassNumber && member.size <= 64) {
       return static_cast<int32_t>(number);
     }
-    return Fail(ErrorCode::kCorruption,
-                fmt::format("{}: {}: not the number of a class", shards_[shard].string(), member.path));
+    return in(ErrorCode::kCorruption, "not the number of a class");
   }
 
   // Into key order. Errors: Corruption (a key that comes twice).
@@ -153,7 +156,8 @@ std::vector<std::filesystem::path> TarsIn(const std::filesystem::path& folder) {
   std::vector<fs::path> tars;
   std::error_code ec;
   for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec)) {
-    if (it->path().extension() == ".tar") tars.push_back(it->path());
+    std::error_code broken;
+    if (it->path().extension() == ".tar" && it->is_regular_file(broken)) tars.push_back(it->path());
   }
   std::sort(tars.begin(), tars.end());
   return tars;

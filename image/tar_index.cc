@@ -55,7 +55,7 @@ bool ChecksumIsRight(const Header& header) {
 // What extended headers say of the member that follows them.
 struct Extension {
   std::string path;  // empty: nothing
-  bool has_size = false;
+  bool has_size = false, sparse = false;
   uint64_t size = 0;
 };
 
@@ -74,6 +74,7 @@ bool ParsePax(std::string_view text, Extension* extension) {
     if (equals == std::string_view::npos) return false;
     const std::string_view key = line.substr(0, equals), value = line.substr(equals + 1);
     if (key == "path") extension->path = value;
+    if (key.starts_with("GNU.sparse.")) extension->sparse = true;
     if (key == "size") {
       const auto number = std::from_chars(value.data(), value.data() + value.size(), extension->size);
       if (number.ec != std::errc() || number.ptr != value.data() + value.size()) return false;
@@ -84,13 +85,23 @@ bool ParsePax(std::string_view text, Extension* extension) {
   return true;
 }
 
+// gzip, Zstandard, xz, bzip2.
+bool IsCompressed(const Header& header) {
+  const std::string_view bytes(header.data(), header.size());
+  return bytes.starts_with("\x1f\x8b") || bytes.starts_with("\x28\xb5\x2f\xfd") || bytes.starts_with("\xfd" "7zXZ") ||
+         bytes.starts_with("BZh");
+}
+
 class Indexer {
  public:
   Indexer(std::FILE* file, uint64_t file_size) : file_(file), file_size_(file_size) {}
 
   Result<std::vector<TarMember>> Run() {
     if (file_size_ == 0) return Fail(ErrorCode::kCorruption, "the file is empty");
-    Header header;
+    Header header = {};
+    if (ReadAt(0, header.data(), std::min<uint64_t>(file_size_, 8)) && IsCompressed(header)) {
+      return Fail(ErrorCode::kUnsupported, "a compressed archive: its files cannot be read one by one; decompress it");
+    }
     Extension extension;
     while (at_ < file_size_) {
       if (!Read(header.data(), kBlock)) return Broken("it ends in a header");
@@ -98,19 +109,19 @@ class Indexer {
       uint64_t size = 0;
       if (!ChecksumIsRight(header) || !Number(header, 124, 12, &size)) {
         if (at_ > 0) return Broken("its header is damaged");
-        const bool gzip = header[0] == '\x1f' && header[1] == '\x8b', zstd = std::memcmp(header.data(), "\x28\xb5\x2f\xfd", 4) == 0;
-        if (gzip || zstd) return Fail(ErrorCode::kUnsupported, "a compressed archive: its files cannot be read one by one; decompress it");
         return Fail(ErrorCode::kCorruption, "not a tar archive");
       }
       const char type = header[156];
       const bool for_next = type == 'x' || type == 'L';
       if (!for_next && extension.has_size) size = extension.size;
       const uint64_t data = at_ + kBlock;
-      if (size > file_size_ - data) return Broken("the archive ends before it does");
-      if (type == 'S') return Fail(ErrorCode::kUnsupported, fmt::format("member at byte {}: a sparse file", at_));
+      if (type >= '1' && type <= '6') size = 0;  // links and folders have no bytes, whatever they say
+      if (data > file_size_ || size > file_size_ - data) return Broken("the archive ends before it does");
+      if (type == 'S' || extension.sparse) return Fail(ErrorCode::kUnsupported, fmt::format("member at byte {}: a sparse file", at_));
       if (for_next) {
+        if (size > kMaxExtension) return Broken("an extended header of this size");
         std::string text(size, '\0');
-        if (size > kMaxExtension || !ReadAt(data, text.data(), size)) return Broken("an extended header of this size");
+        if (!ReadAt(data, text.data(), size)) return Broken("its extended header cannot be read");
         if (type == 'L') {
           extension.path = text.substr(0, text.find('\0'));
         } else if (!ParsePax(text, &extension)) {

@@ -24,9 +24,7 @@ LabelBatch::LabelBatch(BatchMemory memory)
       buffer_(nullptr, memory_.release) {}
 
 void LabelBatch::Resize(const LabelSpec& spec, size_t images, size_t crops) {
-  spec_ = spec;
-  num_images_ = images;
-  crops_ = crops;
+  num_images_ = crops_ = 0;  // should there be no memory
   op_ends_.clear();
   op_words_.clear();
   used_ = 0;
@@ -46,6 +44,9 @@ void LabelBatch::Resize(const LabelSpec& spec, size_t images, size_t crops) {
     buffer_.reset(memory);
     capacity_ = used_;
   }
+  spec_ = spec;
+  num_images_ = images;
+  crops_ = crops;
 }
 
 void LabelBatch::SetOps(size_t n, std::span<const uint32_t> words) {

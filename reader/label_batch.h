@@ -38,7 +38,7 @@ struct LabelArrays {
 
 // N crops of I images. The arrays lie in one buffer, each 64-byte aligned, in this order; the buffer is
 // reused by the next Resize and grows only when that needs more. The labels are compact
-// (format/compact.h): with K = 5 and `packed` 14 bytes a crop.
+// (format/compact.h): with K = 5 and `packed` 14 bytes a crop. One that was moved from can only be assigned to.
 class LabelBatch {
  public:
   explicit LabelBatch(BatchMemory memory = {});
@@ -98,7 +98,7 @@ struct CropRequest {
 
 // Fills `batch` with the requested crops, in request order, each image's record read once. Every crop
 // is validated before it is handed out. Errors: NotFound (no such ordinal or crop; a skipped image),
-// Corruption; name file and image.
+// Corruption, Unsupported (an operation of a newer version); name file and image.
 Result<void> FillBatch(const Reader& reader, std::span<const CropRequest> requests, LabelBatch* batch);
 
 // The same with crops.size() crops of each image, chosen when it is known that there are num_crops:

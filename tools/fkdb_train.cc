@@ -93,7 +93,8 @@ Result<int> Run(Flags& flags) {
   }
   FKDB_ASSIGN(pixels, flags.pixels.Over(pixels));
   FKDB_ASSIGN(const Interpolation interpolation, ParseInterpolation(pixels.interpolation));
-  config.input = {pixels.input_height, pixels.input_width, interpolation, pixels.mean, pixels.std};
+  FKDB_ASSIGN(const PassOrder pass_order, ParsePassOrder(pixels.resampling));
+  config.input = {pixels.input_height, pixels.input_width, interpolation, pixels.mean, pixels.std, pass_order};
 
   std::unique_ptr<Supervision> supervision;
   if (from_db) {
@@ -144,7 +145,8 @@ Result<int> Run(Flags& flags) {
     if (result.finished) json["weights"] = weights;
     FKDB_TRY(PrintOut(json.dump() + "\n"));
   } else if (!flags.quiet && result.finished) {
-    FKDB_TRY(PrintOut(fmt::format("{}: {:.2f} s an epoch\n", weights, result.seconds_per_epoch)));
+    const bool trained_here = result.seconds_per_epoch > 0;  // not if a resume had only to evaluate
+    FKDB_TRY(PrintOut(trained_here ? fmt::format("{}: {:.2f} s an epoch\n", weights, result.seconds_per_epoch) : weights + "\n"));
   }
   if (!result.finished && !flags.quiet) {
     fmt::print(stderr, "fkdb-train: stopped after {} steps; the same command with --resume continues\n", result.steps);

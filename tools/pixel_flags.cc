@@ -13,6 +13,9 @@ void PixelFlags::AddTo(CLI::App& app) {
   app.add_option("--interpolation", interpolation, "bilinear or bicubic, as Pillow computes them (bilinear)")
       ->check(CLI::IsMember({"bilinear", "bicubic"}))
       ->group(group);
+  app.add_option("--resampling", resampling, "Whose order of passes: of Pillow up to 12, or of 13 (pillow-integer-horizontal-first)")
+      ->check(CLI::IsMember({"pillow-integer-horizontal-first", "pillow-integer-13"}))
+      ->group(group);
   app.add_option("--mean", mean, "Channel means of values in 0 to 1 (ImageNet's)")->delimiter(',')->group(group);
   app.add_option("--std", std, "Channel deviations (ImageNet's)")->delimiter(',')->group(group);
   app.add_option("--scale", scale, "LOW,HIGH: a random crop's share of the image's area (0.08,1)")
@@ -28,6 +31,7 @@ void PixelFlags::AddTo(CLI::App& app) {
 Result<AugmentationInfo> PixelFlags::Over(AugmentationInfo base) const {
   if (input_size) base.input_height = base.input_width = *input_size;
   if (interpolation) base.interpolation = *interpolation;
+  if (resampling) base.resampling = *resampling;
   if (!mean.empty()) base.mean = mean;
   if (!std.empty()) base.std = std;
   if (!scale.empty()) base.scale = {scale[0], scale[1]};

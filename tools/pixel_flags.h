@@ -17,7 +17,7 @@ namespace fkdb {
 // Flags that were not given are empty.
 struct PixelFlags {
   std::optional<uint32_t> input_size;
-  std::optional<std::string> interpolation;
+  std::optional<std::string> interpolation, resampling;
   std::vector<double> mean, std;
   std::vector<double> scale, ratio;
 

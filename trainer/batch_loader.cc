@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/batch_loader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
@@ -18,7 +20,7 @@
 namespace fkdb {
 namespace {
 
-uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (batch_size + crops - 1) / crops; }
+uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (uint64_t{batch_size} + crops - 1) / crops; }
 
 // Workers share the steps under way: each takes one image at a time, of the earliest step that has one
 // left. So there are few batches in memory however many workers there are, and the next one is ready as
@@ -37,9 +39,8 @@ class Loader : public BatchLoader {
         num_steps_(NumSteps(supervision.images().size(), pass.crops, batch_size)),
         ahead_(2 + static_cast<uint64_t>(workers) / images_a_step_),
         order_(ImageOrder(supervision.images().size(), seed, pass_number)),
-        next_step_(first_step) {
-    for (int w = 0; w < workers; ++w) workers_.emplace_back([this] { Work(); });
-  }
+        next_step_(first_step) {}
+  Result<void> Start(int workers) { return StartThreads(workers, [this] { Work(); }, &workers_); }
   ~Loader() override {  // the threads join as they are destroyed, before the rest
     const std::lock_guard lock(mutex_);
     closed_ = true;
@@ -51,7 +52,11 @@ class Loader : public BatchLoader {
     if (current_) spare_.push_back(std::move(current_));
     work_.notify_all();
     if (failed_) return nullptr;
-    ready_.wait(lock, [&] { return steps_.empty() ? next_step_ >= num_steps_ : steps_.front()->ready(); });
+    ready_.wait(lock, [&] {
+      return !broken_ || (steps_.empty() ? next_step_ >= num_steps_ : steps_.front()->ready());
+    });
+    failed_ = !broken_;
+    if (failed_) return Fail(broken_.error());
     if (steps_.empty()) return nullptr;
     const std::unique_ptr<Step> step = std::move(steps_.front());
     steps_.pop_front();
@@ -93,7 +98,15 @@ class Loader : public BatchLoader {
   };
 
   void Work() {
-    Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation),
+    Result<void> outcome = Guarded([&]() -> Result<void> { return WorkOnTasks(), Result<void>(); });
+    if (outcome) return;
+    const std::lock_guard lock(mutex_);
+    broken_ = std::move(outcome);
+    ready_.notify_one();
+  }
+
+  void WorkOnTasks() {
+    Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation, input_.pass_order),
                        std::vector<uint8_t>(size_t{data_.channels()} * input_.height * input_.width),
                        {}};
     std::unique_lock lock(mutex_);
@@ -206,6 +219,7 @@ class Loader : public BatchLoader {
   std::deque<std::unique_ptr<Step>> steps_;  // in their order
   std::vector<std::unique_ptr<TrainBatch>> spare_;
   bool closed_ = false;
+  Result<void> broken_;  // a worker that could not go on
   std::vector<std::jthread> workers_;  // last: joined first
 };
 
@@ -229,9 +243,11 @@ Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, cons
   if (normalizer.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
   }
-  return std::unique_ptr<BatchLoader>(std::make_unique<Loader>(data, supervision, input, std::move(normalizer),
-                                                               pass_number, pass, batch_size, seed, first_step,
-                                                               workers));
+  if (workers < 1) return Fail(ErrorCode::kInvalidArgument, fmt::format("{} workers: expected 1 or more", workers));
+  auto loader = std::make_unique<Loader>(data, supervision, input, std::move(normalizer), pass_number, pass, batch_size, seed,
+                                         first_step, workers);
+  FKDB_TRY(loader->Start(workers));
+  return std::unique_ptr<BatchLoader>(std::move(loader));
 }
 
 }  // namespace fkdb

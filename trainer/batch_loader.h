@@ -23,6 +23,7 @@ struct InputSpec {
   Interpolation interpolation = Interpolation::kBilinear;
   std::vector<double> mean;  // (channels)
   std::vector<double> std;   // (channels)
+  PassOrder pass_order = PassOrder::kHorizontalFirst;
 };
 
 struct TrainBatch {
@@ -60,7 +61,7 @@ class BatchLoader {
 
   // The next batch, valid until the next call, or null at the end of the pass. Its memory is used for
   // later batches. Errors: a broken, missing or resized image, a
-  // damaged record, ResourceExhausted; no batch comes after an error.
+  // damaged record, Unsupported (operations on crops), ResourceExhausted; no batch comes after an error.
   virtual Result<TrainBatch*> Next() = 0;
 
   // How many batches there are in memory at most, and of how many bytes the largest so far is.

@@ -34,7 +34,7 @@ Result<void> AddImage(const DataSet& data, uint64_t ordinal, const InputSpec& in
     pixels = image.pixels;
   } else {
     pixels.resize(samples);
-    ResizeAndCenterCrop(image, view.resize, view.crop, input.interpolation, pixels.data());
+    ResizeAndCenterCrop(image, view.resize, view.crop, input.interpolation, input.pass_order, pixels.data());
   }
   const size_t at = batch->inputs.size();
   batch->inputs.resize(at + samples);
@@ -67,11 +67,11 @@ Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, cons
     return batch;
   };
   std::vector<std::jthread> threads;
-  for (int w = 0; w < workers; ++w) threads.emplace_back([&] { WorkThrough(&queue, work); });
   const struct Closer {
     OrderedQueue<Result<Batch>>& queue;
     ~Closer() { queue.Close(); }  // before the threads are joined
   } closer{queue};
+  FKDB_TRY(StartThreads(workers, [&] { WorkThrough(&queue, work); }, &threads));
 
   model.eval();
   const torch::NoGradGuard no_grad;

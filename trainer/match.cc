@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <tuple>
 
 #include "format/text.h"
+#include "image/resample.h"
 
 namespace fkdb {
 
@@ -18,12 +18,17 @@ Result<void> CheckMatch(const Reader& labels, const DataSet& images) {
   };
   const AugmentationInfo& pixels = manifest.augmentation;
   const AugmentationInfo known;  // the conventions of this version
-  for (const auto& [what, theirs, ours] : {std::tuple{"resampling", pixels.resampling, known.resampling},
-                                           {"exif", pixels.exif, known.exif},
-                                           {"wide_samples", pixels.wide_samples, std::string(kHighByte)}}) {
-    if (theirs == ours || theirs.empty()) continue;
-    return Fail(ErrorCode::kUnsupported, fmt::format("{}: its crops were made with {} '{}'; this fkdb can show only '{}' to a student",
+  const auto unknown = [&](const char* what, const std::string& theirs, const std::string& ours) {
+    return Fail(ErrorCode::kUnsupported, fmt::format("{}: its crops were made with {} '{}'; this fkdb can show only {} to a student",
                                                      labels.label_set().path().string(), what, Printable(theirs), ours));
+  };
+  if (!ParsePassOrder(pixels.resampling)) {
+    return unknown("resampling", pixels.resampling,
+                   fmt::format("'{}' and '{}'", Name(PassOrder::kHorizontalFirst), Name(PassOrder::kAsPillow13)));
+  }
+  if (pixels.exif != known.exif) return unknown("exif", pixels.exif, fmt::format("'{}'", known.exif));
+  if (!pixels.wide_samples.empty() && pixels.wide_samples != kHighByte) {
+    return unknown("wide_samples", pixels.wide_samples, fmt::format("'{}'", kHighByte));
   }
   if (manifest.data_set.channels != images.channels()) {
     return mismatch(fmt::format("labelled images have {} channels, these {}", manifest.data_set.channels,

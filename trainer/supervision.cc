@@ -121,7 +121,11 @@ Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, cons
                             images.name()));
   }
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make(sampling));
-  return std::unique_ptr<Supervision>(std::make_unique<Hard>(images, sampler, seed));
+  auto supervision = std::make_unique<Hard>(images, sampler, seed);
+  if (supervision->images().empty()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("no image of '{}' has a class to train on", images.name()));
+  }
+  return std::unique_ptr<Supervision>(std::move(supervision));
 }
 
 Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed) {

@@ -43,6 +43,7 @@ Json Identity(const TrainConfig& c, const DataSet& data) {
           {"input_height", c.input.height},
           {"input_width", c.input.width},
           {"interpolation", Name(c.input.interpolation)},
+          {"resampling", Name(c.input.pass_order)},
           {"mean", c.input.mean},
           {"std", c.input.std},
           {"supervision", c.supervision},

@@ -32,6 +32,7 @@ Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Teacher& te
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
   FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(a.mean, a.std));
   FKDB_TRY(ParseInterpolation(a.interpolation));
+  FKDB_TRY(ParsePassOrder(a.resampling));
   if (normalizer.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", normalizer.channels(),
                                                          data.channels()));
@@ -53,7 +54,7 @@ GroupLabeller::GroupLabeller(const DataSet& data, const Teacher& teacher, const 
       sampler_(std::move(sampler)),
       normalizer_(std::move(normalizer)),
       resizer_(augmentation_.input_height, augmentation_.input_width,
-               *ParseInterpolation(augmentation_.interpolation)),
+               *ParseInterpolation(augmentation_.interpolation), *ParsePassOrder(augmentation_.resampling)),
       input_floats_(size_t{data.channels()} * augmentation_.input_height * augmentation_.input_width),
       pixels_(input_floats_),
       inputs_(RoundUp(batch_size_) * input_floats_),

@@ -131,7 +131,7 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, 
   Result<void> outcome;
   {
     std::vector<std::jthread> workers;
-    for (int t = 0; t < options.threads; ++t) workers.emplace_back(work);
+    outcome = StartThreads(options.threads, work, &workers);
     while (outcome && !queue.finished() && !stopped()) {
       if (auto records = queue.Take(std::chrono::milliseconds(200)); records && !*records) {
         outcome = Fail(std::move(*records).error());

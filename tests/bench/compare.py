@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""fkdb's input path beside the way it is done today, in one run on one thread.
+"""fkdb's input path beside the way it is done today, in one run.
 
-    .venv/bin/python tests/bench/compare.py [--json] [--images N]        after tools/test; five minutes at most
+    .venv/bin/python tests/bench/compare.py [--json] [--images N]        after tools/test; three minutes
 
 Labels: one torch.save file an image as the original FKD has them, torch.load, crops chosen, dense labels built; the same
 arrays as raw bytes in LMDB through py-lmdb; fkdb. Pixels: JPEG bytes in memory to m normalized crops of 224 x 224 with
 Pillow, with torchvision on uint8 tensors, with fkdb. Loss: dense labels and a product of matrices, PyTorch's soft
 cross-entropy, fkdb from sparse labels. Then fkdb beside itself: two threads and one, a cold label set and reading its
 file in order, m = 4 crops an image and m = 1, an epoch of FKD and one of plain training, ten thousand batches and a
-thousand. Each figure is the median of rounds that take turns.
+thousand. Figures beside a peer's are medians of rounds that take turns.
 """
 
 import argparse

@@ -54,7 +54,8 @@ def test_an_image_lost_in_mid_epoch(fkdb, photos, tmp_path, fault):
     if fault == "missing":
         lost.unlink()
     else:
-        lost.write_bytes(lost.read_bytes()[:-200])
+        (tmp_path / "aside").write_bytes(lost.read_bytes()[:-200])
+        (tmp_path / "aside").rename(lost)
     _, stderr = running.communicate(timeout=SECONDS)
     what = "cannot open it: No such file or directory" if fault == "missing" else "broken JPEG: the file ends early"
     assert stderr == f"fkdb-train: image '{lost}': {what}\n"
@@ -84,7 +85,7 @@ def test_ctrl_c_in_an_evaluation(fkdb, tmp_path):
     command = ["train", "--images", TEST, "--limit", 64, "--val", TRAIN, "--model", "resnet6-w64", "--epochs", 1,
                "--batch-size", 64, "--out", out]
     running = subprocess.Popen([BIN / "fkdb-train", *map(str, command[1:])], stderr=subprocess.PIPE, text=True)
-    time.sleep(3)  # its one step is done by then, 60,000 images to look at are not
+    time.sleep(4)  # it listens to signals by then, and has not seen 60,000 images
     assert running.poll() is None
     begun = time.monotonic()
     running.send_signal(signal.SIGINT)

@@ -275,3 +275,26 @@ def test_tar_shards_are_the_folder_they_were_made_of(fkdb, tmp_path, layout):
                 "--val-crop", 32)
         weights.append((tmp_path / images.name / "run/weights.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_the_order_of_passes_is_the_label_sets(fkdb, tmp_path):
+    torch = pytest.importorskip("torch")
+    teacher = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    torch.jit.trace(teacher, torch.zeros(2, 3, 16, 16)).save(str(tmp_path / "t.pt"))
+    for i in range(8):
+        (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(GOLDEN / "444.jpg", tmp_path / "images" / "ab"[i % 2] / f"{i}.jpg")
+    digests = []
+    for order in ("pillow-integer-horizontal-first", "pillow-integer-13"):
+        path = tmp_path / f"{order}.fkdb"
+        command = ["--images", tmp_path / "images", "--teacher", tmp_path / "t.pt", "--crops", 8, "--top-k", 2, "--input-size", 16,
+                   "--encoding", "f32"]
+        digests.append(fkdb.json("write", *command, "--resampling", order, "--out", path)["digest"])
+        manifest = fkdb.json("dump", path)
+        assert manifest["augmentation"]["resampling"] == order and manifest["augmentation"]["wide_samples"] == "high-byte"
+        fkdb.ok("train", "--images", tmp_path / "images", "--db", path, "--model", "resnet6-w4", "--epochs", 1, "--batch-size", 8,
+                "--out", tmp_path / f"{order}.run")
+    assert digests[0] != digests[1]
+    weights = [(tmp_path / f"{order}.run/weights.safetensors").read_bytes()
+               for order in ("pillow-integer-horizontal-first", "pillow-integer-13")]
+    assert weights[0] != weights[1]

@@ -104,6 +104,16 @@ TEST_F(DataSetTest, TarShardsAreOneDataSet) {
   const auto one = *OpenDataSet(folder_ / "1.tar");
   EXPECT_EQ(one->class_names(), (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(one->class_index(1), 1);
+  // A folder of images with an archive in it is neither; an archive's own numbers without images are no classes.
+  fs::create_directories(folder_ / "images/a");
+  fs::copy_file(kGolden / "rgb.png", folder_ / "images/a/1.png");
+  fs::create_directories(folder_ / "images/x.tar");
+  EXPECT_EQ((*OpenDataSet(folder_ / "images"))->layout(), "folder");
+  test::WriteBytes(folder_ / "images/a.tar", Member("b/2.jpg", photo));
+  EXPECT_EQ(OpenDataSet(folder_ / "images").error().message,
+            (folder_ / "images").string() + ": both images and archives of them ('a.tar') are in it: keep them apart");
+  test::WriteBytes(folder_ / "images/b.tar", Member("b/2.jpg", photo) + Member("c.cls", "7"));
+  EXPECT_TRUE((*OpenDataSet(folder_ / "images/b.tar"))->class_names().empty());
   // An archive that changes in the meantime.
   fs::resize_file(folder_ / "1.tar", 700);
   EXPECT_EQ(one->Load(1).error().message,
@@ -123,13 +133,18 @@ TEST_F(DataSetTest, BadTarsAreRefusedWithTheReason) {
   EXPECT_EQ(message(""), ": the file is empty");
   EXPECT_EQ(message("short"), ": broken tar archive: member at byte 0: it ends in a header");
   EXPECT_EQ(message(std::string(512, 'x')), ": not a tar archive");
-  EXPECT_EQ(message("\x1f\x8b" + std::string(510, 'x'), "x.tar.gz"),
-            ": a compressed archive: its files cannot be read one by one; decompress it");
+  for (const char* magic : {"\x1f\x8b", "\x28\xb5\x2f\xfd", "\xfd" "7zXZ", "BZh"}) {
+    EXPECT_EQ(message(std::string(magic) + "xxxxxx", "x.tar.gz"),
+              ": a compressed archive: its files cannot be read one by one; decompress it");
+  }
   EXPECT_EQ(message(std::string(1024, '\0')), ": no image in it (expected .jpg, .jpeg or .png files)");
   EXPECT_EQ(message(good.substr(0, 600)), ": broken tar archive: member at byte 0: the archive ends before it does");
   EXPECT_EQ(message(good + std::string(512, 'x')),
             fmt::format(": broken tar archive: member at byte {}: its header is damaged", good.size()));
   EXPECT_EQ(message(Member("a", "", 'S')), ": member at byte 0: a sparse file");
+  EXPECT_EQ(message(Member("a", "22 GNU.sparse.major=1\n", 'x') + good), ": member at byte 1024: a sparse file");
+  EXPECT_EQ(message(Member("huge", "", 'x', "77777777777")), ": broken tar archive: member at byte 0: the archive ends before it does");
+  EXPECT_EQ(message(Member("a/link", "", '2', "00000001234") + good), "") << "a link has no bytes";
   EXPECT_EQ(message(Member("a", "99 path=x\n", 'x')), ": broken tar archive: member at byte 0: its extended header is damaged");
   EXPECT_EQ(message(Member("a", "", '0', std::string("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))), ": not a tar archive");
   EXPECT_EQ(message(good + Member("a/1.cls", "cat")), ": a/1.cls: not the number of a class");
@@ -347,7 +362,7 @@ TEST(Evaluation, ResizesTheShorterSideAndTakesTheCentre) {
   Image image = {4, 8, 1, {}};
   for (int i = 0; i < 32; ++i) image.pixels.push_back(static_cast<uint8_t>(i % 8 * 10));
   std::vector<uint8_t> out(4);
-  ResizeAndCenterCrop(image, 4, 2, Interpolation::kBilinear, out.data());
+  ResizeAndCenterCrop(image, 4, 2, Interpolation::kBilinear, PassOrder::kHorizontalFirst, out.data());
   EXPECT_EQ(out, (std::vector<uint8_t>{30, 40, 30, 40}));
 }
 

@@ -193,7 +193,8 @@ TEST_F(MatchTest, PixelsOfAnotherConventionAreRefused) {
             ": its crops were made with exif 'applied'; this fkdb can show only 'ignored' to a student");
   EXPECT_EQ(message(&AugmentationInfo::resampling, "bilinear-float"),
             ": its crops were made with resampling 'bilinear-float'; this fkdb can show only "
-            "'pillow-integer-horizontal-first' to a student");
+            "'pillow-integer-horizontal-first' and 'pillow-integer-13' to a student");
+  EXPECT_EQ(message(&AugmentationInfo::resampling, "pillow-integer-13"), "");
 }
 
 TEST_F(MatchTest, BatchesAreTheSameWithAnyNumberOfWorkersAndCoverEveryCropOnce) {

@@ -7,6 +7,7 @@
 #include <latch>
 #include <set>
 #include <stdexcept>
+#include <thread>
 
 #include "tests/db/test_files.h"
 #include "tests/simd_targets.h"
@@ -147,7 +148,8 @@ TEST_F(LoaderTest, OfTwoErrorsInAStepTheFirstImagesIsTold) {
       if (ordinal == order[5] || ordinal == order[6]) return Fail(ErrorCode::kCorruption, std::to_string(ordinal));
       return {};
     });
-    EXPECT_EQ(FirstError(*Open(broken, workers, 40)).message, std::to_string(order[5]));
+    Within(std::chrono::seconds(30),
+           [&] { EXPECT_EQ(FirstError(*Open(broken, workers, 40)).message, std::to_string(order[5])); });
   }
 }
 
@@ -168,17 +170,22 @@ TEST_F(LoaderTest, AFullQueueDoesNotKeepItFromEnding) {
 TEST_F(LoaderTest, EndingWaitsForNoMoreThanTheImagesUnderWay) {
   for (const int workers : kWorkers) {
     std::atomic<uint64_t> loaded = 0;
+    std::latch all_at_work(workers), ending(1);
     const MadeUp data(4000, [&](uint64_t) -> Result<void> {
-      ++loaded;
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      if (++loaded <= static_cast<uint64_t>(workers)) {
+        all_at_work.count_down();
+        ending.wait();
+      }
       return {};
     });
     Within(std::chrono::seconds(30), [&] {
-      {
-        const auto loader = Open(data, workers);
-        while (loaded == 0) std::this_thread::yield();
-      }
-      EXPECT_LE(loaded, 2 * static_cast<uint64_t>(workers));
+      auto loader = Open(data, workers, 8);
+      all_at_work.wait();
+      std::jthread end([&] { loader.reset(); });
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));  // it waits for them by now
+      ending.count_down();
+      end.join();
+      EXPECT_EQ(loaded, static_cast<uint64_t>(workers));
     });
   }
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include "format/recover.h"
 #include "reader/label_batch.h"
@@ -9,11 +10,13 @@ int main(int argc, char** argv) {
   const fkdb::CropRequest request = {7, crops};
   fkdb::LabelBatch batch;
   if (auto filled = fkdb::FillBatch(*reader, {&request, 1}, &batch); !filled) return 1;
-  fkdb::LabelArrays labels;  // from 14 bytes a crop to (2, K) indices and values, and on to C probabilities of the first
+  fkdb::LabelArrays labels;  // (2, K) indices and values, and the first crop's C probabilities
   batch.Expand(&labels);
-  const uint32_t k = reader->spec().top_k;
-  std::vector<float> dense(reader->spec().num_classes);
-  fkdb::RecoverCrop(reader->spec(), {labels.indices.data(), k}, {labels.values.data(), k}, /*tau=*/1, dense);
-  std::printf("top-1 of %llu images' crop: class %u, p %.3f\n", (unsigned long long)reader->num_images(),
-              labels.indices[0], dense[labels.indices[0]]);
+  const fkdb::LabelSpec& spec = reader->spec();
+  std::vector<float> dense(spec.num_classes);
+  fkdb::RecoverCrop(spec, std::span(labels.indices).first(spec.num_indices()),
+                    std::span(labels.values).first(spec.num_values()), /*tau=*/1, dense);
+  const auto best = std::max_element(dense.begin(), dense.end());
+  std::printf("top-1 of image 7's first crop, of %llu images: class %td, p %.3f\n",
+              (unsigned long long)reader->num_images(), best - dense.begin(), *best);
 }
