@@ -28,18 +28,19 @@ uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (uint64_t{bat
 class Loader : public BatchLoader {
  public:
   Loader(const DataSet& data, const Supervision& supervision, const InputSpec& input, Normalizer normalizer,
-         uint64_t pass_number, Pass pass, uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers)
+         uint64_t first_pass, std::vector<Pass> passes, uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers)
       : data_(data),
         supervision_(supervision),
         input_(input),
         normalizer_(std::move(normalizer)),
-        pass_number_(pass_number),
-        pass_(pass),
-        images_a_step_(ImagesAStep(pass.crops, batch_size)),
-        num_steps_(NumSteps(supervision.images().size(), pass.crops, batch_size)),
-        ahead_(2 + static_cast<uint64_t>(workers) / images_a_step_),
-        order_(ImageOrder(supervision.images().size(), seed, pass_number)),
-        next_step_(first_step) {}
+        first_pass_(first_pass),
+        passes_(std::move(passes)),
+        batch_size_(batch_size),
+        seed_(seed),
+        ahead_(2 + static_cast<uint64_t>(workers) / FewestImagesAStep()),
+        next_step_(first_step) {
+    SkipDonePasses();
+  }
   Result<void> Start(int workers) { return StartThreads(workers, [this] { Work(); }, &workers_); }
   ~Loader() override {  // the threads join as they are destroyed, before the rest
     const std::lock_guard lock(mutex_);
@@ -53,7 +54,7 @@ class Loader : public BatchLoader {
     work_.notify_all();
     if (failed_) return nullptr;
     ready_.wait(lock, [&] {
-      return !broken_ || (steps_.empty() ? next_step_ >= num_steps_ : steps_.front()->ready());
+      return !broken_ || (steps_.empty() ? next_pass_ == passes_.size() : steps_.front()->ready());
     });
     failed_ = !broken_;
     if (failed_) return Fail(broken_.error());
@@ -89,6 +90,20 @@ class Loader : public BatchLoader {
     Step* step;
     size_t image;  // or kLabels
   };
+
+  uint64_t FewestImagesAStep() const {
+    uint64_t fewest = batch_size_;
+    for (const Pass& pass : passes_) fewest = std::min(fewest, ImagesAStep(pass.crops, batch_size_));
+    return fewest;
+  }
+
+  void SkipDonePasses() {
+    while (next_pass_ < passes_.size() &&
+           next_step_ >= NumSteps(supervision_.images().size(), passes_[next_pass_].crops, batch_size_)) {
+      ++next_pass_;
+      next_step_ = 0;
+    }
+  }
 
   // A worker's own.
   struct Scratch {
@@ -128,7 +143,7 @@ class Loader : public BatchLoader {
     for (const auto& step : steps_) {
       if (step->labelled && step->taken < step->plan.ordinals.size()) return Task{step.get(), step->taken++};
     }
-    if (steps_.size() == ahead_ || next_step_ >= num_steps_) return std::nullopt;
+    if (steps_.size() == ahead_ || next_pass_ == passes_.size()) return std::nullopt;
     auto step = std::make_unique<Step>();
     if (spare_.empty()) {
       step->batch = std::make_unique<TrainBatch>();
@@ -136,8 +151,11 @@ class Loader : public BatchLoader {
       step->batch = std::move(spare_.back());
       spare_.pop_back();
     }
+    step->plan = {first_pass_ + next_pass_, passes_[next_pass_], {}};
+    step->batch->pass = step->plan.pass_number;
     step->batch->step = next_step_++;
     step->batch->seconds = {};
+    SkipDonePasses();
     steps_.push_back(std::move(step));
     return Task{steps_.back().get(), kLabels};
   }
@@ -162,9 +180,11 @@ class Loader : public BatchLoader {
   Result<void> LoadLabels(Step* step, TrainBatch::Seconds* seconds) const {
     Stopwatch watch;
     TrainBatch& batch = *step->batch;
-    step->plan = {pass_number_, pass_, {}};
-    const uint64_t first = batch.step * images_a_step_, end = std::min(first + images_a_step_, order_.size());
-    for (uint64_t i = first; i < end; ++i) step->plan.ordinals.push_back(supervision_.images()[order_(i)]);
+    const Permutation order = ImageOrder(supervision_.images().size(), seed_, step->plan.pass_number);
+    const uint64_t images = ImagesAStep(step->plan.pass.crops, batch_size_), first = batch.step * images;
+    for (uint64_t i = first; i < std::min(first + images, order.size()); ++i) {
+      step->plan.ordinals.push_back(supervision_.images()[order(i)]);
+    }
     FKDB_TRY(supervision_.FillLabels(step->plan, &batch.labels));
     seconds->load += watch.Lap();
     const LabelSpec& spec = batch.labels.spec();
@@ -182,15 +202,15 @@ class Loader : public BatchLoader {
   Result<void> LoadImage(Step* step, size_t image, Scratch* scratch, TrainBatch::Seconds* seconds) const {
     Stopwatch watch;
     TrainBatch& batch = *step->batch;
-    const size_t first = image * pass_.crops, crop_floats = scratch->pixels.size();
-    const auto boxes = batch.labels.boxes().subspan(first, pass_.crops);
+    const size_t crops = step->plan.pass.crops, first = image * crops, crop_floats = scratch->pixels.size();
+    const auto boxes = batch.labels.boxes().subspan(first, crops);
     const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
       seconds->load += watch.Lap();
       FKDB_TRY(supervision_.AddCrops(step->plan, image, width, height, &batch.labels));
       return Around(boxes);
     };
     FKDB_TRY(data_.LoadRegion(step->plan.ordinals[image], region, &scratch->image));
-    for (size_t n = first; n < first + pass_.crops; ++n) {
+    for (size_t n = first; n < first + crops; ++n) {
       scratch->resizer.Run(scratch->image, batch.labels.boxes()[n], batch.labels.flips()[n], scratch->pixels.data());
       normalizer_.Run(scratch->pixels.data(), crop_floats / data_.channels(), batch.inputs.data() + n * crop_floats);
     }
@@ -202,12 +222,11 @@ class Loader : public BatchLoader {
   const Supervision& supervision_;
   const InputSpec input_;
   const Normalizer normalizer_;
-  const uint64_t pass_number_;
-  const Pass pass_;
-  const uint64_t images_a_step_;
-  const uint64_t num_steps_;
+  const uint64_t first_pass_;
+  const std::vector<Pass> passes_;
+  const uint32_t batch_size_;
+  const uint64_t seed_;
   const uint64_t ahead_;  // steps under way or ready
-  const Permutation order_;
 
   bool failed_ = false;                  // the caller's, like the next two
   uint64_t largest_ = 0;                 // bytes of a batch
@@ -215,7 +234,8 @@ class Loader : public BatchLoader {
 
   std::mutex mutex_;
   std::condition_variable work_, ready_;
-  uint64_t next_step_;
+  size_t next_pass_ = 0;  // of passes_
+  uint64_t next_step_;    // of that pass
   std::deque<std::unique_ptr<Step>> steps_;  // in their order
   std::vector<std::unique_ptr<TrainBatch>> spare_;
   bool closed_ = false;
@@ -236,7 +256,7 @@ uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size) {
 }
 
 Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision,
-                                                       const InputSpec& input, uint64_t pass_number, Pass pass,
+                                                       const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
                                                        uint32_t batch_size, uint64_t seed, uint64_t first_step,
                                                        int workers) {
   FKDB_ASSIGN(Normalizer normalizer, Normalizer::Make(input.mean, input.std));
@@ -244,7 +264,7 @@ Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, cons
     return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
   }
   if (workers < 1) return Fail(ErrorCode::kInvalidArgument, fmt::format("{} workers: expected 1 or more", workers));
-  auto loader = std::make_unique<Loader>(data, supervision, input, std::move(normalizer), pass_number, pass, batch_size, seed,
+  auto loader = std::make_unique<Loader>(data, supervision, input, std::move(normalizer), first_pass, std::move(passes), batch_size, seed,
                                          first_step, workers);
   FKDB_TRY(loader->Start(workers));
   return std::unique_ptr<BatchLoader>(std::move(loader));

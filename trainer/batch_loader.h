@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Turns the steps of a pass into batches of network input and labels, ahead of their use, on worker
+// Turns the steps of a training into batches of network input and labels, ahead of their use, on worker
 // threads. Batches come in step order and hold the same bits whatever the number of workers.
 #pragma once
 
@@ -27,7 +27,8 @@ struct InputSpec {
 };
 
 struct TrainBatch {
-  uint64_t step = 0;          // of its pass
+  uint64_t pass = 0;          // its number
+  uint64_t step = 0;          // of the pass
   std::vector<float> inputs;  // (N, channels, height, width)
   LabelBatch labels;          // N crops
   LabelArrays arrays;         // of `labels`, expanded
@@ -48,18 +49,20 @@ struct TrainBatch {
   uint64_t bytes() const;
 };
 
-// One pass. Destroying it stops its workers.
+// One pass after another: the first batch of one is made while the last of the one before is used.
+// Destroying it stops its workers.
 class BatchLoader {
  public:
-  // `batch_size` crops a step, rounded up to whole images; the last step of a pass may be smaller.
-  // Steps before `first_step` are left out. Borrows data and supervision.
+  // Pass passes[i] has the number first_pass + i. `batch_size` crops a step, rounded up to whole images;
+  // the last step of a pass may be smaller. Steps of the first pass before `first_step` are left out.
+  // Borrows data and supervision.
   static Result<std::unique_ptr<BatchLoader>> Make(const DataSet& data, const Supervision& supervision,
-                                                   const InputSpec& input, uint64_t pass_number, Pass pass,
+                                                   const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
                                                    uint32_t batch_size, uint64_t seed, uint64_t first_step,
                                                    int workers);
   virtual ~BatchLoader() = default;
 
-  // The next batch, valid until the next call, or null at the end of the pass. Its memory is used for
+  // The next batch, valid until the next call, or null after the last pass. Its memory is used for
   // later batches. Errors: a broken, missing or resized image, a
   // damaged record, Unsupported (operations on crops), ResourceExhausted; no batch comes after an error.
   virtual Result<TrainBatch*> Next() = 0;

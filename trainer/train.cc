@@ -123,6 +123,9 @@ class Training {
   }
 
   Result<TrainResult> Run() {
+    FKDB_ASSIGN(loader_, BatchLoader::Make(data_, supervision_, config_.input, position_.pass,
+                                           {passes_.begin() + static_cast<ptrdiff_t>(position_.pass), passes_.end()},
+                                           config_.batch_size, config_.seed, position_.step, config_.workers));
     while (position_.pass < passes_.size() && !Stopped()) FKDB_TRY(RunPass());
     result_.finished = position_.pass == passes_.size();
     result_.steps = position_.all_steps;
@@ -143,19 +146,15 @@ class Training {
     const uint64_t steps = NumSteps(supervision_.images().size(), pass.crops, config_.batch_size);
     const double rate = CosineRate(config_.learning_rate, pass.epoch, config_.epochs);
     for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
-    FKDB_ASSIGN(const auto loader,
-                BatchLoader::Make(data_, supervision_, config_.input, position_.pass, pass, config_.batch_size,
-                                  config_.seed, position_.step, config_.workers));
     model_->train();
     profile_ = {};
     Stopwatch watch;
     const double seconds_before = position_.seconds;
     const uint64_t crops_before = position_.crops;
-    for (;;) {
+    while (position_.step < steps) {
       profile_.all += watch.Lap();
-      FKDB_ASSIGN(TrainBatch* const batch, loader->Next());
+      FKDB_ASSIGN(TrainBatch* const batch, loader_->Next());
       const double idle = watch.Lap();
-      if (batch == nullptr) break;
       FKDB_TRY(Step(*batch));
       profile_.idle += idle;
       profile_.all += idle + watch.Lap();
@@ -172,8 +171,8 @@ class Training {
       if (stop || (due && !last)) FKDB_TRY(Save());
       if (stop) return {};
     }
-    profile_.batches = loader->max_batches();
-    profile_.batch_bytes = loader->batch_bytes();
+    profile_.batches = loader_->max_batches();
+    profile_.batch_bytes = loader_->batch_bytes();
     run_seconds_ += profile_.all;
     run_epochs_ += pass.crops * static_cast<double>(position_.crops - crops_before) / static_cast<double>(position_.crops);
     return EndPass(pass, rate);
@@ -325,6 +324,7 @@ class Training {
   const std::vector<Pass> passes_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<torch::optim::SGD> optimizer_;
+  std::unique_ptr<BatchLoader> loader_;
   Position position_;
   std::vector<std::string> metrics_;  // a line for each pass done
   TrainResult result_;

@@ -48,25 +48,26 @@ Result<int> Run(const Flags& flags) {
   const Normalization normalization = DefaultNormalization(data->channels());
   const InputSpec input = {flags.input_size, flags.input_size, Interpolation::kBilinear, normalization.mean,
                            normalization.std};
-  uint64_t batches = 0, crops = 0, largest = 0;
+  // Passes enough.
+  std::vector<Pass> passes;
+  for (uint64_t steps = 0; steps < flags.batches;) {
+    passes.push_back({static_cast<uint32_t>(passes.size() * flags.crops_per_image), flags.crops_per_image});
+    steps += NumSteps(supervision->images().size(), flags.crops_per_image, flags.batch_size);
+  }
+  FKDB_ASSIGN(const auto loader, BatchLoader::Make(*data, *supervision, input, 0, passes, flags.batch_size, 1, 0, flags.workers));
+  uint64_t batches = 0, crops = 0;
   double early_mib = 0;
   Stopwatch watch;
-  for (uint64_t pass = 0; batches < flags.batches; ++pass) {
-    const Pass plan = {static_cast<uint32_t>(pass * flags.crops_per_image), flags.crops_per_image};
-    FKDB_ASSIGN(const auto loader, BatchLoader::Make(*data, *supervision, input, pass, plan, flags.batch_size, 1, 0, flags.workers));
-    while (batches < flags.batches) {
-      FKDB_ASSIGN(const TrainBatch* batch, loader->Next());
-      if (batch == nullptr) break;
-      crops += batch->labels.size();
-      if (++batches == (flags.batches + 9) / 10) early_mib = ResidentMib();
-    }
-    largest = std::max(largest, loader->max_batches() * loader->batch_bytes());
+  while (batches < flags.batches) {
+    FKDB_ASSIGN(const TrainBatch* batch, loader->Next());
+    crops += batch->labels.size();
+    if (++batches == (flags.batches + 9) / 10) early_mib = ResidentMib();
   }
   const double seconds = watch.Lap();
   fmt::print("{{\"batches\":{},\"crops_per_second\":{:.1f},\"images_per_second\":{:.1f},\"resident_mib_at_a_tenth\":{:.1f},"
              "\"resident_mib\":{:.1f},\"batch_buffers_mib\":{:.1f}}}\n",
              batches, static_cast<double>(crops) / seconds, static_cast<double>(crops) / flags.crops_per_image / seconds,
-             early_mib, ResidentMib(), static_cast<double>(largest) / (1 << 20));
+             early_mib, ResidentMib(), static_cast<double>(loader->max_batches() * loader->batch_bytes()) / (1 << 20));
   return 0;
 }
 

@@ -56,7 +56,7 @@ class LoaderTest : public test::TempFolder {
     supervision_ = std::move(*HardSupervision(data, {}, 1));
     const Normalization n = DefaultNormalization(data.channels());
     return std::move(
-        *BatchLoader::Make(data, *supervision_, {8, 8, Interpolation::kBilinear, n.mean, n.std}, 0, pass, batch_size, 1, 0, workers));
+        *BatchLoader::Make(data, *supervision_, {8, 8, Interpolation::kBilinear, n.mean, n.std}, 0, {pass}, batch_size, 1, 0, workers));
   }
   // The error that ends the batches. Nothing comes after it.
   static Error FirstError(BatchLoader& loader) {
@@ -220,6 +220,31 @@ TEST_F(LoaderTest, LabelsOfChangedCropsAreRefused) {
   EXPECT_EQ(filled.error().code, ErrorCode::kUnsupported);
   EXPECT_NE(filled.error().message.find("its crops were changed by 'solarize', which this fkdb cannot do to a student's"),
             std::string::npos) << filled.error().message;
+}
+
+// What a loader over several passes gives is what one for each of them gives.
+TEST_F(LoaderTest, PassesFollowOneAnother) {
+  const MadeUp data(10);
+  const auto supervision = HardSupervision(data, {}, 1);
+  const std::vector<Pass> passes = {{3, 2}, {5, 2}, {7, 1}, {8, 1}};
+  const InputSpec input = {8, 8, Interpolation::kBilinear, {0.5}, {0.5}};
+  for (const int workers : kWorkers) {
+    const auto all = BatchLoader::Make(data, **supervision, input, 20, passes, 6, 1, 2, workers);  // 3 images a step, 6 of one crop
+    for (uint64_t i = 0; i < passes.size(); ++i) {
+      const auto one = BatchLoader::Make(data, **supervision, input, 20 + i, {passes[i]}, 6, 1, i == 0 ? 2 : 0, workers);
+      while (const TrainBatch* expected = *(*one)->Next()) {
+        const TrainBatch* found = *(*all)->Next();
+        ASSERT_NE(found, nullptr);
+        EXPECT_EQ(found->pass, 20 + i);
+        EXPECT_EQ(found->step, expected->step);
+        ASSERT_EQ(found->inputs, expected->inputs);
+        ASSERT_EQ(found->arrays.indices, expected->arrays.indices);
+      }
+    }
+    EXPECT_EQ(*(*all)->Next(), nullptr);
+    const auto at_the_end = BatchLoader::Make(data, **supervision, input, 20, {passes[0], passes[3]}, 6, 1, 4, workers);
+    EXPECT_EQ((*(*at_the_end)->Next())->pass, 21u);
+  }
 }
 
 // Photos of every sort, several crops of each.
