@@ -179,7 +179,7 @@ def cut_photos(work):
 def compare_loading(work):
     """Crops a second of the input path alone: m = 4 of a label set beside m = 1 of plain training."""
     def loaded(*arguments):
-        return lambda: run("loader_bench", "--images", work / "photos", "--batches", 30, *arguments)[0]["crops_per_second"]
+        return lambda: run("loader_bench", "--images", work / "photos", "--batches", 64, *arguments)[0]["crops_per_second"]
 
     return take_turns({"m = 1, plain": loaded(), "fkdb": loaded("--db", work / "photos.fkdb", "--crops-per-image", 4)})
 
