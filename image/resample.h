@@ -23,7 +23,7 @@ Result<Interpolation> ParseInterpolation(std::string_view name);  // "bilinear",
 
 // Which pass comes first: a few samples differ by one, so a label set names its convention.
 enum class PassOrder {
-  kHorizontalFirst,  // Pillow up to 12
+  kHorizontalFirst,  // Pillow up to 12 (12.3: but for boxes about 100 times as tall as wide)
   kAsPillow13,       // the vertical pass where height shrinks, by more than twice what width does
 };
 

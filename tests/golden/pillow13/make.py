@@ -13,17 +13,10 @@ import PIL
 from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from made_up import source  # noqa: E402
+
 assert PIL.__version__.startswith("13."), PIL.__version__
-
-
-def source(height, width, channels, seed):
-    """As ../pillow/make.py has it."""
-    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
-    state = (y * 7919 + x * 104729 + c * 1299709 + seed * 15485863).astype(np.uint32)
-    state = state * np.uint32(2654435761)
-    state ^= state >> np.uint32(15)
-    noise = (state >> np.uint32(8)) & np.uint32(255)
-    return ((x * 3 + y * 5 + c * 40 + noise * (1 + seed % 4)) & 255).astype(np.uint8)
 
 
 CASES = [  # height, width, channels, box (top, left, height, width), out height, out width
