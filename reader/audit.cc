@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "format/recover.h"
@@ -70,6 +71,7 @@ class Quality {
       report->most_crops = crops.back();
     }
     report->distinct_classes = labelled_ > 0 ? static_cast<double>(distinct_) / static_cast<double>(labelled_) : 0;
+    std::erase(contents_, ContentHash{});  // of files that nobody hashed
     std::sort(contents_.begin(), contents_.end());
     report->duplicate_images = static_cast<uint64_t>(contents_.end() - std::unique(contents_.begin(), contents_.end()));
   }
@@ -167,6 +169,28 @@ Result<AuditReport> Audit(const Reader& reader) {
   }
   report.table2_bytes_per_crop = (LabelNumbers(spec) + kBoxAndFlip) * kNumberBytes;
   return report;
+}
+
+std::string ToJson(const AuditReport& r) {
+  nlohmann::ordered_json json = {{"file_bytes", r.file_bytes}, {"images", r.images},   {"skipped", r.skipped},
+                                 {"crops", r.crops},           {"bytes_per_crop", r.bytes_per_crop}};
+  for (const auto& part : r.parts) json["parts"][part.name] = part.bytes;
+  for (const auto& row : r.table2) {
+    json["table2"][row.kind] = {{"numbers_per_crop", row.numbers_per_crop}, {"bytes", row.bytes}};
+  }
+  json["table2_bytes_per_crop"] = r.table2_bytes_per_crop;
+  json["teacher"] = {{"agreement", r.teacher_agreement}, {"labelled_crops", r.labelled_crops},
+                     {"entropy_nats", r.mean_entropy},   {"top1", r.mean_top1},
+                     {"tail", r.mean_tail},
+                     {"entropy_histogram", r.entropy_histogram},
+                     {"classes_seen", r.classes_seen},
+                     {"crops_per_class", {{"fewest", r.fewest_crops}, {"median", r.median_crops}, {"most", r.most_crops}}},
+                     {"distinct_classes_per_image", r.distinct_classes},
+                     {"duplicate_images", r.duplicate_images}};
+  for (const auto& projection : r.projections) {
+    json["projection"][projection.data_set] = {{"images", projection.images}, {"bytes", projection.bytes}};
+  }
+  return json.dump();
 }
 
 }  // namespace fkdb

@@ -61,6 +61,9 @@ struct AuditReport {
 // Reads every record. Errors: Corruption, NotFound.
 Result<AuditReport> Audit(const Reader& reader);
 
+// What fkdb-audit --json prints, one line.
+std::string ToJson(const AuditReport& report);
+
 // Table 2's rows for N images of M crops and C classes.
 std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image, double num_classes);
 

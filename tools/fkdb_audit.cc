@@ -6,34 +6,12 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "tools/cli.h"
+#include "tools/programs.h"
 
 namespace fkdb {
 namespace {
-
-std::string ToJson(const AuditReport& r) {
-  nlohmann::ordered_json json = {{"file_bytes", r.file_bytes}, {"images", r.images},   {"skipped", r.skipped},
-                                 {"crops", r.crops},           {"bytes_per_crop", r.bytes_per_crop}};
-  for (const auto& part : r.parts) json["parts"][part.name] = part.bytes;
-  for (const auto& row : r.table2) {
-    json["table2"][row.kind] = {{"numbers_per_crop", row.numbers_per_crop}, {"bytes", row.bytes}};
-  }
-  json["table2_bytes_per_crop"] = r.table2_bytes_per_crop;
-  json["teacher"] = {{"agreement", r.teacher_agreement}, {"labelled_crops", r.labelled_crops},
-                     {"entropy_nats", r.mean_entropy},   {"top1", r.mean_top1},
-                     {"tail", r.mean_tail},
-                     {"entropy_histogram", r.entropy_histogram},
-                     {"classes_seen", r.classes_seen},
-                     {"crops_per_class", {{"fewest", r.fewest_crops}, {"median", r.median_crops}, {"most", r.most_crops}}},
-                     {"distinct_classes_per_image", r.distinct_classes},
-                     {"duplicate_images", r.duplicate_images}};
-  for (const auto& projection : r.projections) {
-    json["projection"][projection.data_set] = {{"images", projection.images}, {"bytes", projection.bytes}};
-  }
-  return json.dump() + "\n";
-}
 
 std::string Table2Text(const std::vector<AuditReport::Table2Row>& rows) {
   std::string out = fmt::format("{:<20}{:>14}{:>10}\n", "label", "size", "a crop");
@@ -102,14 +80,14 @@ Result<int> Run(const CommonFlags& flags, const std::string& db, const std::vect
     fmt::print(stderr, "fkdb-audit: {}: not finished: {} of {} images\n", db, report.images,
                reader.manifest().data_set.num_images);
   }
-  FKDB_TRY(PrintOut(flags.json ? ToJson(report) : ToText(report, reader.spec())));
+  FKDB_TRY(PrintOut(flags.json ? ToJson(report) + "\n" : ToText(report, reader.spec())));
   return kExitOk;
 }
 
 }  // namespace
 }  // namespace fkdb
 
-int main(int argc, char** argv) {
+int fkdb::RunAudit(int argc, char** argv) {
   fkdb::CommonFlags flags;
   std::string db;
   CLI::App app("Counts the bytes of a label set by part, beside the paper's Table 2.", "fkdb-audit");

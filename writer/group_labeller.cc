@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include "format/text.h"
-#include "format/quantize.h"
 #include "format/recode.h"
+#include "format/text.h"
+#include "writer/crop_output.h"
 
 namespace fkdb {
 namespace {
@@ -30,18 +30,18 @@ Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Teacher& te
                                           bool skip_bad, const LabelSet* base) {
   const AugmentationInfo& a = recipe.augmentation;
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
-  FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(a.mean, a.std));
-  FKDB_TRY(ParseInterpolation(a.interpolation));
-  FKDB_TRY(ParsePassOrder(a.resampling));
-  if (normalizer.channels() != data.channels()) {
-    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", normalizer.channels(),
+  FKDB_ASSIGN(const Interpolation interpolation, ParseInterpolation(a.interpolation));
+  FKDB_ASSIGN(const PassOrder pass_order, ParsePassOrder(a.resampling));
+  FKDB_ASSIGN(CropInputs crop_inputs, CropInputs::Make({a.input_height, a.input_width, interpolation, a.mean, a.std, pass_order}));
+  if (crop_inputs.channels() != data.channels()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", crop_inputs.channels(),
                                                          data.channels()));
   }
-  return GroupLabeller(data, teacher, recipe, skip_bad, base, sampler, normalizer);
+  return GroupLabeller(data, teacher, recipe, skip_bad, base, sampler, std::move(crop_inputs));
 }
 
 GroupLabeller::GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
-                             const LabelSet* base, CropSampler sampler, Normalizer normalizer)
+                             const LabelSet* base, CropSampler sampler, CropInputs crop_inputs)
     : data_(data),
       teacher_(teacher),
       spec_(recipe.spec),
@@ -52,12 +52,8 @@ GroupLabeller::GroupLabeller(const DataSet& data, const Teacher& teacher, const 
       crops_(augmentation_.crops - (base ? base->manifest().augmentation.crops : 0)),
       has_classes_(!recipe.data_set.class_names.empty()),
       sampler_(std::move(sampler)),
-      normalizer_(std::move(normalizer)),
-      resizer_(augmentation_.input_height, augmentation_.input_width,
-               *ParseInterpolation(augmentation_.interpolation), *ParsePassOrder(augmentation_.resampling)),
-      input_floats_(size_t{data.channels()} * augmentation_.input_height * augmentation_.input_width),
-      pixels_(input_floats_),
-      inputs_(RoundUp(batch_size_) * input_floats_),
+      crop_inputs_(std::move(crop_inputs)),
+      inputs_(RoundUp(batch_size_) * crop_inputs_.samples()),
       outputs_(RoundUp(batch_size_) * teacher.num_outputs()) {
   slots_.reserve(batch_size_);
 }
@@ -110,25 +106,19 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
 Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t first) {
   if (slots_.empty()) return {};
   const size_t padded = RoundUp(slots_.size());
-  std::fill(inputs_.begin() + static_cast<ptrdiff_t>(slots_.size() * input_floats_),
-            inputs_.begin() + static_cast<ptrdiff_t>(padded * input_floats_), 0.0f);
+  const size_t samples = crop_inputs_.samples();
+  std::fill(inputs_.begin() + static_cast<ptrdiff_t>(slots_.size() * samples), inputs_.begin() + static_cast<ptrdiff_t>(padded * samples), 0.0f);
   FKDB_TRY(teacher_.Forward(inputs_.data(), static_cast<int64_t>(padded), outputs_.data()));
   const size_t c = teacher_.num_outputs();
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Slot slot = slots_[i];
     Record& record = (*records)[slot.record];
-    const std::span<float> output = std::span(outputs_).subspan(i * c, c);
-    // For logits the softmax only finds NaN and infinity; its result is dropped.
-    std::vector<float> probabilities(c);
-    if (!Softmax(output, spec_.temperature, probabilities)) {
+    if (!StoreOutput(spec_, OutputKind::kLogits, std::span(outputs_).subspan(i * c, c), slot.crop, &record)) {
       return Fail(ErrorCode::kModel,
                   fmt::format("teacher '{}' gave NaN or infinity for crop {} of image '{}': check the model and "
                               "its normalization",
                               teacher_.name(), slot.crop, Printable(data_.keys()[first + slot.record])));
     }
-    const std::span<const float> kept = spec_.kind == LabelKind::kLogits ? output : std::span(probabilities);
-    QuantizeCrop(spec_, kept, std::span(record.indices).subspan(slot.crop * spec_.num_indices(), spec_.num_indices()),
-                 std::span(record.values).subspan(slot.crop * spec_.num_values(), spec_.num_values()));
   }
   slots_.clear();
   return {};
@@ -150,9 +140,8 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
     Record& record = records[ordinal - first];
     FKDB_ASSIGN(const std::optional<Image> image, BeginImage(ordinal, &record));
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
-      resizer_.Run(*image, record.pixel_boxes[crop], record.flips[crop], pixels_.data());
-      normalizer_.Run(pixels_.data(), pixels_.size() / data_.channels(),
-                      inputs_.data() + slots_.size() * input_floats_);
+      crop_inputs_.Run(*image, {&record.pixel_boxes[crop], 1}, {&record.flips[crop], 1},
+                       inputs_.data() + slots_.size() * crop_inputs_.samples());
       slots_.push_back({ordinal - first, crop});
       if (slots_.size() < batch_size_) continue;
       if (Stopped(stop)) return std::vector<std::vector<std::byte>>();

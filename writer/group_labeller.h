@@ -19,10 +19,9 @@
 #include "db/manifest.h"
 #include "format/record.h"
 #include "format/result.h"
+#include "image/crop_inputs.h"
 #include "image/crop_sampler.h"
 #include "image/data_set.h"
-#include "image/normalize.h"
-#include "image/resample.h"
 #include "writer/teacher.h"
 
 namespace fkdb {
@@ -49,7 +48,7 @@ class GroupLabeller {
 
  private:
   GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
-                const LabelSet* base, CropSampler sampler, Normalizer normalizer);
+                const LabelSet* base, CropSampler sampler, CropInputs crop_inputs);
 
   // Fills the record's fields that come from the image, and the boxes and flips of its new crops.
   // No image: it is skipped.
@@ -75,10 +74,7 @@ class GroupLabeller {
   uint32_t crops_;  // to label of each image
   bool has_classes_;
   CropSampler sampler_;
-  Normalizer normalizer_;
-  CropResizer resizer_;
-  size_t input_floats_;           // an input's
-  std::vector<uint8_t> pixels_;   // of one crop
+  CropInputs crop_inputs_;
   std::vector<float> inputs_;     // (batch_size rounded up, channels, height, width)
   std::vector<float> outputs_;    // (batch_size rounded up, num_outputs)
   std::vector<Slot> slots_;       // the crops in the batch

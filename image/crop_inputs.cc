@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/crop_inputs.h"
+
+#include <utility>
+
+namespace fkdb {
+
+Result<CropInputs> CropInputs::Make(const InputSpec& spec) {
+  if (spec.height == 0 || spec.width == 0) {
+    return Fail(ErrorCode::kInvalidArgument, "a network's input needs at least one pixel a side");
+  }
+  FKDB_ASSIGN(Normalizer normalizer, Normalizer::Make(spec.mean, spec.std));
+  return CropInputs(spec, std::move(normalizer));
+}
+
+CropInputs::CropInputs(const InputSpec& spec, Normalizer normalizer)
+    : resizer_(spec.height, spec.width, spec.interpolation, spec.pass_order),
+      normalizer_(std::move(normalizer)),
+      samples_(size_t{normalizer_.channels()} * spec.height * spec.width),
+      pixels_(samples_) {}
+
+void CropInputs::Run(const Image& image, std::span<const PixelBox> boxes, std::span<const uint8_t> flips, float* out) {
+  for (size_t i = 0; i < boxes.size(); ++i) {
+    resizer_.Run(image, boxes[i], flips[i], pixels_.data());
+    normalizer_.Run(pixels_.data(), samples_ / channels(), out + i * samples_);
+  }
+}
+
+}  // namespace fkdb
