@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reader/epoch_plan.h"
 
+#include <fmt/format.h>
+
 namespace fkdb {
 namespace {
 
@@ -14,6 +16,12 @@ uint64_t CropStream(uint64_t image, uint64_t round) {
 }
 
 }  // namespace
+
+Result<CropOrder> ParseCropOrder(std::string_view name) {
+  if (name == "cycle") return CropOrder::kCycle;
+  if (name == "visit") return CropOrder::kVisit;
+  return Fail(ErrorCode::kInvalidArgument, fmt::format("crop order '{}': expected cycle or visit", name));
+}
 
 Permutation ImageOrder(uint64_t num_images, uint64_t seed, uint64_t pass) {
   return Permutation(num_images, seed, kImageOrderStream ^ pass);

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "format/random.h"
+#include "format/result.h"
 
 namespace fkdb {
 
@@ -15,6 +17,8 @@ enum class CropOrder {
   kCycle,  // every stored crop of an image once before any comes twice
   kVisit,  // m of M drawn afresh at each visit, without repetition (as the original does)
 };
+
+Result<CropOrder> ParseCropOrder(std::string_view name);  // "cycle", "visit"
 
 // The image order of one pass: a permutation of [0, num_images), O(1) memory.
 Permutation ImageOrder(uint64_t num_images, uint64_t seed, uint64_t pass);

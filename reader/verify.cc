@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <thread>
 
 #include "db/digest.h"
@@ -56,7 +55,7 @@ ImageOutcome CheckImage(const Reader& reader, uint64_t ordinal, const std::strin
 }  // namespace
 
 VerifyReport Verify(const std::filesystem::path& path, int threads,
-                    const std::function<void(uint64_t, uint64_t)>& progress) {
+                    const std::function<void(uint64_t, uint64_t)>& progress, const std::atomic<bool>* stop) {
   VerifyReport report;
   const auto reader = Reader::Open(path);
   if (!reader) {
@@ -100,6 +99,11 @@ VerifyReport Verify(const std::filesystem::path& path, int threads,
       digest.Add(outcome.digest);
     }
     if (progress) progress(first + count, reader->num_images());
+    if (stop && *stop) {
+      AddError(&report, {ErrorCode::kIncomplete, fmt::format("{}: stopped after {} of {} images", path.string(), first + count,
+                                                             reader->num_images())});
+      return report;
+    }
   }
 
   if (report.error_count == 0) {

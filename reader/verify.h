@@ -3,6 +3,7 @@
 // keys, counts, digest.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -25,9 +26,11 @@ struct VerifyReport {
   ErrorCode code = ErrorCode::kCorruption;  // of the first error
 };
 
-// progress(images done, images in all) is called now and then, from this thread.
+// progress(images done, images in all) is called now and then, from this thread. When `stop` turns true the
+// work ends, and the report is not ok.
 VerifyReport Verify(const std::filesystem::path& path, int threads = 1,
-                    const std::function<void(uint64_t, uint64_t)>& progress = {});
+                    const std::function<void(uint64_t, uint64_t)>& progress = {},
+                    const std::atomic<bool>* stop = nullptr);
 
 // Adds an error to `report` for each way the two verified label sets differ (digest), in words.
 void CompareDigests(const VerifyReport& a, const VerifyReport& b, VerifyReport* report);

@@ -27,16 +27,16 @@ uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (uint64_t{bat
 // soon as it can be.
 class Loader : public BatchLoader {
  public:
-  Loader(const DataSet& data, const Supervision& supervision, const InputSpec& input, Normalizer normalizer,
-         uint64_t first_pass, std::vector<Pass> passes, uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers)
+  Loader(const DataSet& data, const Supervision& supervision, CropInputs inputs, uint64_t first_pass, std::vector<Pass> passes,
+         uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers, Shard shard)
       : data_(data),
         supervision_(supervision),
-        input_(input),
-        normalizer_(std::move(normalizer)),
+        inputs_(std::move(inputs)),
         first_pass_(first_pass),
         passes_(std::move(passes)),
         batch_size_(batch_size),
         seed_(seed),
+        shard_(shard),
         ahead_(2 + static_cast<uint64_t>(workers) / FewestImagesAStep()),
         next_step_(first_step) {
     SkipDonePasses();
@@ -69,6 +69,13 @@ class Loader : public BatchLoader {
     return current_.get();
   }
 
+  std::unique_ptr<TrainBatch> Release() override { return std::move(current_); }
+
+  void Recycle(std::unique_ptr<TrainBatch> batch) override {
+    const std::lock_guard lock(mutex_);
+    if (spare_.size() <= ahead_) spare_.push_back(std::move(batch));  // as many as ever were under way
+  }
+
   uint64_t max_batches() const override { return ahead_ + 1; }
   uint64_t batch_bytes() const override { return largest_; }
 
@@ -99,7 +106,7 @@ class Loader : public BatchLoader {
 
   void SkipDonePasses() {
     while (next_pass_ < passes_.size() &&
-           next_step_ >= NumSteps(supervision_.images().size(), passes_[next_pass_].crops, batch_size_)) {
+           next_step_ >= NumSteps(supervision_.images().size(), passes_[next_pass_].crops, batch_size_, shard_.ranks)) {
       ++next_pass_;
       next_step_ = 0;
     }
@@ -107,8 +114,7 @@ class Loader : public BatchLoader {
 
   // A worker's own.
   struct Scratch {
-    CropResizer resizer;
-    std::vector<uint8_t> pixels;  // of one crop
+    CropInputs inputs;
     Image image;
   };
 
@@ -121,9 +127,7 @@ class Loader : public BatchLoader {
   }
 
   void WorkOnTasks() {
-    Scratch scratch = {CropResizer(input_.height, input_.width, input_.interpolation, input_.pass_order),
-                       std::vector<uint8_t>(size_t{data_.channels()} * input_.height * input_.width),
-                       {}};
+    Scratch scratch = {inputs_, {}};
     std::unique_lock lock(mutex_);
     for (;;) {
       std::optional<Task> task;
@@ -182,8 +186,9 @@ class Loader : public BatchLoader {
     TrainBatch& batch = *step->batch;
     const Permutation order = ImageOrder(supervision_.images().size(), seed_, step->plan.pass_number);
     const uint64_t images = ImagesAStep(step->plan.pass.crops, batch_size_), first = batch.step * images;
-    for (uint64_t i = first; i < std::min(first + images, order.size()); ++i) {
-      step->plan.ordinals.push_back(supervision_.images()[order(i)]);
+    const uint64_t of_each = order.size() / shard_.ranks;
+    for (uint64_t i = first; i < std::min(first + images, of_each); ++i) {
+      step->plan.ordinals.push_back(supervision_.images()[order(i * shard_.ranks + shard_.rank)]);
     }
     FKDB_TRY(supervision_.FillLabels(step->plan, &batch.labels));
     seconds->load += watch.Lap();
@@ -193,7 +198,7 @@ class Loader : public BatchLoader {
     batch.arrays.values.resize(crops * spec.num_values());
     UnpackLabels(spec, batch.labels.indices(), batch.labels.values(), crops, batch.arrays.indices.data(),
                  batch.arrays.values.data());
-    batch.inputs.resize(crops * data_.channels() * input_.height * input_.width);
+    batch.inputs.resize(crops * inputs_.samples());
     seconds->unpack += watch.Lap();
     return {};
   }
@@ -202,7 +207,7 @@ class Loader : public BatchLoader {
   Result<void> LoadImage(Step* step, size_t image, Scratch* scratch, TrainBatch::Seconds* seconds) const {
     Stopwatch watch;
     TrainBatch& batch = *step->batch;
-    const size_t crops = step->plan.pass.crops, first = image * crops, crop_floats = scratch->pixels.size();
+    const size_t crops = step->plan.pass.crops, first = image * crops;
     const auto boxes = batch.labels.boxes().subspan(first, crops);
     const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
       seconds->load += watch.Lap();
@@ -210,22 +215,19 @@ class Loader : public BatchLoader {
       return Around(boxes);
     };
     FKDB_TRY(data_.LoadRegion(step->plan.ordinals[image], region, &scratch->image));
-    for (size_t n = first; n < first + crops; ++n) {
-      scratch->resizer.Run(scratch->image, batch.labels.boxes()[n], batch.labels.flips()[n], scratch->pixels.data());
-      normalizer_.Run(scratch->pixels.data(), crop_floats / data_.channels(), batch.inputs.data() + n * crop_floats);
-    }
+    scratch->inputs.Run(scratch->image, boxes, batch.labels.flips().subspan(first, crops), batch.inputs.data() + first * inputs_.samples());
     seconds->decode += watch.Lap();
     return {};
   }
 
   const DataSet& data_;
   const Supervision& supervision_;
-  const InputSpec input_;
-  const Normalizer normalizer_;
+  const CropInputs inputs_;  // each worker has a copy
   const uint64_t first_pass_;
   const std::vector<Pass> passes_;
   const uint32_t batch_size_;
   const uint64_t seed_;
+  const Shard shard_;
   const uint64_t ahead_;  // steps under way or ready
 
   bool failed_ = false;                  // the caller's, like the next two
@@ -250,22 +252,29 @@ uint64_t TrainBatch::bytes() const {
          arrays.values.size() * sizeof(float);
 }
 
-uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size) {
-  const uint64_t images = ImagesAStep(crops, batch_size);
-  return (num_images + images - 1) / images;
+uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint64_t ranks) {
+  const uint64_t images = std::max<uint64_t>(1, ImagesAStep(std::max(1u, crops), batch_size));
+  return (num_images / ranks + images - 1) / images;
 }
 
 Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision,
                                                        const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
                                                        uint32_t batch_size, uint64_t seed, uint64_t first_step,
-                                                       int workers) {
-  FKDB_ASSIGN(Normalizer normalizer, Normalizer::Make(input.mean, input.std));
-  if (normalizer.channels() != data.channels()) {
+                                                       int workers, Shard shard) {
+  FKDB_ASSIGN(CropInputs inputs, CropInputs::Make(input));
+  if (inputs.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
   }
   if (workers < 1) return Fail(ErrorCode::kInvalidArgument, fmt::format("{} workers: expected 1 or more", workers));
-  auto loader = std::make_unique<Loader>(data, supervision, input, std::move(normalizer), first_pass, std::move(passes), batch_size, seed,
-                                         first_step, workers);
+  if (shard.rank >= shard.ranks) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("rank {} of {}: expected one of 0 to {}", shard.rank, shard.ranks, shard.ranks - 1));
+  }
+  if (batch_size == 0) return Fail(ErrorCode::kInvalidArgument, "batches of 0 crops: expected 1 or more");
+  if (supervision.images().size() < shard.ranks) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images for {} processes", supervision.images().size(), shard.ranks));
+  }
+  auto loader = std::make_unique<Loader>(data, supervision, std::move(inputs), first_pass, std::move(passes), batch_size, seed, first_step,
+                                         workers, shard);
   FKDB_TRY(loader->Start(workers));
   return std::unique_ptr<BatchLoader>(std::move(loader));
 }

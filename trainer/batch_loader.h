@@ -8,23 +8,13 @@
 #include <vector>
 
 #include "format/result.h"
+#include "image/crop_inputs.h"
 #include "image/data_set.h"
-#include "image/normalize.h"
-#include "image/resample.h"
 #include "reader/label_batch.h"
 #include "trainer/schedule.h"
 #include "trainer/supervision.h"
 
 namespace fkdb {
-
-struct InputSpec {
-  uint32_t height = 224;
-  uint32_t width = 224;
-  Interpolation interpolation = Interpolation::kBilinear;
-  std::vector<double> mean;  // (channels)
-  std::vector<double> std;   // (channels)
-  PassOrder pass_order = PassOrder::kHorizontalFirst;
-};
 
 struct TrainBatch {
   uint64_t pass = 0;          // its number
@@ -49,17 +39,24 @@ struct TrainBatch {
   uint64_t bytes() const;
 };
 
+// One of several processes that train together: each pass deals the images to them in turn. The last few,
+// fewer than `ranks`, are left out of it; which ones differs from pass to pass.
+struct Shard {
+  uint64_t rank = 0, ranks = 1;
+};
+
 // One pass after another: the first batch of one is made while the last of the one before is used.
 // Destroying it stops its workers.
 class BatchLoader {
  public:
   // Pass passes[i] has the number first_pass + i. `batch_size` crops a step, rounded up to whole images;
   // the last step of a pass may be smaller. Steps of the first pass before `first_step` are left out.
+  // `shard`: batch_size is each process's own.
   // Borrows data and supervision.
   static Result<std::unique_ptr<BatchLoader>> Make(const DataSet& data, const Supervision& supervision,
                                                    const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
                                                    uint32_t batch_size, uint64_t seed, uint64_t first_step,
-                                                   int workers);
+                                                   int workers, Shard shard = {});
   virtual ~BatchLoader() = default;
 
   // The next batch, valid until the next call, or null after the last pass. Its memory is used for
@@ -67,12 +64,17 @@ class BatchLoader {
   // damaged record, Unsupported (operations on crops), ResourceExhausted; no batch comes after an error.
   virtual Result<TrainBatch*> Next() = 0;
 
-  // How many batches there are in memory at most, and of how many bytes the largest so far is.
+  // Takes the batch that Next gave last out of the loader's hands: valid until it is destroyed, or given
+  // back for its memory to be used again, from any thread.
+  virtual std::unique_ptr<TrainBatch> Release() = 0;
+  virtual void Recycle(std::unique_ptr<TrainBatch> batch) = 0;
+
+  // How many batches there are in memory at most, those released apart, and of how many bytes the largest so far is.
   virtual uint64_t max_batches() const = 0;
   virtual uint64_t batch_bytes() const = 0;
 };
 
-// Steps of a pass.
-uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size);
+// Steps of a pass, of each process.
+uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint64_t ranks = 1);
 
 }  // namespace fkdb

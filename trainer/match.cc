@@ -9,14 +9,17 @@
 #include "image/resample.h"
 
 namespace fkdb {
+namespace {
 
-Result<void> CheckMatch(const Reader& labels, const DataSet& images) {
-  const Manifest& manifest = labels.manifest();
-  const auto mismatch = [&](std::string what) {
-    return Fail(ErrorCode::kMismatch, fmt::format("{} does not match the images of '{}': {}",
-                                                  labels.label_set().path().string(), images.name(), what));
-  };
-  const AugmentationInfo& pixels = manifest.augmentation;
+tl::unexpected<Error> Mismatch(const Reader& labels, std::string_view name, const std::string& what) {
+  return Fail(ErrorCode::kMismatch, fmt::format("{} does not match the images of '{}': {}", labels.label_set().path().string(),
+                                                Printable(name), what));
+}
+
+}  // namespace
+
+Result<void> CheckPixels(const Reader& labels) {
+  const AugmentationInfo& pixels = labels.manifest().augmentation;
   const AugmentationInfo known;  // the conventions of this version
   const auto unknown = [&](const char* what, const std::string& theirs, const std::string& ours) {
     return Fail(ErrorCode::kUnsupported, fmt::format("{}: its crops were made with {} '{}'; this fkdb can show only {} to a student",
@@ -30,24 +33,34 @@ Result<void> CheckMatch(const Reader& labels, const DataSet& images) {
   if (!pixels.wide_samples.empty() && pixels.wide_samples != kHighByte) {
     return unknown("wide_samples", pixels.wide_samples, fmt::format("'{}'", kHighByte));
   }
-  if (manifest.data_set.channels != images.channels()) {
-    return mismatch(fmt::format("labelled images have {} channels, these {}", manifest.data_set.channels,
-                                images.channels()));
-  }
-  FKDB_ASSIGN(const std::vector<std::string> keys, labels.label_set().AllKeys());
-  if (const std::string what = KeyDifference(keys, images.keys()); !what.empty()) return mismatch(what);
-  const auto& stored = manifest.data_set.class_names;
-  if (!stored.empty() && stored != images.class_names()) {
-    const auto& found = images.class_names();
-    const size_t n = static_cast<size_t>(
-        std::mismatch(stored.begin(), stored.end(), found.begin(), found.end()).first - stored.begin());
-    const auto name = [&](const std::vector<std::string>& names) {
-      return n < names.size() ? fmt::format("'{}'", Printable(names[n])) : std::string("missing");
-    };
-    return mismatch(fmt::format("its classes are numbered otherwise: class {} is {} in the label set, {} here", n,
-                                name(stored), name(found)));
-  }
   return {};
+}
+
+Result<void> CheckKeys(const Reader& labels, std::string_view name, std::span<const std::string> sorted_keys) {
+  FKDB_ASSIGN(const std::vector<std::string> keys, labels.label_set().AllKeys());
+  const std::string what = KeyDifference(keys, sorted_keys);
+  return what.empty() ? Result<void>() : Mismatch(labels, name, what);
+}
+
+Result<void> CheckClasses(const Reader& labels, std::string_view name, std::span<const std::string> class_names) {
+  const auto& stored = labels.manifest().data_set.class_names;
+  const auto differs = std::mismatch(stored.begin(), stored.end(), class_names.begin(), class_names.end());
+  if (stored.empty() || (differs.first == stored.end() && differs.second == class_names.end())) return {};
+  const auto n = static_cast<size_t>(differs.first - stored.begin());
+  const auto at = [&](std::span<const std::string> names) {
+    return n < names.size() ? fmt::format("'{}'", Printable(names[n])) : std::string("missing");
+  };
+  return Mismatch(labels, name, fmt::format("its classes are numbered otherwise: class {} is {} in the label set, {} here", n, at(stored),
+                                            at(class_names)));
+}
+
+Result<void> CheckMatch(const Reader& labels, const DataSet& images) {
+  FKDB_TRY(CheckPixels(labels));
+  if (const uint32_t channels = labels.manifest().data_set.channels; channels != images.channels()) {
+    return Mismatch(labels, images.name(), fmt::format("labelled images have {} channels, these {}", channels, images.channels()));
+  }
+  FKDB_TRY(CheckKeys(labels, images.name(), images.keys()));
+  return CheckClasses(labels, images.name(), images.class_names());
 }
 
 }  // namespace fkdb

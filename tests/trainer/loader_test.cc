@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "reader/epoch_plan.h"
 #include "tests/db/test_files.h"
 #include "tests/simd_targets.h"
 #include "trainer/batch_loader.h"
@@ -205,6 +206,71 @@ TEST_F(LoaderTest, MemoryOfBatchesIsUsedAgain) {
     EXPECT_LE(batches.size(), loader->max_batches());
     EXPECT_EQ(loader->max_batches(), 3 + static_cast<uint64_t>(workers) / 4);  // of 4 images
   }
+}
+
+// A batch that was taken out stays what it is, and its memory comes back when it is given back.
+TEST_F(LoaderTest, ReleasedBatchesAreTheCallers) {
+  for (const int workers : kWorkers) {
+    const MadeUp data(400);
+    const auto loader = Open(data, workers);
+    std::vector<std::unique_ptr<TrainBatch>> kept;
+    std::vector<std::vector<float>> copies;
+    for (int i = 0; i < 20; ++i) {
+      copies.push_back((*loader->Next())->inputs);
+      kept.push_back(loader->Release());
+    }
+    std::set<const TrainBatch*> batches;
+    for (int i = 0; i < 20; ++i) {
+      ASSERT_EQ(kept[i]->inputs, copies[i]);
+      EXPECT_EQ(kept[i]->step, static_cast<uint64_t>(i));
+      batches.insert(kept[i].get());
+    }
+    EXPECT_EQ(batches.size(), 20u);
+    std::thread([&] { kept.clear(); }).join();  // a released batch needs no loader to be destroyed
+    batches.clear();
+    while (TrainBatch* const batch = *loader->Next()) {
+      batches.insert(batch);
+      std::unique_ptr<TrainBatch> taken = loader->Release();
+      ASSERT_EQ(taken.get(), batch);
+      std::thread([&] { loader->Recycle(std::move(taken)); }).join();
+    }
+    EXPECT_LE(batches.size(), loader->max_batches());
+  }
+}
+
+// Processes that train together see every image once, but for fewer than there are processes, which change.
+TEST_F(LoaderTest, ShardsAreDisjoint) {
+  const MadeUp data(23);
+  const auto supervision = HardSupervision(data, {}, 1);
+  const InputSpec input = {8, 8, Interpolation::kBilinear, {0.5}, {0.5}};
+  for (const uint64_t ranks : {1, 2, 3, 7}) {
+    std::set<std::set<uint64_t>> left_out;
+    for (uint64_t pass = 0; pass < 12; ++pass) {
+      std::vector<uint64_t> seen;
+      const Permutation order = ImageOrder(23, 1, pass);
+      for (uint64_t rank = 0; rank < ranks; ++rank) {
+        const auto loader = BatchLoader::Make(data, **supervision, input, pass, {{0, 2}}, 4, 1, 0, 2, {rank, ranks});
+        uint64_t steps = 0, place = rank;
+        while (const TrainBatch* batch = *(*loader)->Next()) {
+          ++steps;
+          for (const BatchImage& image : batch->labels.images()) {
+            EXPECT_EQ(image.ordinal, order(place));
+            place += ranks;
+            seen.push_back(image.ordinal);
+          }
+        }
+        EXPECT_EQ(steps, NumSteps(23, 2, 4, ranks));
+      }
+      const std::set<uint64_t> distinct(seen.begin(), seen.end());
+      EXPECT_EQ(distinct.size(), seen.size());
+      EXPECT_EQ(seen.size(), 23 / ranks * ranks);
+      left_out.insert(distinct);
+    }
+    EXPECT_EQ(left_out.size() > 1, 23 % ranks != 0);
+  }
+  const auto none = BatchLoader::Make(data, **supervision, input, 0, {{0, 2}}, 4, 1, 0, 2, {3, 3});
+  EXPECT_EQ(none.error().message, "rank 3 of 3: expected one of 0 to 2");
+  EXPECT_EQ(BatchLoader::Make(data, **supervision, input, 0, {{0, 2}}, 4, 1, 0, 2, {0, 24}).error().message, "23 images for 24 processes");
 }
 
 // Operations that cannot be done to a student's crops are not left out in silence.
