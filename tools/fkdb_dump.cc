@@ -7,6 +7,7 @@
 #include "reader/dump.h"
 #include "reader/reader.h"
 #include "tools/cli.h"
+#include "tools/programs.h"
 
 namespace fkdb {
 namespace {
@@ -94,7 +95,7 @@ Result<int> Run(const Flags& flags) {
 }  // namespace
 }  // namespace fkdb
 
-int main(int argc, char** argv) {
+int fkdb::RunDump(int argc, char** argv) {
   fkdb::Flags flags;
   CLI::App app("Shows a label set: its manifest, or the labels of one image.", "fkdb-dump");
   AddCommonFlags(app, &flags, "One line of JSON");

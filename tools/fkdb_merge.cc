@@ -3,6 +3,7 @@
 #include "db/rewrite.h"
 #include "tools/cli.h"
 #include "tools/made.h"
+#include "tools/programs.h"
 
 namespace fkdb {
 namespace {
@@ -24,7 +25,7 @@ Result<int> Run(Flags& flags) {
 }  // namespace
 }  // namespace fkdb
 
-int main(int argc, char** argv) {
+int fkdb::RunMerge(int argc, char** argv) {
   fkdb::Flags flags;
   CLI::App app("Joins label sets of one recipe and different images into one; no label changes.", "fkdb-merge");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");

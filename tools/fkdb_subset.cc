@@ -7,6 +7,7 @@
 #include "db/rewrite.h"
 #include "tools/cli.h"
 #include "tools/made.h"
+#include "tools/programs.h"
 
 namespace fkdb {
 namespace {
@@ -40,7 +41,7 @@ Result<int> Run(Flags& flags) {
 }  // namespace
 }  // namespace fkdb
 
-int main(int argc, char** argv) {
+int fkdb::RunSubset(int argc, char** argv) {
   fkdb::Flags flags;
   CLI::App app("Makes a smaller label set of a label set: some images, fewer crops, another encoding or kind.", "fkdb-subset");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");

@@ -11,6 +11,7 @@
 #include "reader/reader.h"
 #include "tools/cli.h"
 #include "tools/pixel_flags.h"
+#include "tools/programs.h"
 #include "trainer/match.h"
 #include "trainer/supervision.h"
 #include "trainer/train.h"
@@ -98,7 +99,7 @@ Result<int> Run(Flags& flags) {
 
   std::unique_ptr<Supervision> supervision;
   if (from_db) {
-    const CropOrder order = flags.crop_order == "cycle" ? CropOrder::kCycle : CropOrder::kVisit;
+    FKDB_ASSIGN(const CropOrder order, ParseCropOrder(flags.crop_order));
     FKDB_ASSIGN(supervision, DbSupervision(*reader, order, config.seed));
     FKDB_ASSIGN(const Preload preload, ParsePreload(flags.preload));
     preloader.emplace(reader->label_set(), preload);
@@ -157,7 +158,7 @@ Result<int> Run(Flags& flags) {
 }  // namespace
 }  // namespace fkdb
 
-int main(int argc, char** argv) {
+int fkdb::RunTrain(int argc, char** argv) {
   fkdb::KeepFreedMemory();
   fkdb::Flags flags;
   CLI::App app("Trains a student from a label set (FKD), or the same student on plain labels.", "fkdb-train");

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tools/cli.h"
+#include "tools/programs.h"
 
 namespace fkdb {
 namespace {
@@ -56,7 +57,7 @@ Result<int> Run(const Flags& flags) {
 }  // namespace
 }  // namespace fkdb
 
-int main(int argc, char** argv) {
+int fkdb::RunVerify(int argc, char** argv) {
   fkdb::Flags flags;
   CLI::App app("Checks structure, checksums, schema, meaning, counts and digest of a label set.", "fkdb-verify");
   AddCommonFlags(app, &flags, "One line of JSON");

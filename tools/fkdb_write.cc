@@ -8,6 +8,7 @@
 #include "tools/cli.h"
 #include "tools/made.h"
 #include "tools/pixel_flags.h"
+#include "tools/programs.h"
 #include "trainer/torch_teacher.h"
 #include "writer/label_job.h"
 
@@ -102,7 +103,7 @@ Result<int> Run(Flags& flags) {
 }  // namespace
 }  // namespace fkdb
 
-int main(int argc, char** argv) {
+int fkdb::RunWrite(int argc, char** argv) {
   fkdb::KeepFreedMemory();
   fkdb::Flags flags;
   CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
