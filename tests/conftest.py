@@ -43,6 +43,12 @@ def fkdb():
 
 
 @pytest.fixture(scope="session")
+def fkdb_program(fkdb):
+    """The same, for tests that import the package fkdb."""
+    return fkdb
+
+
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory, fkdb):
     """A small teacher for Fashion-MNIST, trained for a moment: MODEL:WEIGHTS."""
     out = tmp_path_factory.mktemp("teacher")

@@ -1,0 +1,665 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fkdb for PyTorch: stored crops and labels in place of a data set's random crops and classes.
+
+Two ways in, which give the same crops, labels and pixels:
+
+* `FkdLoader`: the C++ input path; decodes, crops and reads labels on threads of its own, gives ready tensors.
+* `FkdDataset` with `FkdSampler` and `collate` under torch.utils.data.DataLoader, for data sets and transforms of your own.
+
+Both give `FkdBatch`es, which unpack into (inputs, labels), and `SoftTargetLoss` takes logits and labels.
+
+Epochs count crops, as in the paper: a pass with m crops an image is m epochs (section 3.3), so a training of 300 epochs is
+a loop over range(0, 300, m).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.utils.data
+
+from . import _core
+from ._core import LabelBatch, LabelSpec
+from ._errors import InvalidArgumentError, MismatchError, UnsupportedError
+from ._images import CropInputs, DataSet, as_pixels
+from ._label_set import LabelSet, Path, open
+
+__all__ = ["FkdBatch", "FkdDataset", "FkdLoader", "FkdSampler", "SoftTargetLoss", "SparseLabels", "Visit", "collate", "soft_target_loss"]
+
+
+@dataclasses.dataclass
+class SparseLabels:
+    """Labels of N crops as they are stored: indices (N, K) int32, values (N, K) float32, of the kind `spec` names."""
+
+    spec: LabelSpec
+    indices: torch.Tensor
+    values: torch.Tensor
+
+    def __post_init__(self) -> None:
+        # What torch.compile, which sees no attribute of a LabelSpec, needs of it.
+        self._rule = _Rule.of(self.spec)
+        self.num_classes = self._rule.num_classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def device(self) -> torch.device:
+        return self.indices.device
+
+    def __getitem__(self, rows: int | slice | torch.Tensor) -> SparseLabels:
+        """Those of some rows: a number, a slice, or a tensor of numbers or booleans."""
+        if isinstance(rows, int):
+            rows = slice(rows, rows + 1 or None)
+        return SparseLabels(self.spec, self.indices[rows], self.values[rows])
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> SparseLabels:
+        """On another device. They have one type: indices above 256 do not survive bfloat16."""
+        if isinstance(device, torch.dtype):
+            raise TypeError(f"labels have no other type: expected a device, got {device}")
+        return SparseLabels(self.spec, self.indices.to(device, non_blocking=non_blocking),
+                            self.values.to(device, non_blocking=non_blocking))
+
+    def cuda(self, non_blocking: bool = False) -> SparseLabels:
+        return self.to("cuda", non_blocking)
+
+    def pin_memory(self, *arguments: Any) -> SparseLabels:
+        return SparseLabels(self.spec, self.indices.pin_memory(), self.values.pin_memory())
+
+    def dense(self, tau: float = 1.0) -> torch.Tensor:
+        """(N, C) float32, each row summing to 1 (paper Eq. 3 to 7). tau: of the softmax over stored logits."""
+        return _recover(self.indices, self.values, self._rule, tau)
+
+
+@dataclasses.dataclass
+class FkdBatch:
+    """N = I * m crops of I images: image i has rows i * m to (i + 1) * m - 1."""
+
+    inputs: torch.Tensor  # (N, channels, height, width)
+    labels: SparseLabels
+    ordinals: torch.Tensor  # (I,) int64: the images
+    targets: torch.Tensor  # (N,) int64: the class of each crop's image; -1: none that is known
+    state: dict[str, int]  # of the loader or sampler, to go on behind this batch: load_state_dict
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.inputs, self.labels))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def to(self, *arguments: Any, **options: Any) -> FkdBatch:
+        """On another device, or the inputs in another type, as Tensor.to."""
+        inputs, non_blocking = self.inputs.to(*arguments, **options), bool(options.get("non_blocking", False))
+        return dataclasses.replace(self, inputs=inputs, labels=self.labels.to(inputs.device, non_blocking),
+                                   targets=self.targets.to(inputs.device, non_blocking=non_blocking))
+
+    def pin_memory(self, *arguments: Any) -> FkdBatch:
+        return dataclasses.replace(self, inputs=self.inputs.pin_memory(), labels=self.labels.pin_memory(),
+                                   targets=self.targets.pin_memory())
+
+
+class Visit(NamedTuple):
+    """What `FkdSampler` asks of `FkdDataset`: an image in one pass."""
+
+    item: int  # of the data set
+    epoch: int
+    images: int  # of the pass that are done with it, in all processes
+
+
+class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
+    """m stored crops of each image with their labels, for torch.utils.data.DataLoader.
+
+        dataset = FkdDataset("train/", "labels.fkdb", crops_per_image=4)
+        loader = DataLoader(dataset, batch_size=64, sampler=FkdSampler(dataset), collate_fn=collate, num_workers=8)
+
+    A batch of 64 images then has 256 crops. Works with forked and spawned workers, persistent or not.
+
+    images: a path as of `fkdb.open_images`; an `fkdb.DataSet`; a torchvision ImageFolder; or any data set whose items are
+    images (PIL, uint8 arrays, uint8 tensors) or tuples that begin with one, with `keys` naming each item's image.
+    db: a `LabelSet` or its path.
+    order: 'cycle' or 'visit', as of LabelSet.sample.
+    pixels: 'fkdb', the bytes the teacher saw, normalized as the manifest says; 'torchvision': its v2 resized_crop
+    (antialiased) and horizontal_flip.
+    transform: applied to each crop, (channels, height, width) uint8: what it returns is stacked instead of normalized crops.
+    input_size: of the student, pixels or (height, width); the teacher's unless given.
+
+    len() counts the images that have labels, in key order; items are `FkdBatch`es of one image.
+    Raises MismatchError, naming the first difference, if images and label set do not belong together.
+    """
+
+    def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int = 4, *, seed: int = 0,
+                 order: Literal["cycle", "visit"] = "cycle", pixels: Literal["fkdb", "torchvision"] = "fkdb",
+                 transform: Callable[[torch.Tensor], torch.Tensor] | None = None, keys: Sequence[str | bytes] | None = None,
+                 input_size: int | Sequence[int] | None = None) -> None:
+        if pixels not in ("fkdb", "torchvision"):
+            raise InvalidArgumentError(f"pixels {pixels!r}: expected 'fkdb' or 'torchvision'")
+        _check_numbers(crops_per_image=crops_per_image)
+        self.db = db if isinstance(db, LabelSet) else open(db)
+        self.crops_per_image, self.seed, self.order, self.pixels, self.transform = crops_per_image, seed, order, pixels, transform
+        self.epoch, self._plain = 0, 0
+        self._inputs = CropInputs.of(self.db.manifest, input_size)
+        self._images = _match(images, self.db, keys)
+        if pixels == "fkdb":
+            self.db._core.check_pixels()
+        self._labelled = _labelled(self.db)
+        self.db.preload()
+
+    def set_epoch(self, epoch: int) -> None:
+        """For plain whole-number indices only: persistent workers do not hear of it. `FkdSampler` tells them itself."""
+        self.epoch, self._plain = epoch, 0
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def __getitem__(self, index: int | Visit) -> FkdBatch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int | Visit]) -> FkdBatch:
+        visits = [index if isinstance(index, Visit) else Visit(int(index), self.epoch, 0) for index in indices]
+        if not isinstance(indices[0], Visit):
+            self._plain += len(indices)
+            if len(self) < self._plain <= len(self) + len(indices):
+                warnings.warn("the same crops come again: give DataLoader an FkdSampler, or call set_epoch before each pass", stacklevel=2)
+        if len({visit.epoch for visit in visits}) > 1:
+            raise InvalidArgumentError("a batch of several passes")
+        ordinals = self._labelled[[visit.item for visit in visits]]
+        epoch = visits[0].epoch
+        batch = self.db.sample(ordinals, self.crops_per_image, self.seed, epoch, order=self.order)
+        _check_ops(self.db, batch)
+        labels = SparseLabels(batch.spec, torch.from_numpy(batch.indices), torch.from_numpy(batch.values))
+        targets = torch.from_numpy(np.repeat(self._images.targets[ordinals], self.crops_per_image))
+        return FkdBatch(self._crops(ordinals, batch), labels, torch.from_numpy(batch.ordinals), targets,
+                        {"epoch": epoch, "images": visits[-1].images})
+
+    def _crops(self, ordinals: npt.NDArray[np.int64], batch: LabelBatch) -> torch.Tensor:
+        if self.pixels == "fkdb" and self.transform is None:
+            out = _empty((len(batch), *self._inputs.shape))
+            self._images.read(self._inputs, ordinals, batch, out)
+            return out
+        crops: list[torch.Tensor] = []
+        m = self.crops_per_image
+        for i, ordinal in enumerate(ordinals.tolist()):
+            pixels = self._images.load(ordinal)
+            _check_size(self.db, ordinal, pixels, batch.sizes[i])
+            boxes, flips = batch.boxes[i * m:(i + 1) * m], batch.flips[i * m:(i + 1) * m]
+            if self.pixels == "fkdb":
+                samples = torch.from_numpy(self._inputs.samples(pixels, boxes, flips)).permute(0, 3, 1, 2)
+            else:
+                samples = _torchvision_crops(pixels, boxes, flips, self._inputs)
+            crops += [self.transform(crop) for crop in samples] if self.transform else [self._normalize(samples)]
+        return torch.stack(crops) if self.transform else torch.cat(crops)
+
+    def _normalize(self, samples: torch.Tensor) -> torch.Tensor:
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in self._inputs._arguments[4:])
+        return samples.float().div_(255).sub_(mean).div_(std)
+
+
+def collate(items: FkdBatch | Sequence[FkdBatch]) -> FkdBatch:
+    """For DataLoader's collate_fn: one `FkdBatch` of several."""
+    if isinstance(items, FkdBatch):  # DataLoader fetched them in one call
+        return items
+    return FkdBatch(torch.cat([item.inputs for item in items]),
+                    SparseLabels(items[0].labels.spec, torch.cat([item.labels.indices for item in items]),
+                                 torch.cat([item.labels.values for item in items])),
+                    torch.cat([item.ordinals for item in items]), torch.cat([item.targets for item in items]), items[-1].state)
+
+
+class FkdSampler(torch.utils.data.Sampler[Visit]):
+    """The images of a pass in the order of (seed, epoch), for an `FkdDataset`: that of `FkdLoader` and `fkdb-train`.
+
+    Of num_replicas processes, each gets its share by rank (both from torch.distributed, if it is initialized): no image
+    twice; the last few, fewer than num_replicas, are left out of a pass, others in each.
+
+    Every iteration is the pass after the last, also if that was broken off; set_epoch goes elsewhere.
+    `load_state_dict(batch.state)` goes on behind that batch, however far workers had read ahead of it, with any number of
+    processes.
+    """
+
+    def __init__(self, dataset: FkdDataset, *, num_replicas: int | None = None, rank: int | None = None, shuffle: bool = True) -> None:
+        self._dataset, self._shuffle = dataset, shuffle
+        self._rank, self._ranks = _shard(rank, num_replicas)
+        self.epoch, self._done = 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """epoch: how many crops of each image were used before the pass: a multiple of m."""
+        _check_epoch(epoch, self._dataset.crops_per_image)
+        if epoch != self.epoch:
+            self.epoch, self._done = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Of the pass that the next iteration is. In mid-pass ask the batch: batch.state."""
+        return {"epoch": self.epoch, "images": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self._done = _place(state, self._dataset.crops_per_image, len(self._dataset), self._ranks)
+
+    def __len__(self) -> int:
+        return (len(self._dataset) - self._done) // self._ranks
+
+    def __iter__(self) -> Iterator[Visit]:
+        epoch, m, done = self.epoch, self._dataset.crops_per_image, self._done
+        self.epoch, self._done = epoch + m, 0
+        return self._visits(epoch, m, done)
+
+    def _visits(self, epoch: int, m: int, done: int) -> Iterator[Visit]:
+        count = len(self._dataset)
+        order = _core.image_order(count, self._dataset.seed, epoch // m) if self._shuffle else np.arange(count)
+        for place in range(done, count - self._ranks + 1, self._ranks):
+            yield Visit(int(order[place + self._rank]), epoch, place + self._ranks)
+
+
+class FkdLoader:
+    """The C++ input path: decoding, cropping and labels on threads of its own, ahead of their use. No DataLoader.
+
+        loader = FkdLoader("train/", "labels.fkdb", crops_per_image=4, batch_size=256, workers=8)
+        for epoch in range(0, 300, 4):
+            for inputs, labels in loader:
+                loss = criterion(model(inputs), labels)
+
+    Each iteration is the pass after the last, also if that was broken off, and is as `fkdb-train` would make it, bit for bit
+    whatever the number of workers; the first batches of the next pass are made while this one ends. A batch's memory is used
+    again once its tensors are gone. `close()` ends the threads, and so does forgetting the loader.
+
+    images: a path as of `fkdb.open_images`, an `fkdb.DataSet`, or a torchvision ImageFolder, whose root is opened.
+    db: a `LabelSet` or its path. batch_size: crops, in each process, rounded up to whole images; drop_last: leaves out a
+    smaller last batch. order: 'cycle' or 'visit'. input_size: of the student, pixels or (height, width).
+    num_replicas, rank: from torch.distributed, if it is initialized; shares as of `FkdSampler`.
+
+    Raises MismatchError, naming the first difference, if images and label set do not belong together.
+    """
+
+    _PASSES = 256  # that a pipeline goes through before the next is begun
+
+    def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int = 4, batch_size: int = 256, *,
+                 workers: int | None = None, seed: int = 0, order: Literal["cycle", "visit"] = "cycle", drop_last: bool = False,
+                 input_size: int | Sequence[int] | None = None, num_replicas: int | None = None, rank: int | None = None) -> None:
+        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        _check_numbers(crops_per_image=crops_per_image, batch_size=batch_size, workers=workers)
+        self.db = db if isinstance(db, LabelSet) else open(db)
+        if _is_image_folder(images):
+            images = images.root
+        self._data = images if isinstance(images, DataSet) else DataSet(images)
+        _core.check_match(self.db._core, self._data._core)
+        self._targets = self._data.class_indices.astype(np.int64)
+        self._inputs = CropInputs.of(self.db.manifest, input_size)
+        self.crops_per_image, self.batch_size, self.seed, self.order = crops_per_image, batch_size, seed, order
+        self._workers, self._drop_last = workers, drop_last
+        self._rank, self._ranks = _shard(rank, num_replicas)
+        self._images_a_step = -(-batch_size // crops_per_image) * self._ranks
+        self._num_images = (len(self.db) - len(self.db.manifest["skipped"])) // self._ranks * self._ranks  # of a pass
+        self.epoch, self._step = 0, 0  # where the next iteration begins
+        # The pipeline that no iteration is using, and where it is: process, epoch, step.
+        self._idle: tuple[tuple[int, int, int], _core.Pipeline] | None = None
+        self.db.preload()
+
+    def set_epoch(self, epoch: int) -> None:
+        """epoch: how many crops of each image were used before the pass, a multiple of m. Not needed from pass to pass."""
+        _check_epoch(epoch, self.crops_per_image)
+        if epoch != self.epoch:
+            self.epoch, self._step = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Of the pass that the next iteration is. In mid-pass ask the batch: batch.state."""
+        return {"epoch": self.epoch, "images": self._step * self._images_a_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on behind the batch that this is the state of. The number of processes and the batch size must be such that
+        a batch ended there."""
+        epoch, images = _place(state, self.crops_per_image, self._num_images, self._ranks)
+        if images % self._images_a_step:
+            raise MismatchError(f"the state is of batches that ended at image {images} of a pass: these are of {self._images_a_step} images")
+        self.epoch, self._step = epoch, images // self._images_a_step
+
+    def close(self) -> None:
+        """Ends the threads. The next iteration starts others."""
+        self._idle = None
+
+    def __len__(self) -> int:
+        """Batches of the next iteration."""
+        return self._steps() - self._step
+
+    def _steps(self) -> int:
+        return self._num_images // self._images_a_step if self._drop_last else -(-self._num_images // self._images_a_step)
+
+    def __iter__(self) -> Iterator[FkdBatch]:
+        epoch, step = self.epoch, self._step
+        self.epoch, self._step = epoch + self.crops_per_image, 0
+        return self._batches(epoch, step)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[FkdBatch]:
+        idle, self._idle = self._idle, None  # another iteration at the same time has one of its own
+        here = (os.getpid(), epoch, first)
+        pipeline = idle[1] if idle is not None and idle[0] == here else None
+        del idle  # the threads of another place end before ours begin
+        for step in range(first, -(-self._num_images // self._images_a_step)):
+            loaded = pipeline.next() if pipeline is not None else None
+            if loaded is None:  # the last of its passes was done, or there is none
+                pipeline = self._begin(epoch, step)
+                loaded = pipeline.next()
+            assert loaded is not None and (loaded.pass_number, loaded.step) == (epoch // self.crops_per_image, step)
+            if step < self._steps():
+                yield self._batch(loaded, epoch, min((step + 1) * self._images_a_step, self._num_images))
+            del loaded
+        if pipeline is not None:
+            self._idle = ((os.getpid(), epoch + self.crops_per_image, 0), pipeline)
+
+    def _batch(self, loaded: _core.LoadedBatch, epoch: int, images: int) -> FkdBatch:
+        labels = SparseLabels(self.db.spec, torch.from_numpy(loaded.indices), torch.from_numpy(loaded.values))
+        inputs = torch.from_numpy(loaded.inputs).view(len(labels), *self._inputs.shape)
+        targets = torch.from_numpy(np.repeat(self._targets[loaded.ordinals], self.crops_per_image))
+        return FkdBatch(inputs, labels, torch.from_numpy(loaded.ordinals), targets, {"epoch": epoch, "images": images})
+
+    def _begin(self, epoch: int, step: int) -> _core.Pipeline:
+        return _core.open_pipeline(
+            self._data._core, self.db._core, self._inputs._spec, self.order, self.crops_per_image, self.batch_size, self.seed,
+            epoch, epoch // self.crops_per_image, step, self._PASSES, self._workers, self._rank, self._ranks)
+
+    def __getstate__(self) -> Any:
+        raise TypeError("an FkdLoader has threads and cannot be pickled: it needs no DataLoader around it")
+
+
+class SoftTargetLoss(torch.nn.Module):
+    """Soft cross-entropy of a student's logits with sparse labels (paper section 3.1), no dense label in between.
+
+    temperature: of the student's softmax. tau: of the softmax over stored logits. reduction: 'mean', 'sum' or 'none'.
+    Works under autocast and torch.compile.
+    """
+
+    def __init__(self, temperature: float = 1.0, tau: float = 1.0, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise InvalidArgumentError(f"reduction {reduction!r}: expected 'mean', 'sum' or 'none'")
+        if not (temperature > 0 and tau > 0):
+            raise InvalidArgumentError(f"temperature {temperature}, tau {tau}: expected more than 0")
+        self.temperature, self.tau, self.reduction = temperature, tau, reduction
+
+    def forward(self, logits: torch.Tensor, labels: SparseLabels) -> torch.Tensor:
+        """logits (N, C) float32, bfloat16 or float16; labels: `SparseLabels` of N rows. The loss is float32."""
+        losses = soft_target_loss(logits, labels, self.temperature, self.tau)
+        return losses.mean() if self.reduction == "mean" else losses.sum() if self.reduction == "sum" else losses
+
+
+def soft_target_loss(logits: torch.Tensor, labels: SparseLabels, temperature: float = 1.0, tau: float = 1.0) -> torch.Tensor:
+    """(N,) float32: the soft cross-entropy of each row of logits (N, C) with its label. Differentiable in the logits."""
+    if logits.dim() != 2 or logits.shape[1] != labels.num_classes or len(logits) != len(labels):
+        raise MismatchError(f"logits of shape {tuple(logits.shape)} for {len(labels)} labels of {labels.num_classes} classes")
+    indices, values = labels.indices, labels.values
+    if indices.dtype != torch.int32 or values.dtype != torch.float32:
+        raise TypeError(f"labels of {indices.dtype} and {values.dtype}: expected int32 indices and float32 values")
+    if indices.device != logits.device:
+        indices, values = (t.to(logits.device, non_blocking=True) for t in (indices, values))
+    losses: torch.Tensor = _loss(logits, indices, values, labels._rule.text, temperature, tau)[0]
+    return losses
+
+
+# What follows is torch.ops.fkdb.soft_target_loss: losses, and the gradient of each row's loss, made in the same pass. On the
+# CPU the kernels of cuda/, elsewhere Torch's own operations.
+
+
+@torch.library.custom_op("fkdb::soft_target_loss", mutates_args=())
+def _loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
+          tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return _torch_loss(logits, indices, values, spec, temperature, tau)
+
+
+def _torch_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
+                tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+    rule = _Rule.parse(spec)
+    log_p = torch.log_softmax(logits.float() / temperature, 1)
+    if rule.num_indices == 0:
+        y = _recover(indices, values, rule, tau)
+        total = y.sum(1, keepdim=True)
+        return -(y * log_p).sum(1), ((total * log_p.exp() - y) / temperature).to(logits.dtype)
+    y, tail = _tail_rule(rule, indices, values)
+    index = indices.long()
+    total = y.sum(1, keepdim=True) + tail * (rule.num_classes - rule.num_indices)
+    losses = -((y - tail) * log_p.gather(1, index)).sum(1) - (tail * torch.where(tail > 0, log_p, 0)).sum(1)
+    gradient = (total * log_p.exp() - tail).scatter_add_(1, index, tail - y) / temperature
+    return losses, gradient.to(logits.dtype)
+
+
+def _tail_rule(rule: _Rule, indices: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities at the stored classes (N, K), and everywhere else (N, 1)."""
+    if rule.kind == "hard":
+        return torch.ones_like(indices, dtype=torch.float32), torch.zeros(len(indices), 1, device=indices.device)
+    total = values.sum(1, keepdim=True)
+    rest = rule.num_classes - rule.num_indices
+    spreads = (total < 1) if rest > 0 and rule.kind in ("smoothing", "marginal-smoothing") else torch.zeros_like(total, dtype=torch.bool)
+    tail = torch.where(spreads, (1 - total) / max(rest, 1), 0)
+    return torch.where(spreads, values, values / total), tail
+
+
+def _recover(indices: torch.Tensor, values: torch.Tensor, rule: _Rule, tau: float) -> torch.Tensor:
+    if rule.kind == "logits":
+        return torch.softmax(values / tau, 1)
+    if rule.kind == "full":
+        return values / values.sum(1, keepdim=True) if rule.values != "f32" else values
+    y, tail = _tail_rule(rule, indices, values)
+    return tail.expand(-1, rule.num_classes).scatter(1, indices.long(), y)
+
+
+@_loss.register_kernel("cpu")
+def _cpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
+              tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+    z = logits.contiguous() if logits.dtype in (torch.float32, torch.bfloat16) else logits.float().contiguous()
+    losses = torch.empty(len(z), dtype=torch.float32)
+    gradient = torch.empty_like(z)
+    compute: Any = _core.soft_cross_entropy  # which takes tensors as arrays
+    compute(_Rule.parse(spec).spec(), indices.contiguous(), values.contiguous(), z, losses, gradient, temperature, tau, 1.0,
+            torch.get_num_threads())
+    return losses, gradient.to(logits.dtype)
+
+
+@_loss.register_fake
+def _fake_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
+               tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return logits.new_empty(logits.shape[0], dtype=torch.float32), torch.empty_like(logits)
+
+
+# An operation of its own, and of the logits too, so that who differentiates it again hears that this cannot be.
+@torch.library.custom_op("fkdb::soft_target_loss_backward", mutates_args=())
+def _scale_rows(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    # In float32: a loss scale then comes in before a float16 gradient is rounded.
+    return (gradient * losses_gradient.unsqueeze(1)).to(gradient.dtype)
+
+
+@_scale_rows.register_fake
+def _fake_rows(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(gradient)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.save_for_backward(output[1], inputs[0])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, losses_gradient: torch.Tensor | None, _: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    gradient, logits = ctx.saved_tensors
+    rows = None if losses_gradient is None else _scale_rows(gradient, losses_gradient, logits)
+    return rows, None, None, None, None, None
+
+
+_loss.register_autograd(_backward, setup_context=_save)
+
+
+class _Rule(NamedTuple):
+    """What a LabelSpec says of recovery, in types that operations of Torch and its compiler can take."""
+
+    kind: str
+    num_classes: int
+    num_indices: int
+    values: str
+    text: str
+
+    @staticmethod
+    @functools.lru_cache
+    def of(spec: LabelSpec) -> _Rule:
+        return _Rule(spec.kind, spec.num_classes, spec.num_indices, spec.values,
+                     f"{spec.kind} C={spec.num_classes} K={spec.num_indices} {spec.values}")
+
+    @staticmethod
+    @functools.lru_cache
+    def parse(text: str) -> _Rule:
+        kind, num_classes, num_indices, values = text.split(" ")
+        return _Rule(kind, int(num_classes[2:]), int(num_indices[2:]), values, text)
+
+    @functools.lru_cache
+    def spec(self) -> LabelSpec:
+        return LabelSpec(self.kind, num_classes=self.num_classes, top_k=self.num_indices, values=self.values)
+
+
+class _Images(Protocol):
+    """The images of a label set, by its ordinals."""
+
+    targets: npt.NDArray[np.int64]  # the class of each, or -1
+
+    def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
+        """Fills out (N, channels, height, width) with the batch's crops."""
+
+    def load(self, ordinal: int) -> npt.NDArray[np.uint8]:
+        """(height, width, channels)"""
+
+
+class _FilesOfDataSet:
+    """Those of an `fkdb.DataSet`, whose ordinals are the same."""
+
+    def __init__(self, data: DataSet) -> None:
+        self.data, self.targets = data, data.class_indices.astype(np.int64)
+
+    def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
+        inputs.core.from_data_set(self.data._core, batch, out.numpy())
+
+    def load(self, ordinal: int) -> npt.NDArray[np.uint8]:
+        return self.data[ordinal].pixels
+
+
+class _ItemsOfDataset:
+    """Those of a torchvision-style data set: of_ordinal[ordinal] is its index of an image."""
+
+    def __init__(self, dataset: Any, of_ordinal: npt.NDArray[np.int64], db: LabelSet) -> None:
+        self.dataset, self.of_ordinal, self.db = dataset, of_ordinal, db
+        classes = [number for _, number in dataset.samples] if _is_image_folder(dataset) else [-1] * len(of_ordinal)
+        self.targets = np.array(classes, np.int64)[of_ordinal]
+
+    def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
+        rows, m = out.numpy(), len(batch) // len(ordinals)
+        for i, ordinal in enumerate(ordinals.tolist()):
+            pixels = self.load(ordinal)
+            _check_size(self.db, ordinal, pixels, batch.sizes[i])
+            inputs.core.from_image(pixels, batch.boxes[i * m:(i + 1) * m].astype(np.int64), batch.flips[i * m:(i + 1) * m],
+                                   rows[i * m:(i + 1) * m])
+
+    def load(self, ordinal: int) -> npt.NDArray[np.uint8]:
+        index = int(self.of_ordinal[ordinal])
+        if _is_image_folder(self.dataset):  # its transform is not ours to run
+            return as_pixels(self.dataset.loader(self.dataset.samples[index][0]))
+        item = self.dataset[index]
+        return as_pixels(item[0] if isinstance(item, (tuple, list)) else item)
+
+
+def _is_image_folder(images: Any) -> bool:
+    return all(hasattr(images, name) for name in ("root", "samples", "loader"))
+
+
+def _match(images: Any, db: LabelSet, keys: Sequence[str | bytes] | None) -> _Images:
+    """The images of `db`, by its ordinals; raises MismatchError unless they are the same ones."""
+    if isinstance(images, (str, os.PathLike)):
+        images = DataSet(images)
+    if isinstance(images, DataSet):
+        _core.check_match(db._core, images._core)
+        return _FilesOfDataSet(images)
+    name = str(getattr(images, "root", type(images).__name__))
+    if keys is None:
+        if not _is_image_folder(images):
+            raise TypeError(f"a {type(images).__name__} does not say which image is which: give keys=, one for each item: "
+                            "the image's key in the label set")
+        keys = [os.path.relpath(path, images.root).replace(os.sep, "/") for path, _ in images.samples]
+        db._core.check_classes(name, images.classes)
+    if len(keys) != len(images):
+        raise MismatchError(f"{len(keys)} keys for a data set of {len(images)} items")
+    encoded = [key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key for key in keys]
+    of_ordinal = np.array(sorted(range(len(encoded)), key=encoded.__getitem__))
+    db._core.check_images(name, [encoded[i] for i in of_ordinal])
+    return _ItemsOfDataset(images, of_ordinal, db)
+
+
+def _labelled(db: LabelSet) -> npt.NDArray[np.int64]:
+    ordinals = np.arange(len(db))
+    skipped = db.manifest["skipped"]
+    return np.delete(ordinals, skipped) if skipped else ordinals
+
+
+def _shard(rank: int | None, ranks: int | None) -> tuple[int, int]:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if rank is None and ranks not in (None, 1) and not distributed:
+        raise InvalidArgumentError(f"one of {ranks} processes, but which? Expected rank= too, or torch.distributed")
+    if ranks is None:
+        ranks = torch.distributed.get_world_size() if distributed else 1
+    if rank is None:
+        rank = torch.distributed.get_rank() if distributed else 0
+    if not 0 <= rank < ranks:
+        raise InvalidArgumentError(f"rank {rank} of {ranks} processes")
+    return rank, ranks
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if operator.index(number) < 1:
+            raise InvalidArgumentError(f"{name} {number}: expected 1 or more")
+
+
+def _check_epoch(epoch: int, m: int) -> None:
+    if epoch < 0:
+        raise InvalidArgumentError(f"epoch {epoch}: expected 0 or more")
+    if epoch % m:
+        warnings.warn(f"epoch {epoch}: epochs count crops, so a pass with {m} crops an image begins at a multiple of {m}", stacklevel=3)
+
+
+def _place(state: dict[str, int], m: int, images: int, ranks: int) -> tuple[int, int]:
+    """Epoch and images done that a state says; the end of a pass is the beginning of the next."""
+    epoch, done = state.get("epoch", -1), state.get("images", -1)
+    if epoch < 0 or done < 0:
+        raise InvalidArgumentError(f"{state}: expected a batch's state, with epoch and images")
+    return (epoch, done) if done + ranks <= images else (epoch + m, 0)
+
+
+def _check_ops(db: LabelSet, batch: LabelBatch) -> None:
+    if batch.has_ops:
+        raise UnsupportedError(f"{db.path}: its crops were changed by further operations, which this fkdb cannot do to a student's")
+
+
+def _check_size(db: LabelSet, ordinal: int, pixels: npt.NDArray[np.uint8], size: npt.NDArray[np.int32]) -> None:
+    if tuple(pixels.shape[:2]) != tuple(size):
+        raise MismatchError(f"{db.path}: image '{db.key(ordinal)}': it was {size[1]} x {size[0]} pixels when labelled and is "
+                            f"{pixels.shape[1]} x {pixels.shape[0]} now")
+
+
+def _torchvision_crops(pixels: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32], flips: npt.NDArray[np.bool_],
+                       inputs: CropInputs) -> torch.Tensor:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)  # a copy: PIL's are read-only
+    mode = InterpolationMode(inputs._arguments[2])
+    crops = []
+    for (top, left, height, width), flip in zip(boxes.tolist(), flips.tolist()):
+        crop = F.resized_crop(image, top, left, height, width, list(inputs.shape[1:]), mode, antialias=True)
+        crops.append(F.horizontal_flip(crop) if flip else crop)
+    return torch.stack(crops)
+
+
+def _empty(shape: tuple[int, ...]) -> torch.Tensor:
+    """Float32, in a DataLoader's worker where the main process can see it: batches then go over without a copy."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(shape)
+    count = int(np.prod(shape))
+    shared: Any = torch.UntypedStorage
+    return torch.empty(0).set_(shared._new_shared(4 * count, device="cpu")).view(shape)
