@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """fkdb's input path beside the way it is done today, in one run.
 
-    .venv/bin/python tests/bench/compare.py [--json] [--images N]        after tools/test; three minutes
+    .venv/bin/python tests/bench/compare.py [--json] [--images N]        after tools/test; four minutes
 
 Labels: one torch.save file an image as the original FKD has them, torch.load, crops chosen, dense labels built; the same
 arrays as raw bytes in LMDB through py-lmdb; fkdb. Pixels: JPEG bytes in memory to m normalized crops of 224 x 224 with
 Pillow, with torchvision on uint8 tensors, with fkdb. Loss: dense labels and a product of matrices, PyTorch's soft
 cross-entropy, fkdb from sparse labels. Then fkdb beside itself: two threads and one, a cold label set and reading its
 file in order, m = 4 crops an image and m = 1, an epoch of FKD and one of plain training, ten thousand batches and a
-thousand. Figures beside a peer's are medians of rounds that take turns.
+thousand. Then the Python package: labels and whole batches beside the original's Dataset under DataLoader. Figures beside a peer's are medians of rounds that take turns.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import subprocess
 import tempfile
 import time
 
+import compare_python
 import lmdb
 import numpy as np
 import torch
@@ -233,6 +234,22 @@ def compare_loss():
                        "fkdb": lambda: micro("LossAndGradient/kind:3/C:1000/rows:1024") / 1e3})
 
 
+def compare_python_labels(work):
+    """Microseconds an image from Python: 4 of 200 crops of random images; then of two threads."""
+    db = compare_python.fkdb.open(work / "labels.fkdb")
+    files, order = sorted((work / "pickles").iterdir()), random.Random(7)
+
+    def original():
+        _, _, label = torch.load(order.choice(files), weights_only=False)
+        label = torch.from_numpy(label[np.array(order.sample(range(CROPS), 4))])
+        dense(label[:, 0].long(), label[:, 1])
+
+    batches = compare_python.batches_of(db, 200, np.random.default_rng(8))
+    return (take_turns({"torch.load": lambda: 1e6 * seconds(original), "fkdb": lambda: compare_python.sampled(db, batches)}, rounds=9),
+            take_turns({"one thread": lambda: compare_python.sampled_by(db, batches, 1),
+                        "fkdb": lambda: compare_python.sampled_by(db, batches, 2)}, rounds=9))
+
+
 def row(what, unit, figures, faster):
     ours = figures["fkdb"]
     return [{"what": what, "unit": unit, "peer": peer, "theirs": round(value, 3), "ours": round(ours, 3),
@@ -261,6 +278,13 @@ def main():
         rows += row("epoch, ResNet-18 at 64 pixels, m = 4", "s", epoch, faster=False)
         memory, buffers = compare_memory(work)
         rows += row("memory after 10,000 batches", "MiB", memory, faster=False)
+        labels, threads = compare_python_labels(work)
+        rows += row("labels from Python, batches of 256", "us", labels, faster=False)
+        rows += row("labels from Python, two threads", "us", threads, faster=False)
+        figures = take_turns(compare_python.pipelines(work, image_labels, MEAN, STD, dense))
+        peer = next(iter(figures))
+        for name in ("FkdDataset", "FkdLoader"):
+            rows += row(f"files to batches, m = 4, 2 workers: {name}", "images/s", {peer: figures[peer], "fkdb": figures[name]}, faster=True)
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     result = {"cpu": cpu, "compiler": compiler, "torch": torch.__version__, "threads": 1, "images": arguments.images,
