@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "format/random.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
@@ -55,21 +56,44 @@ Permutation::Permutation(uint64_t size, uint64_t seed, uint64_t stream) : size_(
   }
 }
 
-uint64_t Permutation::operator()(uint64_t position) const {
+template <size_t N>
+void Permutation::Mix(uint64_t* positions) const {
   const uint64_t mask = (uint64_t{1} << half_bits_) - 1;
-  do {
-    uint64_t left = position >> half_bits_, right = position & mask;
-    for (const uint64_t key : round_keys_) {
-      uint64_t mixed = (right ^ key) * 0x9E3779B97F4A7C15u;
+  std::array<uint64_t, N> left, right;
+  for (size_t i = 0; i < N; ++i) {
+    left[i] = positions[i] >> half_bits_;
+    right[i] = positions[i] & mask;
+  }
+  for (const uint64_t key : round_keys_) {
+    for (size_t i = 0; i < N; ++i) {  // a round waits for the one before: N at a time wait together
+      uint64_t mixed = (right[i] ^ key) * 0x9E3779B97F4A7C15u;
       mixed = (mixed ^ (mixed >> 32)) * 0xD6E8FEB86659FD93u;
       mixed ^= mixed >> 32;
-      const uint64_t next = left ^ (mixed & mask);
-      left = right;
-      right = next;
+      const uint64_t next = left[i] ^ (mixed & mask);
+      left[i] = right[i];
+      right[i] = next;
     }
-    position = left << half_bits_ | right;
-  } while (position >= size_);
+  }
+  for (size_t i = 0; i < N; ++i) positions[i] = left[i] << half_bits_ | right[i];
+}
+
+uint64_t Permutation::operator()(uint64_t position) const {
+  do Mix<1>(&position);
+  while (position >= size_);
   return position;
+}
+
+void Permutation::Map(uint64_t first, std::span<uint32_t> out) const {
+  constexpr size_t kTogether = 4;
+  for (size_t done = 0; done < out.size(); done += kTogether) {
+    std::array<uint64_t, kTogether> positions;
+    const size_t count = std::min(kTogether, out.size() - done);
+    for (size_t i = 0; i < kTogether; ++i) positions[i] = first + done + (i < count ? i : 0);
+    Mix<kTogether>(positions.data());
+    for (size_t i = 0; i < count; ++i) {
+      out[done + i] = static_cast<uint32_t>(positions[i] < size_ ? positions[i] : (*this)(positions[i]));
+    }
+  }
 }
 
 double PortableExp(double x) {

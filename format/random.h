@@ -5,7 +5,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace fkdb {
 
@@ -41,9 +43,15 @@ class Permutation {
   // size >= 1; (seed, stream) choose the permutation.
   Permutation(uint64_t size, uint64_t seed, uint64_t stream);
   uint64_t operator()(uint64_t position) const;  // position < size
+  // The same of positions first, first + 1, .., all < size <= 2^32, several at a time.
+  void Map(uint64_t first, std::span<uint32_t> out) const;
   uint64_t size() const { return size_; }
 
  private:
+  // Where the network sends N positions below the power of four.
+  template <size_t N>
+  void Mix(uint64_t* positions) const;
+
   static constexpr int kRounds = 8;
   uint64_t size_;
   int half_bits_;

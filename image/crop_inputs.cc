@@ -22,8 +22,12 @@ CropInputs::CropInputs(const InputSpec& spec, Normalizer normalizer)
 void CropInputs::Run(const Image& image, std::span<const PixelBox> boxes, std::span<const uint8_t> flips, float* out) {
   for (size_t i = 0; i < boxes.size(); ++i) {
     resizer_.Run(image, boxes[i], flips[i], pixels_.data());
-    normalizer_.Run(pixels_.data(), samples_ / channels(), out + i * samples_);
+    Normalize(pixels_.data(), 1, out + i * samples_);
   }
+}
+
+void CropInputs::Normalize(const uint8_t* pixels, size_t count, float* out) const {
+  for (size_t i = 0; i < count; ++i) normalizer_.Run(pixels + i * samples_, samples_ / channels(), out + i * samples_);
 }
 
 }  // namespace fkdb

@@ -38,6 +38,8 @@ class CropInputs {
 
   // boxes (M) inside the image, flips (M) -> out (M, channels, height, width). The image has channels().
   void Run(const Image& image, std::span<const PixelBox> boxes, std::span<const uint8_t> flips, float* out);
+  // Crops that were only resized, (count, height, width, channels) -> out (count, channels, height, width).
+  void Normalize(const uint8_t* pixels, size_t count, float* out) const;
   // One crop, not normalized: out (height, width, channels).
   void Samples(const Image& image, const PixelBox& box, bool flip, uint8_t* out) { resizer_.Run(image, box, flip, out); }
 

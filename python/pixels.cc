@@ -6,6 +6,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <mutex>
+
 #include "db/sha256.h"
 #include "format/hash.h"
 #include "format/text.h"
@@ -40,14 +42,41 @@ Image ImageFrom(const ArrayIn<uint8_t, 3>& pixels) {
           std::vector<uint8_t>(pixels.data(), pixels.data() + pixels.size())};
 }
 
+// Large buffers of batches that are gone, for the next: the system would clear new pages for each.
+class Reused {
+ public:
+  static std::vector<float> Take(size_t size) {
+    std::vector<float> buffer;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!spare_.empty()) {
+        buffer = std::move(spare_.back());
+        spare_.pop_back();
+      }
+    }
+    buffer.resize(size);
+    return buffer;
+  }
+  static void Give(std::vector<float> buffer) {
+    const std::lock_guard lock(mutex_);
+    if (spare_.size() < kMost) spare_.push_back(std::move(buffer));
+  }
+
+ private:
+  static constexpr size_t kMost = 2;
+  inline static std::mutex mutex_;
+  inline static std::vector<std::vector<float>> spare_;
+};
+
 // One thread's crops to inputs.
 class CropMaker {
  public:
   explicit CropMaker(InputSpec spec) : inputs_(Unwrap(CropInputs::Make(spec))) {}
 
-  // Inputs (N, channels, height, width) of the batch's crops from the images of `data`, each decoded once.
-  void FromDataSet(const DataSetPtr& data, const ExpandedBatch& batch, const nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>& out) {
-    CheckOut(batch.labels.size(), out);
+  // Samples (N, height, width, channels) of the batch's crops from the images of `data`, each decoded once.
+  void SamplesFromDataSet(const DataSetPtr& data, const ExpandedBatch& batch,
+                          const nb::ndarray<uint8_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>& out) {
+    CheckSamples(batch.labels.size(), out);
     if (data->channels() != inputs_.channels()) {
       Raise({ErrorCode::kInvalidArgument, fmt::format("images of {} channels for means of {}", data->channels(), inputs_.channels())});
     }
@@ -55,6 +84,19 @@ class CropMaker {
       for (const BatchImage& image : batch.labels.images()) FKDB_TRY(OneImage(*data, batch, image, out.data()));
       return {};
     });
+  }
+
+  // samples (N, height, width, channels) normalized: (N, channels, height, width) in memory that is used again.
+  ArrayOut<float> Normalize(const nb::ndarray<const uint8_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>& samples) {
+    CheckSamples(samples.shape(0), samples);
+    const size_t count = samples.shape(0);
+    auto* kept = new std::vector<float>(Reused::Take(count * inputs_.samples()));
+    const nb::capsule owner(kept, [](void* p) noexcept {
+      const std::unique_ptr<std::vector<float>> buffer(static_cast<std::vector<float>*>(p));
+      Reused::Give(std::move(*buffer));
+    });
+    Released([&] { inputs_.Normalize(samples.data(), count, kept->data()); });
+    return ArrayOut<float>(kept->data(), {count, inputs_.channels(), inputs_.height(), inputs_.width()}, owner);
   }
 
   void FromImage(const ArrayIn<uint8_t, 3>& pixels, const ArrayIn<int64_t, 2>& boxes, const ArrayIn<bool, 1>& flips,
@@ -103,7 +145,15 @@ class CropMaker {
     }
   }
 
-  Result<void> OneImage(const DataSet& data, const ExpandedBatch& batch, const BatchImage& labelled, float* out) {
+  template <class Array>
+  void CheckSamples(size_t crops, const Array& samples) const {
+    if (samples.shape(0) != crops || samples.shape(1) != inputs_.height() || samples.shape(2) != inputs_.width() || samples.shape(3) != inputs_.channels()) {
+      Raise({ErrorCode::kInvalidArgument, fmt::format("samples of {} x {} x {} x {}: expected {} x {} x {} x {}", samples.shape(0), samples.shape(1),
+                                                      samples.shape(2), samples.shape(3), crops, inputs_.height(), inputs_.width(), inputs_.channels())});
+    }
+  }
+
+  Result<void> OneImage(const DataSet& data, const ExpandedBatch& batch, const BatchImage& labelled, uint8_t* out) {
     const auto boxes = batch.labels.boxes().subspan(labelled.first_crop, labelled.num_crops);
     const auto flips = batch.labels.flips().subspan(labelled.first_crop, labelled.num_crops);
     const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
@@ -112,7 +162,9 @@ class CropMaker {
                                                     Printable(data.keys()[labelled.ordinal]), labelled.width, labelled.height, width, height));
     };
     FKDB_TRY(data.LoadRegion(labelled.ordinal, region, &image_));
-    inputs_.Run(image_, boxes, flips, out + labelled.first_crop * inputs_.samples());
+    for (size_t i = 0; i < boxes.size(); ++i) {
+      inputs_.Samples(image_, boxes[i], flips[i], out + (labelled.first_crop + i) * inputs_.samples());
+    }
     return {};
   }
 
@@ -166,8 +218,9 @@ void BindPixels(nb::module_& module) {
              nb::arg("mean"), nb::arg("std"));
   nb::class_<CropMaker>(module, "CropMaker")
       .def(nb::init<InputSpec>(), nb::arg("spec"))
-      .def("from_data_set", &CropMaker::FromDataSet, nb::arg("data"), nb::arg("batch"), nb::arg("out").noconvert())
       .def("from_image", &CropMaker::FromImage, nb::arg("pixels"), nb::arg("boxes"), nb::arg("flips"), nb::arg("out").noconvert())
+      .def("samples_from_data_set", &CropMaker::SamplesFromDataSet, nb::arg("data"), nb::arg("batch"), nb::arg("out").noconvert())
+      .def("normalize", &CropMaker::Normalize, nb::arg("samples"))
       .def("samples", &CropMaker::Samples, nb::arg("pixels"), nb::arg("boxes"), nb::arg("flips"));
 }
 

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace fkdb {
 namespace {
 
@@ -37,9 +39,11 @@ void SelectCrops(CropOrder order, uint64_t seed, uint64_t pass, uint64_t image, 
     const uint64_t stream =
         order == CropOrder::kCycle ? CropStream(image, round) : CropStream(image, ~pass) + round;
     const Permutation permutation(num_crops, seed, stream);
-    for (; i < crops.size() && position / num_crops == round; ++i, ++position) {
-      crops[i] = static_cast<uint32_t>(permutation(position % num_crops));
-    }
+    const uint64_t first = position % num_crops;
+    const auto count = static_cast<size_t>(std::min<uint64_t>(crops.size() - i, num_crops - first));
+    permutation.Map(first, crops.subspan(i, count));
+    i += count;
+    position += count;
   }
 }
 

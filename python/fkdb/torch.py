@@ -81,30 +81,62 @@ class SparseLabels:
 
 
 @dataclasses.dataclass
-class FkdBatch:
-    """N = I * m crops of I images: image i has rows i * m to (i + 1) * m - 1."""
+class _Samples:
+    """Crops that are not normalized yet: a quarter of the bytes to hand from a worker, to pin, to copy to a GPU."""
 
-    inputs: torch.Tensor  # (N, channels, height, width)
-    labels: SparseLabels
-    ordinals: torch.Tensor  # (I,) int64: the images
-    targets: torch.Tensor  # (N,) int64: the class of each crop's image; -1: none that is known
-    state: dict[str, int]  # of the loader or sampler, to go on behind this batch: load_state_dict
+    pixels: torch.Tensor  # (N, height, width, channels) uint8
+    crop_inputs: CropInputs
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def normalized(self) -> torch.Tensor:
+        """(N, channels, height, width) float32, computed where the samples are."""
+        if self.pixels.device.type == "cpu":
+            return torch.from_numpy(self.crop_inputs.core.normalize(self.pixels.numpy()))
+        return _normalize(self.pixels.permute(0, 3, 1, 2), self.crop_inputs)
+
+
+class FkdBatch:
+    """N = I * m crops of I images: image i has rows i * m to (i + 1) * m - 1. Unpacks into (inputs, labels).
+
+    labels: `SparseLabels`. ordinals: (I,) int64, the images. targets: (N,) int64, the class of each crop's image; -1: none
+    that is known. state: of the loader or sampler, to go on behind this batch (load_state_dict).
+    """
+
+    def __init__(self, inputs: torch.Tensor | _Samples, labels: SparseLabels, ordinals: torch.Tensor, targets: torch.Tensor,
+                 state: dict[str, int]) -> None:
+        self._inputs, self.labels, self.ordinals, self.targets, self.state = inputs, labels, ordinals, targets, state
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """(N, channels, height, width). Samples from a DataLoader are normalized at the first look, where they are by then."""
+        if isinstance(self._inputs, _Samples):
+            self._inputs = self._inputs.normalized()
+        return self._inputs
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.inputs, self.labels))
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self._inputs)
 
     def to(self, *arguments: Any, **options: Any) -> FkdBatch:
         """On another device, or the inputs in another type, as Tensor.to."""
-        inputs, non_blocking = self.inputs.to(*arguments, **options), bool(options.get("non_blocking", False))
-        return dataclasses.replace(self, inputs=inputs, labels=self.labels.to(inputs.device, non_blocking),
-                                   targets=self.targets.to(inputs.device, non_blocking=non_blocking))
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*arguments, **options)
+        inputs, device = self._inputs, self.labels.device if device is None else device
+        if isinstance(inputs, _Samples):
+            inputs = _Samples(inputs.pixels.to(device, non_blocking=non_blocking), inputs.crop_inputs)
+        if dtype is not None or isinstance(inputs, torch.Tensor):
+            floats = inputs.normalized() if isinstance(inputs, _Samples) else inputs
+            inputs = floats.to(device, dtype, non_blocking=non_blocking)
+        return FkdBatch(inputs, self.labels.to(device, non_blocking), self.ordinals, self.targets.to(device, non_blocking=non_blocking),
+                        self.state)
 
     def pin_memory(self, *arguments: Any) -> FkdBatch:
-        return dataclasses.replace(self, inputs=self.inputs.pin_memory(), labels=self.labels.pin_memory(),
-                                   targets=self.targets.pin_memory())
+        inputs = self._inputs
+        pinned = _Samples(inputs.pixels.pin_memory(), inputs.crop_inputs) if isinstance(inputs, _Samples) else inputs.pin_memory()
+        return FkdBatch(pinned, self.labels.pin_memory(), self.ordinals, self.targets.pin_memory(), self.state)
 
 
 class Visit(NamedTuple):
@@ -180,11 +212,12 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
         return FkdBatch(self._crops(ordinals, batch), labels, torch.from_numpy(batch.ordinals), targets,
                         {"epoch": epoch, "images": visits[-1].images})
 
-    def _crops(self, ordinals: npt.NDArray[np.int64], batch: LabelBatch) -> torch.Tensor:
+    def _crops(self, ordinals: npt.NDArray[np.int64], batch: LabelBatch) -> torch.Tensor | _Samples:
         if self.pixels == "fkdb" and self.transform is None:
-            out = _empty((len(batch), *self._inputs.shape))
+            channels, height, width = self._inputs.shape
+            out = _empty((len(batch), height, width, channels))
             self._images.read(self._inputs, ordinals, batch, out)
-            return out
+            return _Samples(out, self._inputs)
         crops: list[torch.Tensor] = []
         m = self.crops_per_image
         for i, ordinal in enumerate(ordinals.tolist()):
@@ -195,19 +228,19 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
                 samples = torch.from_numpy(self._inputs.samples(pixels, boxes, flips)).permute(0, 3, 1, 2)
             else:
                 samples = _torchvision_crops(pixels, boxes, flips, self._inputs)
-            crops += [self.transform(crop) for crop in samples] if self.transform else [self._normalize(samples)]
+            crops += [self.transform(crop) for crop in samples] if self.transform else [_normalize(samples, self._inputs)]
         return torch.stack(crops) if self.transform else torch.cat(crops)
-
-    def _normalize(self, samples: torch.Tensor) -> torch.Tensor:
-        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in self._inputs._arguments[4:])
-        return samples.float().div_(255).sub_(mean).div_(std)
 
 
 def collate(items: FkdBatch | Sequence[FkdBatch]) -> FkdBatch:
     """For DataLoader's collate_fn: one `FkdBatch` of several."""
     if isinstance(items, FkdBatch):  # DataLoader fetched them in one call
         return items
-    return FkdBatch(torch.cat([item.inputs for item in items]),
+    parts = [item._inputs for item in items]
+    samples = [part for part in parts if isinstance(part, _Samples)]
+    inputs = (_Samples(torch.cat([part.pixels for part in samples]), samples[0].crop_inputs) if len(samples) == len(parts)
+              else torch.cat([item.inputs for item in items]))
+    return FkdBatch(inputs,
                     SparseLabels(items[0].labels.spec, torch.cat([item.labels.indices for item in items]),
                                  torch.cat([item.labels.values for item in items])),
                     torch.cat([item.ordinals for item in items]), torch.cat([item.targets for item in items]), items[-1].state)
@@ -523,7 +556,7 @@ class _Images(Protocol):
     targets: npt.NDArray[np.int64]  # the class of each, or -1
 
     def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
-        """Fills out (N, channels, height, width) with the batch's crops."""
+        """Fills out (N, height, width, channels) with the batch's crops."""
 
     def load(self, ordinal: int) -> npt.NDArray[np.uint8]:
         """(height, width, channels)"""
@@ -536,7 +569,7 @@ class _FilesOfDataSet:
         self.data, self.targets = data, data.class_indices.astype(np.int64)
 
     def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
-        inputs.core.from_data_set(self.data._core, batch, out.numpy())
+        inputs.core.samples_from_data_set(self.data._core, batch, out.numpy())
 
     def load(self, ordinal: int) -> npt.NDArray[np.uint8]:
         return self.data[ordinal].pixels
@@ -555,8 +588,7 @@ class _ItemsOfDataset:
         for i, ordinal in enumerate(ordinals.tolist()):
             pixels = self.load(ordinal)
             _check_size(self.db, ordinal, pixels, batch.sizes[i])
-            inputs.core.from_image(pixels, batch.boxes[i * m:(i + 1) * m].astype(np.int64), batch.flips[i * m:(i + 1) * m],
-                                   rows[i * m:(i + 1) * m])
+            rows[i * m:(i + 1) * m] = inputs.samples(pixels, batch.boxes[i * m:(i + 1) * m], batch.flips[i * m:(i + 1) * m])
 
     def load(self, ordinal: int) -> npt.NDArray[np.uint8]:
         index = int(self.of_ordinal[ordinal])
@@ -656,10 +688,15 @@ def _torchvision_crops(pixels: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int3
     return torch.stack(crops)
 
 
+def _normalize(samples: torch.Tensor, inputs: CropInputs) -> torch.Tensor:
+    """samples (N, channels, height, width) uint8"""
+    mean, std = (torch.tensor(numbers, device=samples.device).view(-1, 1, 1) for numbers in inputs._arguments[4:])
+    return samples.float().div_(255).sub_(mean).div_(std)
+
+
 def _empty(shape: tuple[int, ...]) -> torch.Tensor:
-    """Float32, in a DataLoader's worker where the main process can see it: batches then go over without a copy."""
+    """uint8, in a DataLoader's worker where the main process can see it: batches then go over without a copy."""
     if torch.utils.data.get_worker_info() is None:
-        return torch.empty(shape)
-    count = int(np.prod(shape))
+        return torch.empty(shape, dtype=torch.uint8)
     shared: Any = torch.UntypedStorage
-    return torch.empty(0).set_(shared._new_shared(4 * count, device="cpu")).view(shape)
+    return torch.empty(0, dtype=torch.uint8).set_(shared._new_shared(int(np.prod(shape)), device="cpu")).view(shape)

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -57,6 +58,20 @@ TEST(Permutation, VisitsEveryPositionOnce) {
 }
 
 // Each value as often at each place, each ordered pair as often at the first two places.
+TEST(Permutation, MapsSeveralPositionsAsOneByOne) {
+  for (const uint64_t size : {1ull, 2ull, 5ull, 16ull, 200ull, 1000ull}) {
+    const Permutation permutation(size, 11, size);
+    for (uint64_t first = 0; first < std::min<uint64_t>(size, 30); ++first) {
+      for (uint64_t count = 0; count <= std::min<uint64_t>(size - first, 11); ++count) {
+        std::vector<uint32_t> found(count), expected;
+        for (uint64_t i = 0; i < count; ++i) expected.push_back(static_cast<uint32_t>(permutation(first + i)));
+        permutation.Map(first, found);
+        ASSERT_EQ(found, expected) << size << " " << first;
+      }
+    }
+  }
+}
+
 TEST(Permutation, IsUniformOverStreams) {
   constexpr uint64_t kSize = 5, kTrials = 60000;
   std::map<std::pair<uint64_t, uint64_t>, int> at, pairs;

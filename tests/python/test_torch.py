@@ -262,6 +262,23 @@ def test_arguments_are_checked_at_once(photos, db):
             list(DataLoader(dataset, 4, shuffle=True, collate_fn=ft.collate))
 
 
+def test_samples_are_normalized_when_they_are_looked_at(photos, db):
+    """By then they may have gone to another process, another device, another type."""
+    def batch():
+        return next(iter(data_loader(ft.FkdDataset(photos, db, 3, seed=5))))
+
+    expected = next(iter(ft.FkdLoader(photos, db, 3, 12, seed=5))).inputs
+    samples = batch()._inputs
+    assert samples.pixels.dtype == torch.uint8 and torch.equal(samples.normalized(), expected)
+    assert torch.equal(ft._normalize(samples.pixels.permute(0, 3, 1, 2), samples.crop_inputs), expected)  # as a GPU would
+    assert torch.equal(pickle.loads(pickle.dumps(batch())).inputs, expected)
+    moved = batch().to("cpu", non_blocking=True)
+    assert isinstance(moved._inputs, ft._Samples) and torch.equal(moved.inputs, expected)
+    assert torch.equal(batch().to(torch.float64).inputs, expected.double()) and len(batch()) == 12
+    seen = batch()
+    assert seen.inputs is seen.inputs and torch.equal(seen.to("cpu", torch.bfloat16).inputs, expected.bfloat16())
+
+
 def test_images_that_changed_before_a_worker_opens_them_are_refused(photos, db, tmp_path):
     import shutil
     other = tmp_path / "other"
