@@ -193,6 +193,21 @@ def test_shards(photos, db, ranks):
         ft.FkdLoader(photos, db, rank=3, num_replicas=3)
 
 
+def _rank_of_two(rank, folder, photos, path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    loader = ft.FkdLoader(photos, path, 3, 6, workers=1, seed=5)
+    dataset = ft.FkdDataset(photos, path, 3, seed=5)
+    torch.save([[batch.ordinals.tolist() for batch in one] for one in (loader, data_loader(dataset, 2))], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_shards_of_torch_distributed(photos, db, tmp_path):
+    torch.multiprocessing.spawn(_rank_of_two, (str(tmp_path), str(photos), db.path), nprocs=2)
+    for rank in range(2):
+        expected = [batch[3] for batch in passes(ft.FkdLoader(photos, db, 3, 6, seed=5, rank=rank, num_replicas=2))[0]]
+        assert torch.load(tmp_path / f"{rank}.pt") == [expected, expected]
+
+
 def test_batches_stay_what_they_are(photos, db):
     """A batch that is kept is not overwritten; one that is not gives its memory to a later one."""
     loader = ft.FkdLoader(photos, db, 3, 12, workers=2, seed=5)
