@@ -470,6 +470,23 @@ def test_ctrl_c_ends_a_program_and_a_job(labels, tmp_path):
         assert time.monotonic() - begun < 1 and child.returncode == -signal.SIGINT
 
 
+def test_daemon_threads_at_exit(db):
+    """Threads that never end do not take the process down with an error (Torch's own operations may)."""
+    code = """
+import sys, threading, time, fkdb
+db = fkdb.open(sys.argv[1])
+def sample():
+    while True:
+        fkdb.recover(db.sample(range(5), 3))
+for _ in range(3):
+    threading.Thread(target=sample, daemon=True).start()
+time.sleep(0.3)
+"""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", code, db.path], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_decoding_and_crops_are_pillows(tmp_path):
     rng = np.random.default_rng(3)
     photo = Image.fromarray(rng.integers(0, 256, (60, 90, 3), np.uint8))

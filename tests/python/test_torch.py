@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 
 import fkdb
 import fkdb.torch as ft
+from fkdb import _torch_labels
 
 IMAGES, CLASSES, CROPS, K = 26, 10, 6, 3
 
@@ -433,7 +434,7 @@ def test_loss_is_cross_entropy_with_the_dense_label(kind):
     ours, theirs = (torch.autograd.grad((weights * x).sum(), logits)[0] for x in (losses, expected))
     assert torch.allclose(ours, theirs.float(), atol=1e-6)
     # What devices without our kernels compute.
-    other, gradient = ft._torch_loss(logits.detach(), labels.indices, labels.values, labels._rule.text, 1.5, 2.0)
+    other, gradient = _torch_labels._torch_loss(logits.detach(), labels.indices, labels.values, labels._rule.text, 1.5, 2.0)
     assert torch.allclose(other, losses, atol=2e-5) and torch.allclose(weights[:, None] * gradient, ours, atol=1e-6)
     for reduction in ("mean", "sum"):
         assert torch.allclose(ft.SoftTargetLoss(1.5, 2.0, reduction)(logits, labels), getattr(losses, reduction)())
@@ -482,28 +483,6 @@ def test_loss_and_labels_do_not_go_wrong_in_silence():
         torch.autograd.grad(gradient.pow(2).sum(), w)
     dense = torch.compile(lambda labels: labels.dense().sum(1), fullgraph=True, backend="aot_eager")(labels)
     assert torch.allclose(dense, torch.ones(40))
-
-
-def test_a_daemon_thread_at_exit(photos, db):
-    """Feeders that never end do not take the process down with an error."""
-    code = """
-import sys, threading, time, fkdb, fkdb.torch as ft
-db = fkdb.open(sys.argv[2])
-def sample():
-    while True:
-        db.sample(range(5), 3)
-def load():
-    loader = ft.FkdLoader(sys.argv[1], db, 3, 12, workers=2)
-    while True:
-        for batch in loader:
-            pass
-for body in (sample, load, sample):
-    threading.Thread(target=body, daemon=True).start()
-time.sleep(0.5)
-"""
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", code, photos, db.path], capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_loss_compiled():
