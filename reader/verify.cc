@@ -75,7 +75,7 @@ VerifyReport Verify(const std::filesystem::path& path, int threads,
   LogicalDigest digest(manifest.spec, manifest.data_set.class_names);
   std::vector<uint64_t> skipped;
   // Slices in order: the images of a slice on all threads, then their digests joined here.
-  constexpr uint64_t kSlice = 32768;
+  constexpr uint64_t kSlice = 4096;
   std::vector<ImageOutcome> outcomes(std::min(kSlice, reader->num_images()));
   for (uint64_t first = 0; first < reader->num_images(); first += kSlice) {
     const uint64_t count = std::min(kSlice, reader->num_images() - first);

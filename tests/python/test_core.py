@@ -459,15 +459,18 @@ def test_import_is_quick_and_light():
 
 def test_ctrl_c_ends_a_program_and_a_job(labels, tmp_path):
     big = tmp_path / "big.fkdb"
-    subprocess.run([BIN / "label_bench", "make", "--images", "100000", "--out", big], check=True, capture_output=True)
+    subprocess.run([BIN / "label_bench", "make", "--images", "60000", "--out", big], check=True, capture_output=True)
     for code in ("import runpy, sys; sys.argv[1:] = ['verify', '--threads', '1', sys.argv[1]]; runpy.run_module('fkdb', run_name='__main__')",
                  "import fkdb, sys; fkdb.verify(sys.argv[1], threads=1)"):
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-c", code, big], check=True, capture_output=True)
+        whole = time.monotonic() - begun
         child = subprocess.Popen([sys.executable, "-c", code, big], stderr=subprocess.PIPE, text=True)
         time.sleep(0.4)
         child.send_signal(signal.SIGINT)
         begun = time.monotonic()
-        child.communicate(timeout=30)
-        assert time.monotonic() - begun < 1 and child.returncode == -signal.SIGINT
+        child.communicate(timeout=60)
+        assert time.monotonic() - begun < 0.7 * whole and child.returncode == -signal.SIGINT
 
 
 def test_daemon_threads_at_exit(db):
