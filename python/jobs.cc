@@ -14,7 +14,6 @@
 #include "db/rewrite.h"
 #include "python/bind.h"
 #include "reader/audit.h"
-#include "reader/dump.h"
 #include "reader/verify.h"
 #include "tools/programs.h"
 
@@ -101,9 +100,6 @@ void BindJobs(nb::module_& module) {
   module.def("audit_json", [](const LabelSetPtr& set) {
     return ToPython(ToJson(WithoutGil([&] { return Audit(set->reader); })));
   }, nb::arg("label_set"));
-  module.def("dump_json", [](const LabelSetPtr& set, uint64_t ordinal) {
-    return ToPython(WithoutGil([&] { return DumpImage(set->reader, ordinal); }));
-  }, nb::arg("label_set"), nb::arg("ordinal"));
   module.def("merge", [](const fs::path& out, const std::vector<fs::path>& inputs, bool collection, bool resume, bool overwrite,
                          const std::string& created, nb::object progress) {
     return Rewrite(RewriteOptions(), resume, overwrite, created, std::move(progress), [&](const RewriteOptions& options) {

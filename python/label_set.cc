@@ -9,7 +9,6 @@
 #include "python/bind.h"
 #include "reader/epoch_plan.h"
 #include "trainer/match.h"
-#include "trainer/schedule.h"
 
 namespace fkdb::python {
 namespace {

@@ -18,7 +18,7 @@ namespace {
 
 // A loader with what it borrows; destroyed before them.
 struct Pipeline {
-  LabelSetPtr labels;  // or none: hard labels
+  LabelSetPtr labels;
   std::shared_ptr<DataSet> data;
   std::unique_ptr<Supervision> supervision;
   std::unique_ptr<BatchLoader> loader;
@@ -100,9 +100,6 @@ void BindLoader(nb::module_& module) {
   module.def("open_pipeline", &Open, nb::arg("data"), nb::arg("labels"), nb::arg("input"), nb::arg("order"), nb::arg("crops_per_image"),
              nb::arg("batch_size"), nb::arg("seed"), nb::arg("first_epoch"), nb::arg("first_pass"), nb::arg("first_step"),
              nb::arg("num_passes"), nb::arg("workers"), nb::arg("rank"), nb::arg("ranks"));
-  module.def("num_steps", [](uint64_t num_images, uint32_t crops, uint32_t batch_size, uint64_t ranks) {
-    return NumSteps(num_images, crops, batch_size, ranks);
-  }, nb::arg("num_images"), nb::arg("crops"), nb::arg("batch_size"), nb::arg("ranks"));
   module.def("check_match", [](const LabelSetPtr& labels, const std::shared_ptr<DataSet>& data) {
     WithoutGil([&] { return CheckMatch(labels->reader, *data); });
   }, nb::arg("labels"), nb::arg("data"));

@@ -29,10 +29,6 @@ const char* NameOf(ErrorCode code) {
   return "Error";
 }
 
-}  // namespace
-
-namespace {
-
 std::atomic<bool> exiting = false;
 std::atomic<int> returning = 0;
 std::atomic<std::thread::id> exiting_thread;

@@ -253,7 +253,7 @@ uint64_t TrainBatch::bytes() const {
 }
 
 uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint64_t ranks) {
-  const uint64_t images = std::max<uint64_t>(1, ImagesAStep(std::max(1u, crops), batch_size));
+  const uint64_t images = ImagesAStep(crops, batch_size);
   return (num_images / ranks + images - 1) / images;
 }
 

@@ -187,7 +187,7 @@ def as_boxes(boxes: Any) -> npt.NDArray[np.int64]:
     numbers = as_array(boxes)
     if numbers.size and numbers.dtype.kind not in "iu":
         raise TypeError(f"boxes of type {numbers.dtype}: expected whole pixels")
-    return np.ascontiguousarray(numbers, np.int64).reshape(-1, 4) if numbers.size == 0 else np.ascontiguousarray(numbers, np.int64)
+    return np.ascontiguousarray(numbers if numbers.size else np.empty((0, 4)), np.int64)
 
 
 def as_flips(flips: Any) -> npt.NDArray[np.bool_]:
