@@ -68,6 +68,7 @@ void DescribeRecipe(Visit& visit, M& m) {
   visit("teachers", m.teachers);
   visit("augmentation", m.augmentation);
   visit("teacher_batch_size", m.teacher_batch_size);
+  visit.Optional("imported_from", m.imported_from);
   visit.Optional("extends", m.extends);
 }
 

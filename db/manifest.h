@@ -67,6 +67,7 @@ struct Manifest {
   std::vector<TeacherInfo> teachers;
   AugmentationInfo augmentation;
   uint32_t teacher_batch_size = 0;
+  std::string imported_from;  // the format that the labels were converted from ("fkd"); empty if they were made here
   std::string extends;  // digest of the label set that the first crops of each image are from; or empty
 
   // The outcome: counts so far, and once finished the digest.

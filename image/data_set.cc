@@ -5,6 +5,11 @@
 
 namespace fkdb {
 
+Result<ImageSize> DataSet::Measure(uint64_t ordinal, std::vector<std::byte>* file) const {
+  FKDB_ASSIGN(const Image image, Load(ordinal, file));
+  return ImageSize{image.width, image.height};
+}
+
 Result<void> DataSet::LoadRegion(uint64_t ordinal, const RegionOf& region, Image* image) const {
   FKDB_ASSIGN(*image, Load(ordinal));
   FKDB_TRY(region(image->width, image->height));

@@ -16,6 +16,11 @@
 
 namespace fkdb {
 
+struct ImageSize {
+  uint32_t width = 0;   // pixels, as stored
+  uint32_t height = 0;
+};
+
 // Immutable; Load may be called from many threads.
 class DataSet {
  public:
@@ -34,6 +39,9 @@ class DataSet {
   // taken of: the image file, or the pixels of an IDX image. Errors: NotFound, IoError, Corruption,
   // Unsupported; the message names the image.
   virtual Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file = nullptr) const = 0;
+
+  // The size of image `ordinal`, from its header: nothing is decoded. `file` as for Load. Errors: those of Load.
+  virtual Result<ImageSize> Measure(uint64_t ordinal, std::vector<std::byte>* file) const;
 
   // As DecodeRegion: only the part of the image that `region` names is sure to be in `image`, whose
   // memory is used again. Errors: also those of `region`.

@@ -31,6 +31,19 @@ Result<Image> FileDataSet::Load(uint64_t ordinal, std::vector<std::byte>* file) 
   return image;
 }
 
+Result<ImageSize> FileDataSet::Measure(uint64_t ordinal, std::vector<std::byte>* file) const {
+  if (auto read = ReadFile(ordinal, file); !read) return In(ordinal, read.error());
+  ImageSize size;
+  Image unused;
+  const auto enough = Fail(ErrorCode::kIncomplete, "the size is known");
+  const RegionOf stop = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
+    size = {width, height};
+    return enough;
+  };
+  if (const auto decoded = DecodeRegion(*file, stop, &unused); !decoded && size.width == 0) return In(ordinal, decoded.error());
+  return size;
+}
+
 Result<void> FileDataSet::LoadRegion(uint64_t ordinal, const RegionOf& region, Image* image) const {
   thread_local std::vector<std::byte> bytes;
   if (auto read = ReadFile(ordinal, &bytes); !read) return In(ordinal, read.error());

@@ -17,6 +17,7 @@ bool IsImageName(std::string_view name);
 class FileDataSet : public DataSet {
  public:
   Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file) const override;
+  Result<ImageSize> Measure(uint64_t ordinal, std::vector<std::byte>* file) const override;
   Result<void> LoadRegion(uint64_t ordinal, const RegionOf& region, Image* image) const override;
 
  protected:

@@ -27,7 +27,7 @@ void StampProvenance(const std::string& program, ProvenanceInfo* provenance) {
 }
 
 Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& out, const Manifest& m,
-                       std::optional<MadeBy> by) {
+                       std::optional<MadeBy> by, const nlohmann::ordered_json* more) {
   FKDB_ASSIGN(const LabelSet set, LabelSet::Open(out));
   FKDB_ASSIGN(const FileUse use, set.Use());
   const uint64_t bytes = use.file_bytes;
@@ -39,6 +39,7 @@ Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& ou
                                    {"file_bytes", bytes},           {"bytes_per_crop", bytes_per_crop},
                                    {"digest", m.digest}};
     if (by) json.update({{"seconds", by->seconds}, {"crops_per_second", rate}});
+    if (more) json.update(*more);
     return PrintOut(json.dump() + "\n");
   }
   if (flags.quiet) return {};

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
@@ -25,9 +26,9 @@ struct MadeBy {
   uint64_t crops;
   double seconds;
 };
-// The summary on stdout: one line of JSON with --json, nothing with --quiet.
+// The summary on stdout: one line of JSON with --json, `more` added to its fields; nothing with --quiet.
 Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& out, const Manifest& manifest,
-                       std::optional<MadeBy> by = {});
+                       std::optional<MadeBy> by = {}, const nlohmann::ordered_json* more = nullptr);
 
 // The run of a program that makes a label set from others: provenance, a progress bar, a clean stop at
 // Ctrl-C, the summary. `rewrite` does the work with the options it is given.

@@ -7,6 +7,7 @@
 namespace fkdb {
 
 int RunAudit(int argc, char** argv);
+int RunConvert(int argc, char** argv);
 int RunDump(int argc, char** argv);
 int RunMerge(int argc, char** argv);
 int RunSubset(int argc, char** argv);

@@ -5,20 +5,20 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "db/sha256.h"
 #include "format/text.h"
-#include "image/ordered_queue.h"
 #include "writer/group_labeller.h"
+#include "writer/ordered_run.h"
+#include "writer/recipe.h"
 
 namespace fkdb {
 namespace {
 
-using Records = std::vector<std::vector<std::byte>>;
 using Clock = std::chrono::steady_clock;
 
 // Makes `recipe`, of more crops for the images of `base`, that of the joint label set.
@@ -64,12 +64,7 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
   if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
   if (data.layout() != "idx") recipe.augmentation.wide_samples = kHighByte;  // PNG may have them
   recipe.teacher_batch_size = options.batch_size;
-  if (const uint64_t bound = RecordBytesBound(recipe.spec, static_cast<uint32_t>(all_crops)); bound > kMaxRecordBytes) {
-    return Fail(ErrorCode::kResourceExhausted,
-                fmt::format("{} crops of {} labels take up to {} bytes an image: at most {}; store fewer crops or a "
-                            "smaller top-k",
-                            all_crops, Name(recipe.spec.kind), bound, kMaxRecordBytes));
-  }
+  FKDB_TRY(CheckRecordSize(recipe.spec, all_crops));
   const size_t classes = options.use_classes ? data.class_names().size() : 0;
   if (classes > 0 && recipe.spec.kind != LabelKind::kLogits && classes != teacher.num_outputs()) {
     return bad(fmt::format("teacher '{}' has {} outputs, data set '{}' {} classes; if its folders are not the "
@@ -118,31 +113,26 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, 
     p.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
     return p;
   };
-  const auto stopped = [&] { return options.stop && options.stop->load(); };
-
-  OrderedQueue<Result<Records>> queue(first_group, end_group, 2 * static_cast<uint64_t>(options.threads));
-  const auto work = [&] {
-    auto labeller = GroupLabeller::Make(data, teacher, recipe, options.skip_bad, base);
-    WorkThrough(&queue, [&](uint64_t group) {
+  OrderedRun run;
+  run.first = first_group;
+  run.end = end_group;
+  run.threads = options.threads;
+  run.stop = options.stop;
+  if (options.progress) run.progress = [&] { options.progress(progress()); };
+  const auto make_work = [&] {
+    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(data, teacher, recipe, options.skip_bad, base));
+    return [&, labeller](uint64_t group) {
       const uint64_t first = group * group_size;
-      return labeller->Label(first, std::min(first + group_size, data.size()), &crops_done, options.stop);
-    });
+      return (*labeller)->Label(first, std::min(first + group_size, data.size()), &crops_done, options.stop);
+    };
   };
-  Result<void> outcome;
-  {
-    std::vector<std::jthread> workers;
-    outcome = StartThreads(options.threads, work, &workers);
-    while (outcome && !queue.finished() && !stopped()) {
-      if (auto records = queue.Take(std::chrono::milliseconds(200)); records && !*records) {
-        outcome = Fail(std::move(*records).error());
-      } else if (records && !(*records)->empty()) {
-        for (; known < (*records)->size() && outcome; ++known) outcome = writer.Append(std::move((**records)[known]));
-        known = 0;
-      }
-      if (options.progress) options.progress(progress());
-    }
-    queue.Close();
-  }
+  const auto append = [&](EncodedRecords records) -> Result<void> {
+    if (records.empty()) return {};  // stopped
+    for (; known < records.size(); ++known) FKDB_TRY(writer.Append(std::move(records[known])));
+    known = 0;
+    return {};
+  };
+  Result<void> outcome = RunInOrder(run, make_work, append);
 
   LabelJobResult result;
   if (outcome && writer.num_images() < data.size()) {

@@ -8,6 +8,7 @@
 
 #include "db/sha256.h"
 #include "format/text.h"
+#include "writer/recipe.h"
 
 namespace fkdb {
 namespace {
@@ -24,11 +25,7 @@ Result<LabelWriter> LabelWriter::Open(const std::filesystem::path& path, Manifes
   if (a.crops < 1 || a.crops > kMaxCropsPerImage) {
     return Bad(fmt::format("{} crops an image: expected 1 to {}", a.crops, kMaxCropsPerImage));
   }
-  if (const uint64_t bound = RecordBytesBound(recipe.spec, a.crops); bound > kMaxRecordBytes) {
-    return Fail(ErrorCode::kResourceExhausted,
-                fmt::format("{} crops of {} labels take up to {} bytes an image: at most {}; store fewer crops or a smaller top-k",
-                            a.crops, Name(recipe.spec.kind), bound, kMaxRecordBytes));
-  }
+  FKDB_TRY(CheckRecordSize(recipe.spec, a.crops));
   const auto& classes = recipe.data_set.class_names;
   if (!classes.empty() && classes.size() != recipe.spec.num_classes && recipe.spec.kind != LabelKind::kLogits) {
     return Bad(fmt::format("{} class names for labels of {} classes", classes.size(), recipe.spec.num_classes));

@@ -30,7 +30,9 @@ OWNERS = {
     r"xxhash\.h": {"format"},
     r"lmdb\.h|boost/interprocess/sync/|openssl/": {"db"},
     r"boost/interprocess/file_mapping|boost/interprocess/mapped_region": {"db", "image"},
-    r"jpeglib\.h|jerror\.h|turbojpeg|spng\.h|zlib\.h": {"image"},
+    r"jpeglib\.h|jerror\.h|turbojpeg|spng\.h": {"image"},
+    r"zlib\.h": {"image", "writer"},
+    r"zip\.h": {"writer"},
     r"cuda_runtime|cuda_fp16|cuda_bf16|cub/|thrust/": {"cuda"},
     r"torch/|ATen/|c10/": {"trainer"},
     r"CLI/": {"tools"},
@@ -44,7 +46,7 @@ OWNERS = {
 INTERNAL = {"db/lmdb_env.h", "trainer/models.h", "trainer/resnet.h", "trainer/checkpoint.h", "trainer/label_loss.h",
             "trainer/evaluate.h", "trainer/device.h"}
 PURE = {"format", "db", "image", "writer", "reader", "cuda", "trainer"}
-THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|nlohmann/|fmt/|hwy/|torch/|ATen/|c10/|CLI/"
+THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|zip\.h|nlohmann/|fmt/|hwy/|torch/|ATen/|c10/|CLI/"
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]')
 

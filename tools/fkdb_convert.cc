@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// fkdb-convert: label sets in other systems' forms into a label file, and back.
+#include <fmt/format.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "db/label_set.h"
+#include "image/data_set.h"
+#include "tools/cli.h"
+#include "tools/made.h"
+#include "tools/pixel_flags.h"
+#include "tools/programs.h"
+#include "writer/convert/convert_job.h"
+#include "writer/convert/export_fkd.h"
+#include "writer/convert/fkd.h"
+
+namespace fkdb {
+namespace {
+
+struct Flags : CommonFlags {
+  std::string from, to, source, out, images;
+  std::optional<std::string> label, encoding, boxes, teacher;
+  PixelFlags pixels;
+  bool no_classes = false;
+  uint64_t limit = 0;
+  ConvertOptions job;
+
+  Flags() { job.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+};
+
+// Our names, and those of FKD's --label_type and --soft_label_type: a kind, and K where the name says it.
+Result<void> ParseLabel(const std::string& name, ConvertOptions* job) {
+  std::string_view rest = name;
+  for (const auto& [prefix, kind] : {std::pair("marginal_smoothing", LabelKind::kMarginalSmoothing), std::pair("marginal_renorm", LabelKind::kMarginalRenorm)}) {
+    if (!rest.starts_with(prefix)) continue;
+    rest.remove_prefix(std::string_view(prefix).size());
+    uint32_t k = 0;
+    if (rest.starts_with("_k")) {
+      const auto [end, ec] = std::from_chars(rest.data() + 2, rest.data() + rest.size(), k);
+      if (ec != std::errc() || end != rest.data() + rest.size()) break;
+      if (job->top_k && *job->top_k != k) return Fail(ErrorCode::kInvalidArgument, fmt::format("--label {} and --top-k {} contradict each other", name, *job->top_k));
+      job->top_k = k;
+    } else if (!rest.empty()) {
+      break;
+    }
+    job->kind = kind;
+    return {};
+  }
+  const auto kind = ParseLabelKind(name == "ori" ? "full" : name);
+  if (!kind) return Fail(ErrorCode::kInvalidArgument, "--label: " + kind.error().message);
+  job->kind = *kind;
+  return {};
+}
+
+std::string ProgressLine(const ConvertProgress& p) {
+  const double rate = static_cast<double>(p.images_read) / std::max(p.seconds, 1e-9);
+  const double left = static_cast<double>(p.all_images - std::min(p.all_images, p.images)) / std::max(rate, 1e-9);
+  return fmt::format("{}  {} of {} images  {:.0f} images/s  {} left", Bar(p.images, p.all_images), p.images, p.all_images, rate,
+                     p.images_read > 0 ? HumanSeconds(left) : "?");
+}
+
+nlohmann::ordered_json ToJson(const ConvertSummary& s) {
+  const LabelSpec& spec = s.manifest.spec;
+  const double files = static_cast<double>(s.images) / std::max(s.seconds, 1e-9);
+  return {{"from", s.manifest.imported_from},
+          {"labels", {{"kind", Name(spec.kind)}, {"num_classes", spec.num_classes}, {"top_k", spec.top_k}, {"boxes", Name(spec.boxes)}, {"values", Name(spec.values)}}},
+          {"images_read", s.images},
+          {"images_per_second", files},
+          {"rounded_boxes", s.rounded_boxes},
+          {"sorted_crops", s.sorted_crops},
+          {"dropped_crops", s.dropped_crops},
+          {"refused", s.refused.first},
+          {"refused_count", s.refused.count},
+          {"strays", s.strays.first},
+          {"stray_count", s.strays.count}};
+}
+
+// What a reader of the summary should know, a line each.
+std::string Remarks(const ConvertSummary& s) {
+  const LabelSpec& spec = s.manifest.spec;
+  std::string text = fmt::format("{} labels of {} classes{}, boxes {}, values {}\n", Name(spec.kind), spec.num_classes,
+                                 spec.top_k > 1 ? fmt::format(", K = {}", spec.top_k) : "", Name(spec.boxes), Name(spec.values));
+  const auto list = [&](std::string_view what, const NameList& names) {
+    if (names.count == 0) return;
+    text += fmt::format("{} {}\n", names.count, what);
+    for (const std::string& name : names.first) text += fmt::format("  {}\n", name);
+    if (names.count > names.first.size()) text += fmt::format("  .. and {} more\n", names.count - names.first.size());
+  };
+  if (spec.boxes != BoxEncoding::kPixel) text += "boxes stay fractions: they are not of whole pixels\n";
+  if (s.rounded_boxes > 0) text += fmt::format("{} of {} boxes were not of whole pixels: rounded as training code does\n", s.rounded_boxes, s.boxes);
+  if (s.sorted_crops > 0) text += fmt::format("{} crops had their classes in another order: sorted\n", s.sorted_crops);
+  if (s.dropped_crops > 0) text += fmt::format("{} crops left out (--crops)\n", s.dropped_crops);
+  list("images refused", s.refused);
+  list("label files without an image", s.strays);
+  return text;
+}
+
+Result<int> PrintDryRun(const Flags& flags, const ConvertSummary& s) {
+  const auto bytes = static_cast<double>(s.record_bytes);
+  const double bytes_per_crop = bytes / static_cast<double>(std::max<uint64_t>(1, s.crops));
+  if (flags.json) {
+    nlohmann::ordered_json json = {{"dry_run", true}, {"images", s.images}, {"skipped", s.refused.count}, {"crops", s.crops}, {"record_bytes", s.record_bytes}, {"bytes_per_crop", bytes_per_crop}};
+    json.update(ToJson(s));
+    FKDB_TRY(PrintOut(json.dump() + "\n"));
+  } else if (!flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("would convert {} images, {} crops, into records of {} ({:.1f} bytes a crop); nothing is written\n{}",
+                                  s.images - s.refused.count, s.crops, HumanBytes(bytes), bytes_per_crop, Remarks(s))));
+  }
+  if (s.first_refusal && !flags.job.skip_bad) return Fail(*s.first_refusal);
+  return kExitOk;
+}
+
+Result<int> Import(Flags& flags) {
+  const auto usage = [](std::string what) { return Fail(ErrorCode::kInvalidArgument, std::move(what)); };
+  ConvertOptions& job = flags.job;
+  if (flags.images.empty()) return usage("--from needs --images, the images that the labels are of");
+  if (flags.out.empty() && !job.dry_run) return usage("OUT is missing: the label set to write, NAME.fkdb");
+  if (flags.label) FKDB_TRY(ParseLabel(*flags.label, &job));
+  if (flags.encoding) {
+    FKDB_ASSIGN(job.values, ParseValueEncoding(*flags.encoding));
+  }
+  if (flags.boxes) {
+    FKDB_ASSIGN(job.boxes, ParseBoxEncoding(*flags.boxes));
+  }
+  if (flags.teacher) job.teachers = {{*flags.teacher, ""}};
+  job.format = flags.from;
+  job.use_classes = !flags.no_classes;
+  FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
+  FKDB_ASSIGN(job.augmentation, DefaultAugmentation(*data));
+  FKDB_ASSIGN(job.augmentation, flags.pixels.Over(job.augmentation));
+  StampProvenance("fkdb-convert", &job.provenance);
+  const auto classes = job.num_classes ? job.num_classes : static_cast<uint32_t>(job.use_classes ? data->class_names().size() : 0);
+  FKDB_ASSIGN(const std::unique_ptr<LabelSource> source, OpenFkd(flags.source, flags.images, *data, classes));
+
+  Progress progress(flags.quiet);
+  job.progress = [&](const ConvertProgress& p) { progress.Show(ProgressLine(p)); };
+  job.stop = StopOnSignals();
+  auto converted = ConvertLabels(*source, *data, flags.out, job);
+  progress.Done();
+  FKDB_ASSIGN(const ConvertSummary summary, std::move(converted));
+  if (job.dry_run) return PrintDryRun(flags, summary);
+  if (summary.interrupted) {
+    return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume continues", summary.images_written, data->size()));
+  }
+  const nlohmann::ordered_json more = ToJson(summary);
+  FKDB_TRY(PrintMade(flags, flags.out, summary.manifest, MadeBy{summary.crops, summary.seconds}, &more));
+  if (!flags.json && !flags.quiet) FKDB_TRY(PrintOut(Remarks(summary)));
+  return kExitOk;
+}
+
+Result<int> Export(Flags& flags) {
+  if (flags.out.empty()) return Fail(ErrorCode::kInvalidArgument, "OUT is missing: the folder to write label files into");
+  FKDB_ASSIGN(const LabelSet set, LabelSet::Open(flags.source));
+  if (set.partial()) return Fail(ErrorCode::kIncomplete, fmt::format("{}: the label set is incomplete: finish it first", flags.source));
+  ExportOptions options;
+  options.images = flags.images;
+  options.resume = flags.job.file.resume;
+  options.overwrite = flags.job.file.overwrite;
+  options.threads = flags.job.threads;
+  options.stop = StopOnSignals();
+  Progress progress(flags.quiet);
+  options.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all)); };
+  const auto exported = ExportFkd(set, flags.out, options);
+  progress.Done();
+  FKDB_ASSIGN(const ExportSummary s, exported);
+  if (s.interrupted) return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume continues", s.images + s.kept + s.skipped, set.num_images()));
+  const double rate = static_cast<double>(s.images) / std::max(s.seconds, 1e-9);
+  if (flags.json) {
+    const nlohmann::ordered_json json = {{"out", flags.out}, {"to", flags.to}, {"images", s.images}, {"crops", s.crops}, {"skipped", s.skipped}, {"kept", s.kept},
+                                         {"bytes", s.bytes}, {"seconds", s.seconds}, {"images_per_second", rate}};
+    FKDB_TRY(PrintOut(json.dump() + "\n"));
+  } else if (!flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("{}: {} label files, {} crops, {} ({:.1f} bytes a crop), {} at {:.0f} images/s\n{}{}", flags.out, s.images, s.crops,
+                                  HumanBytes(static_cast<double>(s.bytes)), static_cast<double>(s.bytes) / static_cast<double>(std::max<uint64_t>(1, s.crops)),
+                                  HumanSeconds(s.seconds), rate, s.kept ? fmt::format("{} that were there are kept\n", s.kept) : "",
+                                  s.skipped ? fmt::format("{} images have no labels and so no file\n", s.skipped) : "")));
+  }
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace fkdb
+
+int fkdb::RunConvert(int argc, char** argv) {
+  fkdb::Flags flags;
+  CLI::App app("Converts label sets of other systems into a label file, and back.", "fkdb-convert");
+  AddCommonFlags(app, &flags, "The summary as one line of JSON");
+  auto* from = app.add_option("--from", flags.from, "The form of SRC: fkd (also FerKD's, MEAL V2's)")->check(CLI::IsMember({"fkd"}));
+  auto* to = app.add_option("--to", flags.to, "The form of OUT; SRC is then a label set")->check(CLI::IsMember({"fkd"}))->excludes(from);
+  app.add_option("SRC", flags.source, "What to convert: the folder of label files; with --to a label set")->required();
+  app.add_option("OUT", flags.out, "The label set to write, NAME.fkdb; with --to a folder");
+  app.add_option("--images", flags.images, "The images the labels are of: a folder, tar shards or an IDX file; with --to: where they will lie");
+  app.add_option("--label", flags.label, "What kind the labels are, where the files don't tell: marginal-smoothing or marginal-renorm (or FKD's names)");
+  app.add_option("--top-k", flags.job.top_k, "Refuse labels of another K");
+  app.add_option("--num-classes", flags.job.num_classes, "Of the labels (the images' class folders)");
+  app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the labels' classes");
+  app.add_option("--temperature", flags.job.temperature, "Of the teacher's softmax, for the manifest")->capture_default_str();
+  app.add_option("--teacher", flags.teacher, "Its name, for the manifest");
+  app.add_option("--encoding", flags.encoding, "How labels are stored (what loses nothing: f32, or f16 if the files have float16)")->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
+  app.add_option("--boxes", flags.boxes, "How boxes are stored (pixel where the files have whole pixels, otherwise fractions)")->check(CLI::IsMember({"pixel", "fraction-f32", "fraction-f16"}));
+  app.add_option("--crops", flags.job.crops, "Only the first N of each image");
+  app.add_option("--limit", flags.limit, "Only the first N images in key order");
+  app.add_flag("--skip-bad", flags.job.skip_bad, "Record images without usable labels as skipped, and go on");
+  app.add_flag("--dry-run", flags.job.dry_run, "Read and check everything, say what would come out, write nothing");
+  app.add_option("--threads", flags.job.threads, "Files at once")->check(CLI::Range(1, 1024))->capture_default_str();
+  AddOutputFlags(app, &flags.job.file, &flags.job.provenance);
+  flags.pixels.AddTo(app);
+  return fkdb::RunTool(app, argc, argv, [&]() -> Result<int> {
+    if (from->count() + to->count() == 0) return Fail(ErrorCode::kInvalidArgument, "--from or --to is missing: which system's label set is it? (see --help)");
+    return from->count() ? fkdb::Import(flags) : fkdb::Export(flags);
+  });
+}

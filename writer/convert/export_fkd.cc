@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "writer/convert/export_fkd.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "format/record.h"
+#include "format/text.h"
+#include "writer/convert/fkd.h"
+#include "writer/convert/label_files.h"
+#include "writer/ordered_run.h"
+
+namespace fkdb {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kImagesAPiece = 32;
+constexpr size_t kNameParts = 3;  // of an image's path that the training code looks at
+
+// The label file of an image: the last parts of its path, up to the first dot of its name. Of image
+// "n01440764/x.JPEG" in "/data/train": "train/n01440764/x.tar". Empty if the path has too few parts.
+std::string FileNameOf(const std::string& images, std::string_view key) {
+  const std::string name = images + "/" + LabelNameOf(key, ".tar");
+  size_t at = name.size();
+  for (size_t parts = 0; parts < kNameParts; ++parts) {
+    if (at == 0) return "";
+    at = name.rfind('/', at - 1);
+    if (at == std::string::npos) return parts + 1 == kNameParts ? name : "";
+  }
+  return name.substr(at + 1);
+}
+
+Result<void> WriteFile(const fs::path& path, std::span<const std::byte> bytes) {
+  const auto in = [&](const char* what) { return Fail(errno == ENOSPC ? ErrorCode::kResourceExhausted : ErrorCode::kIoError,
+                                                      fmt::format("{}: {}: {}", path.string(), what, std::strerror(errno))); };
+  const fs::path partial = path.string() + fmt::format(".{}.partial", ::getpid());
+  std::FILE* const file = std::fopen(partial.c_str(), "wb");
+  if (!file) return in("cannot create it");
+  std::setvbuf(file, nullptr, _IONBF, 0);
+  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
+  if (std::fclose(file) == 0 && written && std::rename(partial.c_str(), path.c_str()) == 0) return {};
+  auto error = in("cannot write it");
+  std::remove(partial.c_str());
+  return error;
+}
+
+}  // namespace
+
+Result<ExportSummary> ExportFkd(const LabelSet& set, const fs::path& out, const ExportOptions& options) {
+  FKDB_ASSIGN(const std::vector<std::string> keys, set.AllKeys());
+  const std::string path = set.path().string();
+  if (const SharedName shared = FindSharedName(keys, ".tar"); !shared.first.empty()) {
+    return Fail(ErrorCode::kMismatch, fmt::format("{}: images '{}' and '{}' would share the label file '{}': FKD's code names it by what stands before "
+                                                  "the first dot; leave one out (fkdb-subset)",
+                                                  path, Printable(shared.first), Printable(shared.second), Printable(LabelNameOf(shared.first, ".tar"))));
+  }
+  std::error_code ec;
+  fs::path folder = options.images.empty() ? fs::path(set.manifest().data_set.name) : fs::absolute(options.images, ec).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  const std::string images = folder.string();
+  for (const std::string& key : keys) {
+    const std::string name = FileNameOf(images, key);
+    if (name.empty()) {
+      return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: image '{}': FKD's training code looks for the last three parts of an image's path: "
+                                                           "say in which folder the images will lie (--images)", path, Printable(key)));
+    }
+    if (name.find('.') == name.rfind(".tar")) continue;
+    return Fail(ErrorCode::kMismatch, fmt::format("{}: image '{}': there is a dot in a folder of its label file '{}': FKD's training code would look for '{}'",
+                                                  path, Printable(key), Printable(name), Printable(name.substr(0, name.find('.')) + ".tar")));
+  }
+
+  const auto begun = Clock::now();
+  std::atomic<uint64_t> images_done = 0, images_written = 0, crops = 0, skipped = 0, kept = 0, bytes = 0;
+  const auto export_image = [&](uint64_t ordinal) -> Result<void> {
+    const auto in = [&](const Error& error) {
+      return Fail(error.code, fmt::format("{}: image '{}': {}", path, Printable(keys[ordinal]), error.message));
+    };
+    const fs::path file = out / FileNameOf(images, keys[ordinal]);
+    std::error_code ec;
+    if (!options.overwrite && fs::exists(file, ec)) {
+      if (!options.resume) {
+        return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: it is there already; --resume keeps such files, --overwrite replaces them", file.string()));
+      }
+      ++kept;
+      return {};
+    }
+    const auto record_bytes = set.RecordBytes(ordinal);
+    if (!record_bytes) return in(record_bytes.error());
+    const auto view = RecordView::Open(*record_bytes, set.manifest().spec);
+    if (!view) return in(view.error());
+    if (view->skipped()) {
+      ++skipped;
+      return {};
+    }
+    const auto record = DecodeRecord(*view);
+    if (!record) return in(record.error());
+    const auto made = MakeFkdFile(set.manifest().spec, *record, file.stem().string());
+    if (!made) return in(made.error());
+    fs::create_directories(file.parent_path(), ec);
+    if (ec) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create it: {}", file.parent_path().string(), ec.message()));
+    FKDB_TRY(WriteFile(file, *made));
+    ++images_written;
+    crops += record->num_crops();
+    bytes += made->size();
+    return {};
+  };
+
+  OrderedRun run;
+  run.end = (keys.size() + kImagesAPiece - 1) / kImagesAPiece;
+  run.threads = options.threads;
+  run.stop = options.stop;
+  if (options.progress) run.progress = [&] { options.progress(images_done, keys.size()); };
+  const auto make_work = [&] {
+    return [&](uint64_t piece) -> Result<EncodedRecords> {
+      const uint64_t first = piece * kImagesAPiece;
+      for (uint64_t i = first; i < std::min<uint64_t>(first + kImagesAPiece, keys.size()); ++i) {
+        FKDB_TRY(export_image(i));
+        ++images_done;
+      }
+      return EncodedRecords();
+    };
+  };
+  FKDB_TRY(RunInOrder(run, make_work, [](const EncodedRecords&) { return Result<void>(); }));
+  ExportSummary summary;
+  summary.images = images_written;
+  summary.crops = crops;
+  summary.skipped = skipped;
+  summary.kept = kept;
+  summary.bytes = bytes;
+  summary.interrupted = images_done < keys.size();
+  summary.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
+  return summary;
+}
+
+}  // namespace fkdb

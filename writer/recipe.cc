@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "writer/recipe.h"
+
+#include <fmt/format.h>
+
+namespace fkdb {
+
+Result<void> CheckRecordSize(const LabelSpec& spec, uint64_t crops) {
+  const uint64_t bound = RecordBytesBound(spec, crops);
+  if (bound <= kMaxRecordBytes) return {};
+  return Fail(ErrorCode::kResourceExhausted,
+              fmt::format("{} crops of {} labels take up to {} bytes an image: at most {}; store fewer crops or a smaller top-k", crops,
+                          Name(spec.kind), bound, kMaxRecordBytes));
+}
+
+}  // namespace fkdb
