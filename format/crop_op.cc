@@ -31,6 +31,9 @@ const std::vector<OpInfo>& Infos() {
       {"erase", false, {"top", "left", "height", "width"}},
       {"mixup", true, {"lambda"}},
       {"cutmix", true, {"lambda", "top", "left", "height", "width"}},
+      {"partner-crop", false, {"top", "left", "height", "width", "flip"}},
+      {"replay", false, {"seed_high", "seed_low"}},
+      {"listed", false, {"index", "applied", "value"}},
   };
   return infos;
 }
@@ -42,8 +45,10 @@ Result<void> CheckOp(const OpInfo& info, const CropOp& op) {
     const float v = op.values[i];
     const std::string_view name = info.values[i];
     const bool side = name == "height" || name == "width";
-    const bool good = std::isfinite(v) && (name != "lambda" || (v >= 0 && v <= 1)) &&
-                      (!(name == "top" || name == "left") || v >= 0) && (!side || v > 0);
+    const bool truth = name == "flip" || name == "applied";
+    const bool bits = name == "seed_high" || name == "seed_low";
+    const bool good = std::isfinite(v) && (name != "lambda" || (v >= 0 && v <= 1)) && (!(name == "top" || name == "left") || v >= 0) &&
+                      (!side || v > 0) && (!truth || v == 0 || v == 1) && (!bits || (v >= 0 && v <= 65535 && v == std::trunc(v)));
     if (!good) return Fail(ErrorCode::kCorruption, fmt::format("operation {}: {} is {}", info.name, name, v));
   }
   return {};

@@ -35,6 +35,11 @@ enum class OpKind : uint16_t {
   kErase = 17,         // box: top, left, height, width in pixels of the teacher's input; filled with 0
   kMixup = 18,         // partner, lambda: this image's share
   kCutmix = 19,        // partner, lambda, box that shows the partner
+  kPartnerCrop = 20,   // box in pixels of the partner's image, flip: the operations from here to the next mixup or
+                       // cutmix were done to the partner
+  kReplay = 21,        // seed, its upper and lower 16 bits: what was drawn for this crop, its box and flip too, comes from
+                       // this seed, by the rules of the system that the labels were imported from
+  kListed = 22,        // index, applied (0 or 1), value: an operation of that system's own list
 };
 
 constexpr size_t kMaxOpValues = 5;

@@ -10,11 +10,18 @@
 #include "image/data_set.h"
 #include "tools/cli.h"
 #include "tools/made.h"
+#include "tools/parquet_table.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
+#include "writer/convert/batch_files.h"
 #include "writer/convert/convert_job.h"
 #include "writer/convert/export_fkd.h"
+#include "writer/convert/export_table.h"
 #include "writer/convert/fkd.h"
+#include "writer/convert/ml_dr.h"
+#include "writer/convert/npz.h"
+#include "writer/convert/table_source.h"
+#include "writer/convert/tiny_vit.h"
 
 namespace fkdb {
 namespace {
@@ -22,6 +29,9 @@ namespace {
 struct Flags : CommonFlags {
   std::string from, to, source, out, images;
   std::optional<std::string> label, encoding, boxes, teacher;
+  std::optional<float> temperature;
+  std::string order;
+  double memory = 4;  // GiB
   PixelFlags pixels;
   bool no_classes = false;
   uint64_t limit = 0;
@@ -54,6 +64,27 @@ Result<void> ParseLabel(const std::string& name, ConvertOptions* job) {
   return {};
 }
 
+Result<std::unique_ptr<LabelSource>> OpenSource(const Flags& flags, const DataSet& data) {
+  const ConvertOptions& job = flags.job;
+  if (flags.from == "fkd") {
+    const auto folders = static_cast<uint32_t>(job.use_classes ? data.class_names().size() : 0);
+    return OpenFkd(flags.source, flags.images, data, job.num_classes ? job.num_classes : folders);
+  }
+  if (flags.from == "ml-dr") return OpenMlDr(flags.source, data);
+  if (flags.from == "tinyvit") return OpenTinyVit(flags.source, data);
+  const auto memory_bytes = static_cast<uint64_t>(flags.memory * 0x1p30);
+  if (flags.from == "npz" || flags.from == "parquet") {
+    return OpenTables(flags.source, "." + flags.from, flags.from == "npz" ? OpenTable(OpenNpz) : OpenParquet, data, {job.kind, memory_bytes, job.threads});
+  }
+  BatchFilesOptions options;
+  options.order = flags.order;
+  options.temperature = job.temperature;
+  options.memory_bytes = memory_bytes;
+  options.threads = job.threads;
+  const BatchSystem system = flags.from == "sre2l" ? BatchSystem::kSre2l : flags.from == "lpqld" ? BatchSystem::kLpqld : BatchSystem::kHald;
+  return OpenBatchFiles(system, flags.source, data, options);
+}
+
 std::string ProgressLine(const ConvertProgress& p) {
   const double rate = static_cast<double>(p.images_read) / std::max(p.seconds, 1e-9);
   const double left = static_cast<double>(p.all_images - std::min(p.all_images, p.images)) / std::max(rate, 1e-9);
@@ -71,6 +102,7 @@ nlohmann::ordered_json ToJson(const ConvertSummary& s) {
           {"rounded_boxes", s.rounded_boxes},
           {"sorted_crops", s.sorted_crops},
           {"dropped_crops", s.dropped_crops},
+          {"short_images", s.short_images},
           {"refused", s.refused.first},
           {"refused_count", s.refused.count},
           {"strays", s.strays.first},
@@ -92,8 +124,9 @@ std::string Remarks(const ConvertSummary& s) {
   if (s.rounded_boxes > 0) text += fmt::format("{} of {} boxes were not of whole pixels: rounded as training code does\n", s.rounded_boxes, s.boxes);
   if (s.sorted_crops > 0) text += fmt::format("{} crops had their classes in another order: sorted\n", s.sorted_crops);
   if (s.dropped_crops > 0) text += fmt::format("{} crops left out (--crops)\n", s.dropped_crops);
+  if (s.short_images > 0) text += fmt::format("{} images have fewer than {} crops\n", s.short_images, s.manifest.augmentation.crops);
   list("images refused", s.refused);
-  list("label files without an image", s.strays);
+  list("labels without an image", s.strays);
   return text;
 }
 
@@ -124,6 +157,10 @@ Result<int> Import(Flags& flags) {
   if (flags.boxes) {
     FKDB_ASSIGN(job.boxes, ParseBoxEncoding(*flags.boxes));
   }
+  job.temperature = flags.temperature.value_or(flags.from == "hald" ? 20 : 1);  // HALD's own
+  if (flags.from == "lpqld" && !flags.temperature) {
+    return usage("--temperature is missing: lpqld's labels are the K largest logits, and become probabilities at the temperature that students are trained with");
+  }
   if (flags.teacher) job.teachers = {{*flags.teacher, ""}};
   job.format = flags.from;
   job.use_classes = !flags.no_classes;
@@ -131,10 +168,10 @@ Result<int> Import(Flags& flags) {
   FKDB_ASSIGN(job.augmentation, DefaultAugmentation(*data));
   FKDB_ASSIGN(job.augmentation, flags.pixels.Over(job.augmentation));
   StampProvenance("fkdb-convert", &job.provenance);
-  const auto classes = job.num_classes ? job.num_classes : static_cast<uint32_t>(job.use_classes ? data->class_names().size() : 0);
-  FKDB_ASSIGN(const std::unique_ptr<LabelSource> source, OpenFkd(flags.source, flags.images, *data, classes));
-
   Progress progress(flags.quiet);
+  progress.Show(fmt::format("{} images; looking for their labels", data->size()));
+  FKDB_ASSIGN(const std::unique_ptr<LabelSource> source, OpenSource(flags, *data));
+
   job.progress = [&](const ConvertProgress& p) { progress.Show(ProgressLine(p)); };
   job.stop = StopOnSignals();
   auto converted = ConvertLabels(*source, *data, flags.out, job);
@@ -150,8 +187,26 @@ Result<int> Import(Flags& flags) {
   return kExitOk;
 }
 
+// A table is one file.
+Result<ExportSummary> ExportToTable(const Flags& flags, const LabelSet& set, const ExportOptions& options) {
+  if (std::error_code ec; std::filesystem::exists(flags.out, ec) && !options.overwrite) {
+    return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: it is there already; --overwrite replaces it", flags.out));
+  }
+  std::unique_ptr<TableWriter> writer;
+  if (flags.to == "npz") {
+    writer = MakeNpzWriter(flags.out, static_cast<uint64_t>(flags.memory * 0x1p30));
+  } else {
+    FKDB_ASSIGN(writer, MakeParquetWriter(flags.out));
+  }
+  FKDB_ASSIGN(ExportSummary summary, ExportTable(set, writer.get(), options));
+  if (summary.interrupted) return Fail(ErrorCode::kIncomplete, "stopped; nothing was written");
+  std::error_code ec;
+  summary.bytes = std::filesystem::file_size(flags.out, ec);
+  return summary;
+}
+
 Result<int> Export(Flags& flags) {
-  if (flags.out.empty()) return Fail(ErrorCode::kInvalidArgument, "OUT is missing: the folder to write label files into");
+  if (flags.out.empty()) return Fail(ErrorCode::kInvalidArgument, "OUT is missing: the folder or file to write");
   FKDB_ASSIGN(const LabelSet set, LabelSet::Open(flags.source));
   if (set.partial()) return Fail(ErrorCode::kIncomplete, fmt::format("{}: the label set is incomplete: finish it first", flags.source));
   ExportOptions options;
@@ -162,7 +217,7 @@ Result<int> Export(Flags& flags) {
   options.stop = StopOnSignals();
   Progress progress(flags.quiet);
   options.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all)); };
-  const auto exported = ExportFkd(set, flags.out, options);
+  const auto exported = flags.to == "fkd" ? ExportFkd(set, flags.out, options) : ExportToTable(flags, set, options);
   progress.Done();
   FKDB_ASSIGN(const ExportSummary s, exported);
   if (s.interrupted) return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume continues", s.images + s.kept + s.skipped, set.num_images()));
@@ -172,7 +227,7 @@ Result<int> Export(Flags& flags) {
                                          {"bytes", s.bytes}, {"seconds", s.seconds}, {"images_per_second", rate}};
     FKDB_TRY(PrintOut(json.dump() + "\n"));
   } else if (!flags.quiet) {
-    FKDB_TRY(PrintOut(fmt::format("{}: {} label files, {} crops, {} ({:.1f} bytes a crop), {} at {:.0f} images/s\n{}{}", flags.out, s.images, s.crops,
+    FKDB_TRY(PrintOut(fmt::format("{}: {} images, {} crops, {} ({:.1f} bytes a crop), {} at {:.0f} images/s\n{}{}", flags.out, s.images, s.crops,
                                   HumanBytes(static_cast<double>(s.bytes)), static_cast<double>(s.bytes) / static_cast<double>(std::max<uint64_t>(1, s.crops)),
                                   HumanSeconds(s.seconds), rate, s.kept ? fmt::format("{} that were there are kept\n", s.kept) : "",
                                   s.skipped ? fmt::format("{} images have no labels and so no file\n", s.skipped) : "")));
@@ -187,16 +242,21 @@ int fkdb::RunConvert(int argc, char** argv) {
   fkdb::Flags flags;
   CLI::App app("Converts label sets of other systems into a label file, and back.", "fkdb-convert");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
-  auto* from = app.add_option("--from", flags.from, "The form of SRC: fkd (also FerKD's, MEAL V2's)")->check(CLI::IsMember({"fkd"}));
-  auto* to = app.add_option("--to", flags.to, "The form of OUT; SRC is then a label set")->check(CLI::IsMember({"fkd"}))->excludes(from);
-  app.add_option("SRC", flags.source, "What to convert: the folder of label files; with --to a label set")->required();
-  app.add_option("OUT", flags.out, "The label set to write, NAME.fkdb; with --to a folder");
+  auto* from = app.add_option("--from", flags.from, "The form of SRC: fkd (also FerKD's, MEAL V2's), ml-dr, sre2l (also CDA's), lpqld (also LPLD's), hald, tinyvit; npz and parquet: your own")
+                   ->check(CLI::IsMember({"fkd", "ml-dr", "sre2l", "lpqld", "hald", "tinyvit", "npz", "parquet"}));
+  auto* to = app.add_option("--to", flags.to, "The form of OUT: fkd, npz or parquet; SRC is then a label set")->check(CLI::IsMember({"fkd", "npz", "parquet"}))->excludes(from);
+  app.add_option("SRC", flags.source, "What to convert: the folder of label files (npz, parquet: or a file); with --to a label set")->required();
+  app.add_option("OUT", flags.out, "The label set to write, NAME.fkdb; with --to fkd a folder, otherwise a file");
   app.add_option("--images", flags.images, "The images the labels are of: a folder, tar shards or an IDX file; with --to: where they will lie");
   app.add_option("--label", flags.label, "What kind the labels are, where the files don't tell: marginal-smoothing or marginal-renorm (or FKD's names)");
   app.add_option("--top-k", flags.job.top_k, "Refuse labels of another K");
   app.add_option("--num-classes", flags.job.num_classes, "Of the labels (the images' class folders)");
   app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the labels' classes");
-  app.add_option("--temperature", flags.job.temperature, "Of the teacher's softmax, for the manifest")->capture_default_str();
+  app.add_option("--temperature", flags.temperature, "Of the softmax that made the probabilities (1; hald: 20); of lpqld's that is to make them");
+  app.add_option("--order", flags.order, "sre2l: a file with the image numbers of each epoch, {\"0\": [..]} as JSON or from torch.save");
+  app.add_option("--memory", flags.memory, "GiB for labels that are filed by batch: less means more passes over the files")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--teacher", flags.teacher, "Its name, for the manifest");
   app.add_option("--encoding", flags.encoding, "How labels are stored (what loses nothing: f32, or f16 if the files have float16)")->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
   app.add_option("--boxes", flags.boxes, "How boxes are stored (pixel where the files have whole pixels, otherwise fractions)")->check(CLI::IsMember({"pixel", "fraction-f32", "fraction-f16"}));

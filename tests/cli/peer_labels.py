@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small label sets in other systems' forms, written from the facts of their formats, and images for them."""
 
+import gzip
+import pathlib
+import struct
+
 import numpy as np
 import torch
 from PIL import Image
@@ -111,3 +115,122 @@ def rename_numpy(state, path, protocol):
     with zipfile.ZipFile(path, "w") as archive:
         for name, member in (("data.pkl", out.getvalue()), ("version", b"3\n")):
             archive.writestr(f"{path.stem}/{name}", member)
+
+
+def folder_order(folder):
+    """The keys of a folder's images as torchvision numbers them."""
+    from torchvision.datasets import ImageFolder
+    return [str(pathlib.Path(path).relative_to(folder)) for path, _ in ImageFolder(folder).samples]
+
+
+def ml_dr(folder, order, sizes, crops=5, k=4, mixing=True, rand_augment=True, erase=True, gzipped=False, seed=2):
+    """ml-dr's files; returns {key: [{'box', 'flip', 'ops', 'p', 'classes'}]}, ops as fkdb-dump names them."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    steps = {"uint8": {"enable": True}, "random_resized_crop": {"size": 224}, "random_horizontal_flip": {"enable": True, "p": 0.5},
+             "rand_augment": {"enable": rand_augment}, "to_tensor": {"enable": True}, "normalize": {"mean": [0.5], "std": [0.5]},
+             "random_erase": {"enable": erase}, "mixup": {"enable": mixing, "p": 0.5}, "cutmix": {"enable": mixing, "p": 0.5}}
+    torch.save({"seed": None, "reinforce": {"num_samples": crops, "topk": k, "compress": True, "image_augmentation": steps}}, folder / "config.pth.tar")
+
+    def view(key):
+        """The parameters of one image's part of a crop, and what they mean."""
+        height, width = sizes[key]
+        box = boxes(rng, height, width, 1)[0].tolist()
+        flip = bool(rng.integers(2))
+        params, ops = [tuple(box), flip], []
+        if rand_augment:
+            drawn = [(int(rng.integers(14)), float(np.float32(rng.uniform(0.1, 0.9)))) for _ in range(2)] if rng.random() < 0.8 else None
+            params.append(drawn)
+            for index, m in drawn or []:
+                name, value = [(None, None), ("shear-x", np.degrees(np.arctan(m))), ("shear-y", np.degrees(np.arctan(m))), ("translate-x", int(m)),
+                               ("translate-y", int(m)), ("rotate", m), ("brightness", 1 + m), ("saturation", 1 + m), ("contrast", 1 + m),
+                               ("sharpness", 1 + m), ("posterize", int(m)), ("solarize", m), ("auto-contrast", None), ("equalize", None)][index]
+                if name:
+                    ops.append((name, None, [] if value is None else [value]))
+        if erase:
+            drawn = (3, 4, 20, 30) if rng.random() < 0.5 else None
+            params.append(drawn)
+            ops += [("erase", None, list(drawn))] if drawn else []
+        return params, box, flip, ops
+
+    made = {}
+    for number, key in enumerate(order):
+        samples, meant = [], []
+        for _ in range(crops):
+            own, box, flip, ops = view(key)
+            params = list(own)
+            if mixing:
+                mixup = float(rng.uniform(0, 0.5)) if rng.random() < 0.5 else None
+                cutmix = [float(rng.uniform()), 10, 20, 60, 90] if rng.random() < 0.5 else None
+                partner = int(rng.integers(len(order))) if mixup is not None or cutmix else None
+                if partner is not None:
+                    other, other_box, other_flip, other_ops = view(order[partner])
+                    params = [list(pair) for pair in zip(own, other)]
+                    ops = ops + [("partner-crop", None, [*other_box, int(other_flip)])] + other_ops
+                    ops += [("mixup", order[partner], [mixup])] if mixup is not None else []
+                    ops += [("cutmix", order[partner], [cutmix[0], 10, 20, 50, 70])] if cutmix else []
+                params = [partner, *params, mixup, cutmix]
+            p = probabilities(rng, 1, CLASSES)[0].numpy()
+            classes = np.argpartition(p, -k)[-k:]
+            samples.append({"params": params, "prob": (p[classes].tolist(), classes.tolist())})
+            meant.append({"box": box, "flip": flip, "ops": ops, "p": np.sort(p[classes])[::-1], "classes": classes[np.argsort(-p[classes])]})
+        path = folder / f"{number}.pth.tar"
+        torch.save((number, samples), path, pickle_protocol=4)
+        if gzipped:
+            path.write_bytes(gzip.compress(path.read_bytes()))
+        made[key] = meant
+    return made
+
+
+def batch(rng, keys, sizes, half, outputs, mix, listed, k=None):
+    """One batch of dataset distillation; returns (the list that is saved, {key: what its crop is})."""
+    size = len(keys)
+    whole = [boxes(rng, *sizes[key], 1)[0] for key in keys]
+    coords = torch.tensor([[t / sizes[key][0], l / sizes[key][1], h / sizes[key][0], w / sizes[key][1]] for key, (t, l, h, w) in zip(keys, whole)])
+    coords = coords.half() if half else coords
+    flips = torch.from_numpy(rng.integers(0, 2, size).astype(bool))
+    rand = [[torch.from_numpy(rng.integers(0, 15, size)), torch.from_numpy(rng.integers(0, 2, size)), torch.rand(size).half()] for _ in range(2)] if listed else None
+    index = torch.from_numpy(rng.permutation(size)) if mix else None
+    lam = float(rng.beta(1, 1)) if mix else None
+    box = [np.int64(10), np.int64(20), np.int64(60), np.int64(90)] if mix == "cutmix" else None
+    if k and mix:
+        index = index.to(torch.uint8)
+        box = box and [torch.tensor(b, dtype=torch.uint8) for b in box]
+    value = [coords, flips, *([rand] if listed else []), index, lam, box]
+    top = torch.topk(outputs, k, 1) if k else None
+    value += [top.values.half(), top.indices.short()] if k else [outputs.half() if half else outputs]
+    crops = []
+    for i, key in enumerate(keys):
+        def listed_ops(j):
+            return [("listed", None, [int(op[0][j]), int(op[1][j]), float(op[2][j])]) for op in rand or []]
+        ops = listed_ops(i)
+        if mix:
+            j = int(index[i])
+            ops += [("partner-crop", None, [*(int(v) for v in whole[j]), int(flips[j])]), *listed_ops(j)]
+            ops.append(("cutmix", keys[j], [lam, 10, 20, 50, 70]) if box else ("mixup", keys[j], [lam]))
+        crops.append({"box": [int(v) for v in whole[i]], "flip": bool(flips[i]), "ops": ops,
+                      "output": value[3 + bool(listed) + 2][i].float().numpy(), "classes": top.indices[i].numpy() if k else None})
+    return value, crops
+
+
+def tiny_vit(folder, order, epochs=3, ranks=2, k=6, by_number=False, seed=4):
+    """TinyViT's sparse logits; returns {key: [(seed, classes, p as float16)]}."""
+    rng = np.random.default_rng(seed)
+    made = {key: [] for key in order}
+    for epoch in range(epochs):
+        below = folder / f"logits_top{k}_epoch{epoch}"
+        below.mkdir(parents=True)
+        for rank in range(ranks):
+            keys, values = "", b""
+            for number in rng.permutation(range(rank, len(order), ranks)):
+                p = probabilities(rng, 1, CLASSES)
+                top = torch.topk(p[0], k)
+                drawn = int(rng.integers(0, 2**31))
+                keys += f"{number if by_number else order[number]}\n"
+                record = struct.pack("<i", drawn) + top.indices.numpy().astype(np.int16).tobytes() + top.values.half().numpy().tobytes()
+                assert len(record) == 4 + 4 * k
+                values += record
+                made[order[number]].append((drawn, top.indices.numpy(), top.values.half().numpy()))
+            (below / f"rank{rank}-keys.txt").write_text(keys)
+            (below / f"rank{rank}-values.bin").write_bytes(values)
+    return made

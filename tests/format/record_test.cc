@@ -143,6 +143,8 @@ TEST(Record, CropsKeepTheirOperations) {
     EXPECT_EQ(error({OpKind::kErase, 0, {-1, 0, 2, 2}}), "crop 1: operation erase: top is -1");
     EXPECT_EQ(error({OpKind::kErase, 0, {0, 0, 0, 2}}), "crop 1: operation erase: height is 0");
     EXPECT_EQ(error({OpKind::kRotate, 0, {NAN}}), "crop 1: operation rotate: degrees is nan");
+    EXPECT_EQ(error({OpKind::kPartnerCrop, 0, {0, 0, 2, 2, 0.5f}}), "crop 1: operation partner-crop: flip is 0.5");
+    EXPECT_EQ(error({OpKind::kReplay, 0, {3, 65536}}), "crop 1: operation replay: seed_low is 65536");
     EXPECT_EQ(error({static_cast<OpKind>(999), 0, {}}), "operation 999 is not known");
     record.ops.pop_back();
     EXPECT_EQ(EncodeRecord(spec, record).error().message, "record of 4 crops: expected 4 lists of operations, got 3");
@@ -155,7 +157,7 @@ TEST(CropOp, EveryKindRoundTripsAndUnknownOnesAreRefused) {
   for (; InfoOf(static_cast<OpKind>(kinds)) != nullptr; ++kinds) {
     const OpInfo& info = *InfoOf(static_cast<OpKind>(kinds));
     CropOp op = {static_cast<OpKind>(kinds), info.has_partner ? 77u : 0u, {}};
-    for (size_t i = 0; i < info.values.size(); ++i) op.values[i] = 0.5f + static_cast<float>(i);
+    for (size_t i = 0; i < info.values.size(); ++i) op.values[i] = info.values[i] == "flip" || info.values[i] == "applied" || info.values[i].starts_with("seed") ? 1 : 0.5f + static_cast<float>(i);
     std::vector<uint32_t> words;
     AppendOpWords(std::span(&op, 1), &words);
     EXPECT_EQ(ParseOpWords(words).value(), std::vector<CropOp>{op}) << info.name;
@@ -166,10 +168,10 @@ TEST(CropOp, EveryKindRoundTripsAndUnknownOnesAreRefused) {
       EXPECT_EQ(ParseOpWords(words).error().code, ErrorCode::kCorruption) << info.name;
     }
   }
-  EXPECT_EQ(kinds, 20);
+  EXPECT_EQ(kinds, 23);
   const std::vector<uint32_t> newer = {kinds};
   EXPECT_EQ(ParseOpWords(newer).error().code, ErrorCode::kUnsupported);
-  EXPECT_EQ(ParseOpWords(newer).error().message, "operation 20 is not known to this version of fkdb");
+  EXPECT_EQ(ParseOpWords(newer).error().message, "operation 23 is not known to this version of fkdb");
 }
 
 TEST(Record, ASkippedImageSaysWhy) {

@@ -189,7 +189,7 @@ Result<std::vector<int64_t>> Array::Integers() const {
       values.push_back(whole ? static_cast<int64_t>(number) : 0);
     });
   });
-  if (!whole) return Fail(ErrorCode::kInvalidArgument, fmt::format("{} where a whole number belongs", bad));
+  if (!whole) return Fail(ErrorCode::kCorruption, fmt::format("{} where a whole number belongs", bad));
   return values;
 }
 

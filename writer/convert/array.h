@@ -40,7 +40,7 @@ class Array {
   Array Rows(uint64_t first, uint64_t count) const;
   Array Column(uint64_t at) const;
 
-  // The elements in row-major order. Floats: those of 64 bits are rounded. Errors: InvalidArgument (Integers: a
+  // The elements in row-major order. Floats: those of 64 bits are rounded. Errors: Corruption (Integers: a
   // number that is not whole; says which).
   std::vector<float> Floats() const;
   Result<std::vector<int64_t>> Integers() const;

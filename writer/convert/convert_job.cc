@@ -38,6 +38,8 @@ std::vector<LabelKind> KindsOf(LabelForm form) {
       return {LabelKind::kSmoothing};
     case LabelForm::kTopK:
       return {LabelKind::kMarginalSmoothing, LabelKind::kMarginalRenorm};
+    case LabelForm::kTopKRenorm:
+      return {LabelKind::kMarginalRenorm};
     case LabelForm::kAll:
       return {LabelKind::kFull};
     case LabelForm::kLogits:
@@ -74,7 +76,9 @@ bool AllPixels(const ImageLabels& labels, const ImageSize& size) {
   });
 }
 
-Result<Probe> ProbeLabels(const LabelSource& source, const DataSet& data) {
+Result<Probe> ProbeLabels(LabelSource& source, const DataSet& data) {
+  const uint64_t images = std::min(source.window(), data.size());
+  FKDB_TRY(source.Prepare(0, images));
   std::optional<Probe> probe;
   Error last{ErrorCode::kNotFound, "no image has labels"};
   const auto look = [&](uint64_t ordinal) {
@@ -95,14 +99,15 @@ Result<Probe> ProbeLabels(const LabelSource& source, const DataSet& data) {
     probe->half_boxes &= labels->half_boxes;
     probe->pixels &= AllPixels(*labels, *size);
   };
-  const uint64_t tries = std::min(kProbed, data.size());
-  for (uint64_t i = 0; i < tries; ++i) look(i * data.size() / tries);
-  for (uint64_t i = 0; i < data.size() && !probe; ++i) look(i);  // most have none
+  const uint64_t tries = std::min(kProbed, images);
+  for (uint64_t i = 0; i < tries; ++i) look(i * images / tries);
+  for (uint64_t i = 0; i < images && !probe; ++i) look(i);  // most have none
   if (!probe) return Fail(std::move(last));
+  probe->crops = source.most_crops().value_or(probe->crops);
   return *std::move(probe);
 }
 
-Result<Manifest> PlanConversion(const LabelSource& source, const DataSet& data, const ConvertOptions& options) {
+Result<Manifest> PlanConversion(LabelSource& source, const DataSet& data, const ConvertOptions& options) {
   FKDB_ASSIGN(const Probe probe, ProbeLabels(source, data));
   Manifest recipe;
   LabelSpec& spec = recipe.spec;
@@ -192,11 +197,13 @@ class RecordMaker {
     const LabelSpec& spec = recipe_.spec;
     const auto in = [&](ErrorCode code, std::string what) { return Fail(code, fmt::format("{}: {}", source_.PathOf(ordinal), what)); };
 
-    const uint32_t crops = recipe_.augmentation.crops;
-    if (labels.num_crops() < crops) {
-      return in(ErrorCode::kMismatch, fmt::format("{} crops, {}; --crops takes fewer of every image", labels.num_crops(),
-                                                  options_.crops ? fmt::format("{} asked for", crops) : fmt::format("other images have {}", crops)));
+    const uint32_t most = recipe_.augmentation.crops;
+    if (options_.crops ? labels.num_crops() < most : labels.num_crops() > most) {
+      return in(ErrorCode::kMismatch, options_.crops ? fmt::format("{} crops, {} asked for; --crops takes fewer of every image", labels.num_crops(), most)
+                                                     : fmt::format("{} crops, the first images have {}; --crops says how many to take", labels.num_crops(), most));
     }
+    const uint32_t crops = std::min(most, labels.num_crops());
+    tally.short_images += crops < most;
     const std::vector<LabelKind> kinds = KindsOf(labels.form);
     if (std::find(kinds.begin(), kinds.end(), spec.kind) == kinds.end() || labels.num_values != std::max(spec.num_values(), spec.num_indices())) {
       return in(ErrorCode::kMismatch, fmt::format("{}, K = {}: expected labels of kind {}, K = {}, as the others'", Name(labels.form),
@@ -212,7 +219,7 @@ class RecordMaker {
     for (const uint32_t index : labels.indices) {
       if (index >= spec.num_classes) return in(ErrorCode::kMismatch, fmt::format("class {}, expected below {}; --num-classes says how many there are", index, spec.num_classes));
     }
-    if (labels.form == LabelForm::kTopK) Sort(spec.top_k, &labels);
+    if (labels.form == LabelForm::kTopK || labels.form == LabelForm::kTopKRenorm) Sort(spec.top_k, &labels);
     record->indices = std::move(labels.indices);
     record->values = std::move(labels.values);
     if (const auto filled = FillBoxes(size, labels, crops, record); !filled) return in(filled.error().code, filled.error().message);
@@ -287,6 +294,8 @@ std::string_view Name(LabelForm form) {
       return "a class and its probability a crop";
     case LabelForm::kTopK:
       return "K classes and their probabilities a crop";
+    case LabelForm::kTopKRenorm:
+      return "K classes and their share of each other a crop";
     case LabelForm::kAll:
       return "the probabilities of all classes";
     case LabelForm::kLogits:
@@ -295,7 +304,7 @@ std::string_view Name(LabelForm form) {
   return "logits";
 }
 
-Result<ConvertSummary> ConvertLabels(const LabelSource& source, const DataSet& data, const std::filesystem::path& out,
+Result<ConvertSummary> ConvertLabels(LabelSource& source, const DataSet& data, const std::filesystem::path& out,
                                      const ConvertOptions& options) {
   if (const NameList& missing = source.unlabelled(); missing.count > 0 && !options.skip_bad && !options.dry_run) {
     return Fail(ErrorCode::kMismatch, fmt::format("{} of {} images have no labels: '{}'{}; --skip-bad converts the others", missing.count, data.size(),
@@ -314,19 +323,19 @@ Result<ConvertSummary> ConvertLabels(const LabelSource& source, const DataSet& d
   std::mutex mutex;
   std::map<uint64_t, ConvertSummary> tallies;
   OrderedRun run;
-  run.end = (data.size() - begin + kImagesAPiece - 1) / kImagesAPiece;
   run.threads = options.threads;
   run.stop = options.stop;
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - begun).count(); };
   if (options.progress) {
     run.progress = [&] { options.progress({begin + images_read, data.size(), images_read, seconds()}); };
   }
+  uint64_t first = begin, end = begin;  // the images of this window
   const auto make_work = [&] {
     return [&](uint64_t piece) -> Result<EncodedRecords> {
       RecordMaker maker(source, data, recipe, options);
       EncodedRecords records;
-      const uint64_t first = begin + piece * kImagesAPiece;
-      for (uint64_t i = first; i < std::min(first + kImagesAPiece, data.size()); ++i) {
+      const uint64_t at = first + piece * kImagesAPiece;
+      for (uint64_t i = at; i < std::min(at + kImagesAPiece, end); ++i) {
         FKDB_ASSIGN(std::vector<std::byte> record, maker.Make(i));
         if (!options.dry_run) records.push_back(std::move(record));
         images_read.fetch_add(1, std::memory_order_relaxed);
@@ -348,13 +357,20 @@ Result<ConvertSummary> ConvertLabels(const LabelSource& source, const DataSet& d
     summary.rounded_boxes += more.rounded_boxes;
     summary.sorted_crops += more.sorted_crops;
     summary.dropped_crops += more.dropped_crops;
+    summary.short_images += more.short_images;
     for (const std::string& name : more.refused.first) summary.refused.Add(name);
     summary.refused.count += more.refused.count - more.refused.first.size();
     if (!summary.first_refusal) summary.first_refusal = more.first_refusal;
     tallies.erase(tallies.begin());
     return {};
   };
-  const Result<void> outcome = RunInOrder(run, make_work, take);
+  Result<void> outcome;
+  for (; first < data.size() && outcome && !(options.stop && options.stop->load()); first = end) {
+    end = first + std::min(source.window(), data.size() - first);
+    run.end = (end - first + kImagesAPiece - 1) / kImagesAPiece;
+    outcome = source.Prepare(first, end);
+    if (outcome) outcome = RunInOrder(run, make_work, take);
+  }
   if (!outcome) {
     if (writer) static_cast<void>(writer->Flush());  // keep what was converted before the failure
     return Fail(outcome.error());

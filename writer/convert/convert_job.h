@@ -59,6 +59,7 @@ struct ConvertSummary {
   uint64_t boxes = 0, rounded_boxes = 0;  // rounded: of no whole pixels, under boxes = kPixel
   uint64_t sorted_crops = 0;              // whose values were not in descending order
   uint64_t dropped_crops = 0;             // beyond options.crops
+  uint64_t short_images = 0;              // with fewer crops than the others
   NameList refused;                       // "key: why"
   std::optional<Error> first_refusal;
   NameList strays;                        // labels without an image
@@ -67,7 +68,7 @@ struct ConvertSummary {
 
 // Errors: Mismatch (images without labels, unless skip_bad), InvalidArgument (an option that makes no sense, or
 // that the labels need), those of the source with the image's key, and those of LabelFileWriter.
-Result<ConvertSummary> ConvertLabels(const LabelSource& source, const DataSet& data, const std::filesystem::path& out,
+Result<ConvertSummary> ConvertLabels(LabelSource& source, const DataSet& data, const std::filesystem::path& out,
                                      const ConvertOptions& options);
 
 }  // namespace fkdb

@@ -2,20 +2,16 @@
 #include "writer/convert/export_fkd.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstdio>
-#include <cstring>
-#include <memory>
 #include <vector>
 
 #include "format/record.h"
 #include "format/text.h"
 #include "writer/convert/fkd.h"
 #include "writer/convert/label_files.h"
+#include "writer/convert/publish_file.h"
 #include "writer/ordered_run.h"
 
 namespace fkdb {
@@ -38,20 +34,6 @@ std::string FileNameOf(const std::string& images, std::string_view key) {
     if (at == std::string::npos) return parts + 1 == kNameParts ? name : "";
   }
   return name.substr(at + 1);
-}
-
-Result<void> WriteFile(const fs::path& path, std::span<const std::byte> bytes) {
-  const auto in = [&](const char* what) { return Fail(errno == ENOSPC ? ErrorCode::kResourceExhausted : ErrorCode::kIoError,
-                                                      fmt::format("{}: {}: {}", path.string(), what, std::strerror(errno))); };
-  const fs::path partial = path.string() + fmt::format(".{}.partial", ::getpid());
-  std::FILE* const file = std::fopen(partial.c_str(), "wb");
-  if (!file) return in("cannot create it");
-  std::setvbuf(file, nullptr, _IONBF, 0);
-  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size();
-  if (std::fclose(file) == 0 && written && std::rename(partial.c_str(), path.c_str()) == 0) return {};
-  auto error = in("cannot write it");
-  std::remove(partial.c_str());
-  return error;
 }
 
 }  // namespace
@@ -108,7 +90,7 @@ Result<ExportSummary> ExportFkd(const LabelSet& set, const fs::path& out, const 
     if (!made) return in(made.error());
     fs::create_directories(file.parent_path(), ec);
     if (ec) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create it: {}", file.parent_path().string(), ec.message()));
-    FKDB_TRY(WriteFile(file, *made));
+    FKDB_TRY(PublishFile(file, *made));
     ++images_written;
     crops += record->num_crops();
     bytes += made->size();

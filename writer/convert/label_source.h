@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ enum class LabelForm : uint8_t {
   kClass,       // a class
   kClassValue,  // a class and its p
   kTopK,        // K classes and their p: marginal smoothing or renorm, the bytes don't tell
+  kTopKRenorm,  // K classes and p that sum to 1 over them
   kAll,         // the p of all classes
   kLogits,      // all values before softmax
 };
@@ -52,10 +54,17 @@ struct NameList {
   }
 };
 
-// Immutable; Load may be called from many threads.
+// Load may be called from many threads, while nobody prepares.
 class LabelSource {
  public:
   virtual ~LabelSource() = default;
+
+  // Where labels are not filed by image, they are gathered for some images at a time: Load needs its image to be
+  // among those that were prepared last. `window`: how many images to prepare at once.
+  virtual uint64_t window() const { return UINT64_MAX; }
+  virtual Result<void> Prepare(uint64_t /*first*/, uint64_t /*end*/) { return {}; }
+  // Crops of the image that has most, if that is known without reading them all.
+  virtual std::optional<uint32_t> most_crops() const { return std::nullopt; }
 
   // Where image `ordinal`'s labels are, for messages.
   virtual std::string PathOf(uint64_t ordinal) const = 0;
