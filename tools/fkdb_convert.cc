@@ -116,16 +116,16 @@ std::string Remarks(const ConvertSummary& s) {
                                  spec.top_k > 1 ? fmt::format(", K = {}", spec.top_k) : "", Name(spec.boxes), Name(spec.values));
   const auto list = [&](std::string_view what, const NameList& names) {
     if (names.count == 0) return;
-    text += fmt::format("{} {}\n", names.count, what);
+    text += fmt::format("{}: {}\n", what, names.count);
     for (const std::string& name : names.first) text += fmt::format("  {}\n", name);
     if (names.count > names.first.size()) text += fmt::format("  .. and {} more\n", names.count - names.first.size());
   };
   if (spec.boxes != BoxEncoding::kPixel) text += "boxes stay fractions: they are not of whole pixels\n";
-  if (s.rounded_boxes > 0) text += fmt::format("{} of {} boxes were not of whole pixels: rounded as training code does\n", s.rounded_boxes, s.boxes);
-  if (s.sorted_crops > 0) text += fmt::format("{} crops had their classes in another order: sorted\n", s.sorted_crops);
-  if (s.dropped_crops > 0) text += fmt::format("{} crops left out (--crops)\n", s.dropped_crops);
-  if (s.short_images > 0) text += fmt::format("{} images have fewer than {} crops\n", s.short_images, s.manifest.augmentation.crops);
-  list("images refused", s.refused);
+  if (s.rounded_boxes > 0) text += fmt::format("boxes that were not of whole pixels, rounded as training code does: {} of {}\n", s.rounded_boxes, s.boxes);
+  if (s.sorted_crops > 0) text += fmt::format("crops whose classes were in another order, now sorted: {}\n", s.sorted_crops);
+  if (s.dropped_crops > 0) text += fmt::format("crops left out (--crops): {}\n", s.dropped_crops);
+  if (s.short_images > 0) text += fmt::format("images with fewer than {} crops: {}\n", s.manifest.augmentation.crops, s.short_images);
+  list("refused images", s.refused);
   list("labels without an image", s.strays);
   return text;
 }
@@ -229,8 +229,8 @@ Result<int> Export(Flags& flags) {
   } else if (!flags.quiet) {
     FKDB_TRY(PrintOut(fmt::format("{}: {} images, {} crops, {} ({:.1f} bytes a crop), {} at {:.0f} images/s\n{}{}", flags.out, s.images, s.crops,
                                   HumanBytes(static_cast<double>(s.bytes)), static_cast<double>(s.bytes) / static_cast<double>(std::max<uint64_t>(1, s.crops)),
-                                  HumanSeconds(s.seconds), rate, s.kept ? fmt::format("{} that were there are kept\n", s.kept) : "",
-                                  s.skipped ? fmt::format("{} images have no labels and so no file\n", s.skipped) : "")));
+                                  HumanSeconds(s.seconds), rate, s.kept ? fmt::format("files that were there, kept: {}\n", s.kept) : "",
+                                  s.skipped ? fmt::format("images without labels, and so without a file: {}\n", s.skipped) : "")));
   }
   return kExitOk;
 }

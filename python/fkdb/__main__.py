@@ -7,7 +7,7 @@ import sys
 
 from . import _core
 
-PROGRAMS = ("audit", "dump", "merge", "subset", "verify")
+PROGRAMS = ("audit", "convert", "dump", "merge", "subset", "verify")
 
 
 def run(name: str, arguments: "list[str]") -> int:
@@ -34,6 +34,10 @@ def main() -> int:
 # Entry points of the installed package.
 def audit() -> int:
     return run("audit", sys.argv[1:])
+
+
+def convert() -> int:
+    return run("convert", sys.argv[1:])
 
 
 def dump() -> int:

@@ -234,3 +234,8 @@ def tiny_vit(folder, order, epochs=3, ranks=2, k=6, by_number=False, seed=4):
             (below / f"rank{rank}-keys.txt").write_text(keys)
             (below / f"rank{rank}-values.bin").write_bytes(values)
     return made
+
+
+def write(value, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(value, path)

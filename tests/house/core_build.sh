@@ -10,7 +10,7 @@ rm -rf "$scratch"
 launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 
-cmake -S "$source" -B "$scratch/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFKDB_TORCH=OFF -DFKDB_CUDA=OFF -DFKDB_WERROR=ON \
+cmake -S "$source" -B "$scratch/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFKDB_TORCH=OFF -DFKDB_CUDA=OFF -DFKDB_CONVERT=OFF -DFKDB_WERROR=ON \
   "${launcher[@]}" >/dev/null
 begun=$SECONDS
 cmake --build "$scratch/build" >/dev/null

@@ -434,14 +434,14 @@ def python(*arguments, **options):
 
 def test_the_programs_are_the_same(db, tmp_path):
     for arguments in (["dump", db.path], ["dump", db.path, "--ordinal", "3", "--json"], ["audit", db.path], ["verify", db.path, "--json"],
-                      ["dump", tmp_path / "none"], ["dump"], ["merge", db.path, db.path], ["subset", "--help"], ["verify", "--version"]):
+                      ["dump", tmp_path / "none"], ["dump"], ["merge", db.path, db.path], ["convert", "--from", "fkd", db.path], ["subset", "--help"], ["verify", "--version"]):
         ours = python(*arguments)
         theirs = subprocess.run([BIN / f"fkdb-{arguments[0]}", *map(str, arguments[1:])], capture_output=True, text=True)
         assert (ours.stdout, ours.stderr, ours.returncode) == (theirs.stdout, theirs.stderr, theirs.returncode)
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.fkdb")
     shutil.copy(db.path, odd)
     assert python("verify", odd).returncode == 0
-    assert python("nope").stderr == "fkdb: no program 'nope': expected one of audit, dump, merge, subset, verify\n"
+    assert python("nope").stderr == "fkdb: no program 'nope': expected one of audit, convert, dump, merge, subset, verify\n"
     assert python("nope").returncode == 2 and python("--version").stdout == "fkdb 0.1.0\n"
 
 

@@ -66,7 +66,7 @@ struct Probe {
   uint32_t crops = 0;        // most of an image
   bool half_values = true;   // of all
   bool half_boxes = true;
-  bool pixels = true;
+  uint32_t images = 0, images_of_pixels = 0;  // all boxes of an image are of whole pixels
 };
 
 // Whether every box is one of whole pixels.
@@ -97,7 +97,8 @@ Result<Probe> ProbeLabels(LabelSource& source, const DataSet& data) {
     probe->crops = std::max(probe->crops, labels->num_crops());
     probe->half_values &= labels->half_values;
     probe->half_boxes &= labels->half_boxes;
-    probe->pixels &= AllPixels(*labels, *size);
+    ++probe->images;
+    probe->images_of_pixels += AllPixels(*labels, *size);
   };
   const uint64_t tries = std::min(kProbed, images);
   for (uint64_t i = 0; i < tries; ++i) look(i * images / tries);
@@ -123,7 +124,8 @@ Result<Manifest> PlanConversion(LabelSource& source, const DataSet& data, const 
   }
   spec.values = options.values.value_or(probe.half_values ? ValueEncoding::kF16 : ValueEncoding::kF32);
   const BoxEncoding fractions = probe.half_boxes ? BoxEncoding::kFractionF16 : BoxEncoding::kFractionF32;
-  spec.boxes = options.boxes.value_or(probe.pixels ? BoxEncoding::kPixel : fractions);
+  // Where few images differ, they are what is wrong: resized since they were labelled, perhaps.
+  spec.boxes = options.boxes.value_or(2 * probe.images_of_pixels > probe.images ? BoxEncoding::kPixel : fractions);
   spec.temperature = spec.kind == LabelKind::kLogits ? 1 : options.temperature;
   FKDB_ASSIGN(spec, CheckLabelSpec(spec));
   recipe.augmentation = options.augmentation;

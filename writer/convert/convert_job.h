@@ -32,7 +32,7 @@ struct ConvertOptions {
   uint32_t num_classes = 0;              // C
   float temperature = 1;                 // of the teacher's softmax, for the manifest
   std::optional<ValueEncoding> values;   // f16 if all values are float16, f32 otherwise
-  std::optional<BoxEncoding> boxes;      // pixel if that is exact, otherwise fractions. kPixel: even where it is not
+  std::optional<BoxEncoding> boxes;      // pixel if that is exact for most images, otherwise fractions. kPixel: even where it is not
   std::optional<uint32_t> crops;         // the first so many of each image; all of them
   AugmentationInfo augmentation;         // how students are to see the crops; crops is set here
   bool use_classes = true;               // the data set's classes are the labels'; off: images have none

@@ -125,9 +125,9 @@ Result<std::vector<std::string>> ToTexts(const Npy& npy) {
 
 class NpzFile : public TableFile {
  public:
-  static Result<std::unique_ptr<TableFile>> Open(const fs::path& path) {
+  static Result<std::unique_ptr<TableFile>> Open(std::vector<std::byte> bytes) {
     auto file = std::make_unique<NpzFile>();
-    FKDB_TRY(ReadWholeFile(path, kMaxFileBytes, &file->bytes_));
+    file->bytes_ = std::move(bytes);
     FKDB_ASSIGN(const ZipFile zip, ZipFile::Open(file->bytes_));
     for (const std::string& name : zip.names()) {
       const std::string column = name.substr(0, name.rfind(".npy"));
@@ -330,7 +330,13 @@ class NpzWriter : public TableWriter {
 
 }  // namespace
 
-Result<std::unique_ptr<TableFile>> OpenNpz(const fs::path& path) { return NpzFile::Open(path); }
+Result<std::unique_ptr<TableFile>> OpenNpz(const fs::path& path) {
+  std::vector<std::byte> bytes;
+  FKDB_TRY(ReadWholeFile(path, kMaxFileBytes, &bytes));
+  return ParseNpz(std::move(bytes));
+}
+
+Result<std::unique_ptr<TableFile>> ParseNpz(std::vector<std::byte> bytes) { return NpzFile::Open(std::move(bytes)); }
 
 std::unique_ptr<TableWriter> MakeNpzWriter(const fs::path& path, uint64_t memory_bytes) { return std::make_unique<NpzWriter>(path, memory_bytes); }
 

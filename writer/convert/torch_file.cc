@@ -13,7 +13,8 @@ namespace fkdb {
 namespace {
 
 constexpr uint64_t kMaxFileBytes = 4ull << 30;   // an epoch's labels of 50,000 images are 1.3 GiB
-constexpr uint64_t kMaxInflation = 1100;         // what deflate can do at most is 1032
+constexpr uint64_t kMaxInflation = 64;           // pickles shrink to a third; deflate could make 1032 of 1
+constexpr uint64_t kInflationRoom = 1 << 20;     // but small files may say little at length
 constexpr std::string_view kPickleName = "/data.pkl";
 
 std::string_view AsText(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
@@ -23,7 +24,7 @@ Result<std::vector<std::byte>> Gunzip(std::span<const std::byte> bytes) {
   constexpr int kGzipOnly = 16 + MAX_WBITS;
   if (inflateInit2(&stream, kGzipOnly) != Z_OK) return Fail(ErrorCode::kResourceExhausted, "gzip: out of memory");
   const std::unique_ptr<z_stream, int (*)(z_stream*)> owner(&stream, inflateEnd);
-  const uint64_t limit = std::min(kMaxFileBytes, bytes.size() * kMaxInflation);
+  const uint64_t limit = std::min(kMaxFileBytes, bytes.size() * kMaxInflation + kInflationRoom);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(bytes.data()));
   stream.avail_in = static_cast<uInt>(bytes.size());
   std::vector<std::byte> out;

@@ -38,7 +38,7 @@ struct ZipMember {
   std::string name;
   std::span<const std::byte> bytes;
 };
-// An archive of these, stored as they are. Errors: ResourceExhausted.
+// An archive of these, of which there is at least one, stored as they are. Errors: ResourceExhausted.
 Result<std::vector<std::byte>> MakeZip(std::span<const ZipMember> members);
 
 }  // namespace fkdb
