@@ -59,6 +59,7 @@ LogicalDigest::LogicalDigest(const LabelSpec& spec, std::span<const std::string>
                                 "temperature_bits={:08x}\n",
                                 Name(spec.kind), spec.num_classes, spec.top_k, Name(spec.boxes),
                                 Name(spec.values), std::bit_cast<uint32_t>(spec.temperature)));
+  if (spec.is_map()) AppendText(bytes, fmt::format("grid={}x{}\n", spec.grid_height, spec.grid_width));
   Append(bytes, uint64_t{class_names.size()});
   for (const std::string& name : class_names) AppendText(bytes, name);
   sha_.Update(bytes);

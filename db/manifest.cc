@@ -27,6 +27,8 @@ void Describe(Visit& visit, Part& part) {
     visit("boxes", part.boxes);
     visit("values", part.values);
     visit("temperature", part.temperature);
+    visit.Optional("grid_height", part.grid_height);
+    visit.Optional("grid_width", part.grid_width);
   } else if constexpr (std::is_same_v<P, DataSetInfo>) {
     visit("name", part.name);
     visit("layout", part.layout);

@@ -32,8 +32,9 @@ Result<void> CheckShapes(const LabelSpec& spec, const Record& record) {
     return Bad("record of {} crops: expected {} {}, got {}", crops, expected, what, got);
   };
   const bool pixel = spec.boxes == BoxEncoding::kPixel;
+  if (spec.is_map() && crops > 0) FKDB_TRY(expect("cells", crops, spec.num_cells()));
   FKDB_TRY(expect("pixel boxes", record.pixel_boxes.size(), pixel ? crops : 0));
-  FKDB_TRY(expect("fraction boxes", record.fraction_boxes.size(), pixel ? 0 : crops));
+  FKDB_TRY(expect("fraction boxes", record.fraction_boxes.size(), pixel || spec.is_map() ? 0 : crops));
   FKDB_TRY(expect("indices", record.indices.size(), crops * spec.num_indices()));
   FKDB_TRY(expect("values", record.values.size(), crops * spec.num_values()));
   if (!record.ops.empty()) FKDB_TRY(expect("lists of operations", record.ops.size(), crops));
@@ -66,6 +67,9 @@ Result<void> CheckLabels(const LabelSpec& spec, const Record& record) {
   }
   for (const uint32_t index : record.indices) {
     if (index >= spec.num_classes) return Bad("index {}: expected below {} classes", index, spec.num_classes);
+  }
+  if (spec.is_map() && std::any_of(record.flips.begin(), record.flips.end(), [](uint8_t flip) { return flip; })) {
+    return Bad("a flip of a label map's cell");
   }
   if (!spec.packed()) return {};
   const uint32_t n = spec.num_values();
@@ -160,6 +164,7 @@ struct Arrays {
 };
 
 void AddBoxes(FlatBufferBuilder& builder, const LabelSpec& spec, const Record& record, Arrays* out) {
+  if (spec.boxes == BoxEncoding::kGrid) return;
   if (spec.boxes == BoxEncoding::kPixel) {
     std::vector<uint32_t> flat;
     flat.reserve(record.pixel_boxes.size() * 4);

@@ -22,11 +22,13 @@ constexpr std::array kKinds = {
     Named<LabelKind>{LabelKind::kMarginalSmoothing, "marginal-smoothing"},
     Named<LabelKind>{LabelKind::kMarginalRenorm, "marginal-renorm"},
     Named<LabelKind>{LabelKind::kLogits, "logits"},
+    Named<LabelKind>{LabelKind::kLabelMap, "label-map"},
 };
 constexpr std::array kBoxes = {
     Named<BoxEncoding>{BoxEncoding::kPixel, "pixel"},
     Named<BoxEncoding>{BoxEncoding::kFractionF32, "fraction-f32"},
     Named<BoxEncoding>{BoxEncoding::kFractionF16, "fraction-f16"},
+    Named<BoxEncoding>{BoxEncoding::kGrid, "grid"},
 };
 constexpr std::array kValues = {
     Named<ValueEncoding>{ValueEncoding::kF32, "f32"},
@@ -92,13 +94,25 @@ Result<LabelSpec> CheckLabelSpec(LabelSpec spec) {
       break;
     case LabelKind::kMarginalSmoothing:
     case LabelKind::kMarginalRenorm:
+    case LabelKind::kLabelMap:
       if (spec.top_k < 1 || spec.top_k > spec.num_classes) {
         return bad(fmt::format("top-k {}: expected 1 to the number of classes, {}", spec.top_k,
                                spec.num_classes));
       }
       break;
   }
-  if (spec.kind == LabelKind::kLogits && spec.temperature != 1) {
+  if (spec.is_map() != (spec.boxes == BoxEncoding::kGrid)) return bad("boxes 'grid' are those of label maps, and of label maps alone");
+  if (spec.is_map()) {
+    if (spec.grid_height < 1 || spec.grid_width < 1 || uint64_t{spec.grid_height} * spec.grid_width > kMaxCropsPerImage) {
+      return bad(fmt::format("label maps of {} x {} cells: expected 1 to {} in all", spec.grid_height, spec.grid_width, kMaxCropsPerImage));
+    }
+    if (spec.values != ValueEncoding::kF32 && spec.values != ValueEncoding::kF16) {
+      return bad(fmt::format("label maps as {}: their scores are stored as f32 or f16", Name(spec.values)));
+    }
+  } else if (spec.grid_height != 0 || spec.grid_width != 0) {
+    return bad("a grid is for label maps only");
+  }
+  if ((spec.kind == LabelKind::kLogits || spec.is_map()) && spec.temperature != 1) {
     return bad("logits are stored before softmax: their temperature is chosen at training time");
   }
   if (spec.kind != LabelKind::kLogits && spec.values == ValueEncoding::kBf16) {

@@ -19,10 +19,17 @@ enum class LabelKind : uint8_t {
   kMarginalSmoothing,  // K indices and their p, p descending (Eq. 5)
   kMarginalRenorm,     // the same bytes, recovered as p / sum of the K (Eq. 6, 7)
   kLogits,             // C values z, before softmax (section 3.4, self-supervised teachers)
+  kLabelMap,           // K indices and their scores, before softmax, for each cell of a grid over the image (ReLabel):
+                       // a record's crops are the cells, row by row
 };
 
 // How boxes are stored: whole pixels, or fractions of the image's sides (imports).
-enum class BoxEncoding : uint8_t { kPixel, kFractionF32, kFractionF16 };
+enum class BoxEncoding : uint8_t {
+  kPixel,
+  kFractionF32,
+  kFractionF16,
+  kGrid,  // not at all: a label map's cells, grid_height x grid_width over the whole image
+};
 
 // How values are stored. kPacked is an encoding of the whole crop: box, flip, indices and coded
 // values in as few bits as the image needs (format/packed.h).
@@ -39,7 +46,9 @@ struct LabelSpec {
   uint32_t top_k = 0;        // K of the marginal kinds; 1 for hard and smoothing; 0 for full, logits
   BoxEncoding boxes = BoxEncoding::kPixel;
   ValueEncoding values = ValueEncoding::kPacked;
-  float temperature = 1;     // of the softmax that made p; 1 for logits
+  float temperature = 1;     // of the softmax that made p; 1 for logits and label maps
+  uint32_t grid_height = 0;  // of label maps
+  uint32_t grid_width = 0;
 
   bool operator==(const LabelSpec&) const = default;
 
@@ -51,6 +60,8 @@ struct LabelSpec {
     if (kind == LabelKind::kHard) return 0;
     return num_indices() == 0 ? num_classes : top_k;
   }
+  uint32_t num_cells() const { return grid_height * grid_width; }
+  bool is_map() const { return kind == LabelKind::kLabelMap; }
   bool packed() const { return values == ValueEncoding::kPacked; }
   // Outside packed records indices are u16 as long as they fit.
   bool wide_indices() const { return num_classes > 65536; }

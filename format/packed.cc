@@ -23,6 +23,8 @@ PackedLayout LayOutPacked(const LabelSpec& spec, uint32_t width, uint32_t height
     case BoxEncoding::kFractionF16:
       layout.row_bits = layout.column_bits = 16;
       break;
+    case BoxEncoding::kGrid:
+      break;
   }
   layout.class_bits = BitsFor(spec.num_classes - 1);
   layout.palette_size = palette_size;

@@ -161,6 +161,7 @@ TopKCodes PackedTopKCodes() {
 uint32_t PackedValueBits(const LabelSpec& spec) {
   switch (spec.kind) {
     case LabelKind::kHard:
+    case LabelKind::kLabelMap:  // never packed
       return 0;
     case LabelKind::kFull:
       return kFullBits * spec.num_classes;

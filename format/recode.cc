@@ -15,6 +15,7 @@ bool Marginal(LabelKind kind) { return kind == LabelKind::kMarginalSmoothing || 
 
 bool Derivable(const LabelSpec& from, const LabelSpec& to) {
   if (from.kind == LabelKind::kLogits || to.kind == LabelKind::kLogits) return from.kind == to.kind;
+  if (from.is_map() || to.is_map()) return from.kind == to.kind && from.top_k == to.top_k;
   if (to.kind == LabelKind::kHard || from.kind == LabelKind::kFull) return true;
   if (to.kind == LabelKind::kFull || to.top_k > from.top_k) return false;
   if (from.kind == LabelKind::kSmoothing) return to.kind == LabelKind::kSmoothing;
@@ -58,7 +59,10 @@ Result<LabelSpec> ParseRecode(const LabelSpec& from, std::string_view recode) {
   if (from.kind == LabelKind::kFull && Marginal(to.kind) && !top_k) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("recode '{}': full labels have no K: add top-k=K", recode));
   }
-  FKDB_ASSIGN(to, CheckLabelSpec(to));
+  // A map is no label of a crop: what is wrong then is not the grid.
+  if (from.is_map() == to.is_map()) {
+    FKDB_ASSIGN(to, CheckLabelSpec(to));
+  }
   if (!Derivable(from, to)) {
     const auto describe = [](const LabelSpec& spec) {
       return fmt::format("{}{} ({})", Name(spec.kind), Marginal(spec.kind) ? fmt::format(" of {}", spec.top_k) : "",

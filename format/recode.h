@@ -22,6 +22,7 @@ namespace fkdb {
 //                        marginal-smoothing can become, too: the stored numbers are the same
 //   smoothing            smoothing, hard
 //   hard, logits         itself
+//   label-map            itself, of the same K
 Result<LabelSpec> ParseRecode(const LabelSpec& from, std::string_view recode);
 
 // `record`, labelled under `from`, under `to` = ParseRecode(from, ..).

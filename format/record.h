@@ -42,7 +42,7 @@ struct Record {
   std::string skip_reason;  // empty unless the image was skipped
 
   std::vector<PixelBox> pixel_boxes;        // (M), if spec.boxes is kPixel
-  std::vector<FractionBox> fraction_boxes;  // (M), otherwise
+  std::vector<FractionBox> fraction_boxes;  // (M), if it is a fraction; a label map has neither
   std::vector<uint8_t> flips;               // (M), 0 or 1; the flip follows crop and resize
   std::vector<std::vector<CropOp>> ops;     // (M), or empty where no crop has any
   std::vector<uint32_t> indices;            // (M, spec.num_indices())
@@ -88,7 +88,7 @@ class RecordView {
 
   // crop < num_crops() for all of these.
   PixelBox pixel_box(uint32_t crop) const;        // of a fraction box: ToPixels
-  FractionBox fraction_box(uint32_t crop) const;  // only if spec().boxes is a fraction
+  FractionBox fraction_box(uint32_t crop) const;  // only if spec().boxes is a fraction or the grid
   bool flip(uint32_t crop) const;
   void CopyIndices(uint32_t crop, uint32_t* out) const;  // (spec().num_indices())
   void CopyValues(uint32_t crop, float* out) const;      // (spec().num_values())

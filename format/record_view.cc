@@ -60,6 +60,9 @@ Result<RecordView> RecordView::Open(std::span<const std::byte> bytes, const Labe
   view.num_crops_ = table->num_crops();
   const uint32_t crops = view.num_crops_;
   if (crops > kMaxCropsPerImage) return Corrupt("record: {} crops, at most {}", crops, kMaxCropsPerImage);
+  if (spec.is_map() && crops > 0 && crops != spec.num_cells()) {
+    return Corrupt("record: {} cells, expected {} x {}", crops, spec.grid_height, spec.grid_width);
+  }
   FKDB_TRY(view.BindArrays());
   FKDB_TRY(view.BindPacked());
   FKDB_TRY(view.BindOps());
@@ -158,6 +161,10 @@ PixelBox RecordView::pixel_box(uint32_t crop) const {
 }
 
 FractionBox RecordView::fraction_box(uint32_t crop) const {
+  if (spec_.boxes == BoxEncoding::kGrid) {
+    const float rows = static_cast<float>(spec_.grid_height), columns = static_cast<float>(spec_.grid_width);
+    return {static_cast<float>(crop / spec_.grid_width) / rows, static_cast<float>(crop % spec_.grid_width) / columns, 1 / rows, 1 / columns};
+  }
   const size_t at = size_t{crop} * 4;
   float numbers[4];
   for (size_t i = 0; i < 4; ++i) {

@@ -24,6 +24,12 @@ void RecoverCrop(const LabelSpec& spec, std::span<const uint32_t> indices,
     Softmax(values, tau, dense);
     return;
   }
+  if (spec.is_map()) {
+    std::fill(dense.begin(), dense.end(), 0.0f);
+    for (size_t i = 0; i < indices.size(); ++i) dense[indices[i]] = values[i];
+    Softmax(dense, 1, dense);
+    return;
+  }
   const TailRule rule = TailOf(spec, values);
   if (spec.kind == LabelKind::kFull) {
     for (size_t c = 0; c < dense.size(); ++c) dense[c] = rule.scale * values[c];

@@ -97,9 +97,9 @@ Result<void> CheckPackedRest(const RecordView& view) {
 }  // namespace
 
 Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<const float> values) {
-  if (spec.kind == LabelKind::kLogits) {
+  if (spec.kind == LabelKind::kLogits || spec.is_map()) {
     for (size_t i = 0; i < values.size(); ++i) {
-      if (!std::isfinite(values[i])) return Corrupt("crop {}: logit {} is {}", crop, i, values[i]);
+      if (!std::isfinite(values[i])) return Corrupt("crop {}: {} {} is {}", crop, spec.is_map() ? "score" : "logit", i, values[i]);
     }
     return {};
   }
@@ -128,6 +128,7 @@ Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<cons
 Result<void> RecordView::ReadBox(uint32_t crop, PixelBox* box) const {
   *box = pixel_box(crop);
   if (has_ops()) FKDB_TRY(CheckedOps(*this, crop));
+  if (spec_.boxes == BoxEncoding::kGrid) return {};
   if (spec_.boxes == BoxEncoding::kPixel) return CheckBox(*this, crop, *box);
   return CheckBox(*this, crop, fraction_box(crop));
 }
@@ -204,7 +205,8 @@ Result<Record> DecodeRecord(const RecordView& view) {
   record.exif = view.exif();
   record.skip_reason = view.skip_reason();
   record.pixel_boxes.resize(pixel ? crops : 0);
-  record.fraction_boxes.resize(pixel ? 0 : crops);
+  const bool fraction = spec.boxes == BoxEncoding::kFractionF32 || spec.boxes == BoxEncoding::kFractionF16;
+  record.fraction_boxes.resize(fraction ? crops : 0);
   record.flips.resize(crops);
   record.indices.resize(size_t{crops} * spec.num_indices());
   record.values.resize(size_t{crops} * spec.num_values());
@@ -215,7 +217,7 @@ Result<Record> DecodeRecord(const RecordView& view) {
                            record.values.data() + size_t{i} * spec.num_values()));
     if (pixel) {
       record.pixel_boxes[i] = box;
-    } else {
+    } else if (fraction) {
       record.fraction_boxes[i] = view.fraction_box(i);
     }
     record.flips[i] = view.flip(i);

@@ -43,7 +43,7 @@ constexpr size_t kEntropyBins = 10;
 class Quality {
  public:
   explicit Quality(const LabelSpec& spec)
-      : spec_(spec), histogram_(kEntropyBins), top1_crops_(spec.kind == LabelKind::kLogits ? 0 : spec.num_classes) {}
+      : spec_(spec), histogram_(kEntropyBins), top1_crops_(spec.kind == LabelKind::kLogits || spec.is_map() ? 0 : spec.num_classes) {}
 
   void AddCrop(uint32_t top1, double entropy, std::span<const uint32_t> indices) {
     const double largest = std::log(std::max(2u, spec_.num_classes));
@@ -119,7 +119,7 @@ Result<AuditReport> Audit(const Reader& reader) {
     indices += bits.indices;
     value_bits += bits.values;
     ops += bits.ops;
-    const uint32_t labels = spec.kind == LabelKind::kLogits ? 0 : record.num_crops();
+    const uint32_t labels = spec.kind == LabelKind::kLogits || spec.is_map() ? 0 : record.num_crops();
     for (uint32_t crop = 0; crop < labels; ++crop) {
       PixelBox box;
       if (auto read = record.ReadCrop(crop, &box, index.data(), values.data()); !read) {

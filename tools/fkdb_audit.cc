@@ -23,7 +23,7 @@ std::string Table2Text(const std::vector<AuditReport::Table2Row>& rows) {
 
 // What the labels are like; nothing for logits, which are no labels yet.
 std::string TeacherText(const AuditReport& r, const LabelSpec& spec) {
-  if (spec.kind == LabelKind::kLogits || r.crops == 0) return "";
+  if (spec.kind == LabelKind::kLogits || spec.is_map() || r.crops == 0) return "";
   std::string out = fmt::format("\nteacher: mean top-1 probability {:.3f}, entropy {:.3f} nats, mass outside the stored {:.4f}\n",
                                 r.mean_top1, r.mean_entropy, r.mean_tail);
   if (r.labelled_crops > 0) {

@@ -20,6 +20,7 @@
 #include "writer/convert/fkd.h"
 #include "writer/convert/ml_dr.h"
 #include "writer/convert/npz.h"
+#include "writer/convert/relabel.h"
 #include "writer/convert/table_source.h"
 #include "writer/convert/tiny_vit.h"
 
@@ -70,6 +71,7 @@ Result<std::unique_ptr<LabelSource>> OpenSource(const Flags& flags, const DataSe
     const auto folders = static_cast<uint32_t>(job.use_classes ? data.class_names().size() : 0);
     return OpenFkd(flags.source, flags.images, data, job.num_classes ? job.num_classes : folders);
   }
+  if (flags.from == "relabel") return OpenRelabel(flags.source, flags.images, data);
   if (flags.from == "ml-dr") return OpenMlDr(flags.source, data);
   if (flags.from == "tinyvit") return OpenTinyVit(flags.source, data);
   const auto memory_bytes = static_cast<uint64_t>(flags.memory * 0x1p30);
@@ -120,7 +122,7 @@ std::string Remarks(const ConvertSummary& s) {
     for (const std::string& name : names.first) text += fmt::format("  {}\n", name);
     if (names.count > names.first.size()) text += fmt::format("  .. and {} more\n", names.count - names.first.size());
   };
-  if (spec.boxes != BoxEncoding::kPixel) text += "boxes stay fractions: they are not of whole pixels\n";
+  if (spec.boxes != BoxEncoding::kPixel && !spec.is_map()) text += "boxes stay fractions: they are not of whole pixels\n";
   if (s.rounded_boxes > 0) text += fmt::format("boxes that were not of whole pixels, rounded as training code does: {} of {}\n", s.rounded_boxes, s.boxes);
   if (s.sorted_crops > 0) text += fmt::format("crops whose classes were in another order, now sorted: {}\n", s.sorted_crops);
   if (s.dropped_crops > 0) text += fmt::format("crops left out (--crops): {}\n", s.dropped_crops);
@@ -242,8 +244,8 @@ int fkdb::RunConvert(int argc, char** argv) {
   fkdb::Flags flags;
   CLI::App app("Converts label sets of other systems into a label file, and back.", "fkdb-convert");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
-  auto* from = app.add_option("--from", flags.from, "The form of SRC: fkd (also FerKD's, MEAL V2's), ml-dr, sre2l (also CDA's), lpqld (also LPLD's), hald, tinyvit; npz and parquet: your own")
-                   ->check(CLI::IsMember({"fkd", "ml-dr", "sre2l", "lpqld", "hald", "tinyvit", "npz", "parquet"}));
+  auto* from = app.add_option("--from", flags.from, "The form of SRC: fkd (also FerKD's, MEAL V2's), ml-dr, relabel, sre2l (also CDA's), lpqld (also LPLD's), hald, tinyvit; npz and parquet: your own")
+                   ->check(CLI::IsMember({"fkd", "ml-dr", "relabel", "sre2l", "lpqld", "hald", "tinyvit", "npz", "parquet"}));
   auto* to = app.add_option("--to", flags.to, "The form of OUT: fkd, npz or parquet; SRC is then a label set")->check(CLI::IsMember({"fkd", "npz", "parquet"}))->excludes(from);
   app.add_option("SRC", flags.source, "What to convert: the folder of label files (npz, parquet: or a file); with --to a label set")->required();
   app.add_option("OUT", flags.out, "The label set to write, NAME.fkdb; with --to fkd a folder, otherwise a file");

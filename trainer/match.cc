@@ -33,6 +33,9 @@ Result<void> CheckPixels(const Reader& labels) {
   if (!pixels.wide_samples.empty() && pixels.wide_samples != kHighByte) {
     return unknown("wide_samples", pixels.wide_samples, fmt::format("'{}'", kHighByte));
   }
+  if (labels.spec().is_map()) {
+    return Fail(ErrorCode::kUnsupported, fmt::format("{}: its labels are label maps: this fkdb reads them, but does not train from them", labels.label_set().path().string()));
+  }
   return {};
 }
 

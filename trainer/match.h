@@ -17,6 +17,7 @@ namespace fkdb {
 // made by a convention this version cannot repeat).
 Result<void> CheckMatch(const Reader& labels, const DataSet& images);
 
+// Errors also: Unsupported (label maps).
 // Its parts, for images that are no DataSet: `name` is how messages call them.
 Result<void> CheckPixels(const Reader& labels);
 Result<void> CheckKeys(const Reader& labels, std::string_view name, std::span<const std::string> sorted_keys);

@@ -64,6 +64,7 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
   if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
   if (data.layout() != "idx") recipe.augmentation.wide_samples = kHighByte;  // PNG may have them
   recipe.teacher_batch_size = options.batch_size;
+  FKDB_TRY(CheckLabelsAreOfCrops(recipe.spec));
   FKDB_TRY(CheckRecordSize(recipe.spec, all_crops));
   const size_t classes = options.use_classes ? data.class_names().size() : 0;
   if (classes > 0 && recipe.spec.kind != LabelKind::kLogits && classes != teacher.num_outputs()) {

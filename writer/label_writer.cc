@@ -25,6 +25,7 @@ Result<LabelWriter> LabelWriter::Open(const std::filesystem::path& path, Manifes
   if (a.crops < 1 || a.crops > kMaxCropsPerImage) {
     return Bad(fmt::format("{} crops an image: expected 1 to {}", a.crops, kMaxCropsPerImage));
   }
+  FKDB_TRY(CheckLabelsAreOfCrops(recipe.spec));
   FKDB_TRY(CheckRecordSize(recipe.spec, a.crops));
   const auto& classes = recipe.data_set.class_names;
   if (!classes.empty() && classes.size() != recipe.spec.num_classes && recipe.spec.kind != LabelKind::kLogits) {

@@ -13,4 +13,9 @@ Result<void> CheckRecordSize(const LabelSpec& spec, uint64_t crops) {
                           Name(spec.kind), bound, kMaxRecordBytes));
 }
 
+Result<void> CheckLabelsAreOfCrops(const LabelSpec& spec) {
+  if (!spec.is_map()) return {};
+  return Fail(ErrorCode::kUnsupported, "label maps are not labels of crops: they can be converted, not made");
+}
+
 }  // namespace fkdb

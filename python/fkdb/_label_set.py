@@ -93,7 +93,7 @@ class ImageRecord:
 
     @property
     def values(self) -> npt.NDArray[Any]:
-        """(M, K): their probabilities, float32 or float16; (M, C) of kind full and logits, (M, 0) of kind hard."""
+        """(M, K): their probabilities (label-map: scores), float32 or float16; (M, C) of kind full and logits, (M, 0) of kind hard."""
         return self._core.values
 
     @property

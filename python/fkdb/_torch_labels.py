@@ -11,7 +11,7 @@ import torch
 
 from . import _core
 from ._core import LabelSpec
-from ._errors import InvalidArgumentError, MismatchError
+from ._errors import InvalidArgumentError, MismatchError, UnsupportedError
 
 
 @dataclasses.dataclass
@@ -194,6 +194,8 @@ class _Rule(NamedTuple):
     @staticmethod
     @functools.lru_cache
     def of(spec: LabelSpec) -> _Rule:
+        if spec.kind == "label-map":
+            raise UnsupportedError("label maps hold no labels of crops: a crop's would have to be pooled from the cells")
         return _Rule(spec.kind, spec.num_classes, spec.num_indices, spec.values,
                      f"{spec.kind} C={spec.num_classes} K={spec.num_indices} {spec.values}")
 

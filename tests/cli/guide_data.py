@@ -29,6 +29,7 @@ def make(root):
     broken = root / "fkd-fp16/imagenet/train/n2/n2_4.tar"
     broken.write_bytes(broken.read_bytes()[:1000])
     peer_labels.ml_dr(root / "imagenet-plus", order, sizes, crops=20, k=10, gzipped=True)
+    peer_labels.relabel(root / "label-maps", sizes)
     peer_labels.tiny_vit(root / "tinyvit-logits", order, epochs=4, k=10)
     sampler = torch.utils.data.RandomSampler(range(len(order)), generator=torch.Generator().manual_seed(42))  # as SRe2L's
     for epoch in range(3):

@@ -239,3 +239,16 @@ def tiny_vit(folder, order, epochs=3, ranks=2, k=6, by_number=False, seed=4):
 def write(value, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(value, path)
+
+
+def relabel(folder, sizes, grid=(15, 15), k=5, half=False, seed=6):
+    """ReLabel's label maps, <class>/<name>.pt; returns {key: tensor (2, K, H, W)}: scores, classes."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for key in sizes:
+        logits = torch.from_numpy(rng.normal(0, 4, (CLASSES, *grid)).astype(np.float32))
+        top = torch.topk(logits, k, 0)
+        made[key] = torch.stack([top.values, top.indices.float()])
+        made[key] = made[key].half() if half else made[key]
+        write(made[key], folder / fkd_name(key).replace(".tar", ".pt"))
+    return made

@@ -362,3 +362,60 @@ def test_tables_that_are_wrong(fkdb, odd, tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing else")
     done = fkdb("convert", "--from", "parquet", "--images", folder, tmp_path / "x.parquet", tmp_path / "l.fkdb")
     assert done.returncode == 3 and done.stderr.startswith(f"fkdb-convert: {tmp_path}/x.parquet: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("grid", [(15, 15), (3, 7)])
+def test_relabel(fkdb, train, tmp_path, grid, half):
+    folder, sizes = train
+    maps = peer_labels.relabel(tmp_path / "labels", sizes, grid, half=half)
+    made = convert(fkdb, "relabel", folder, tmp_path / "labels", tmp_path / "l.fkdb")
+    cells = grid[0] * grid[1]
+    assert made["crops"] == 9 * cells and made["labels"]["kind"] == "label-map" and made["labels"]["boxes"] == "grid"
+    assert made["labels"]["values"] == ("f16" if half else "f32")
+    manifest = fkdb.json("dump", tmp_path / "l.fkdb")
+    assert (manifest["labels"]["grid_height"], manifest["labels"]["grid_width"]) == grid
+    assert fkdb.json("verify", tmp_path / "l.fkdb")["ok"] and fkdb.json("audit", tmp_path / "l.fkdb")["crops"] == 9 * cells
+    assert fkdb.ok("audit", tmp_path / "l.fkdb")
+    for key, m in maps.items():
+        image = fkdb.json("dump", tmp_path / "l.fkdb", "--image", key, "--dense")
+        assert image["box_unit"] == "fraction" and len(image["crops"]) == cells
+        for cell, crop in enumerate(image["crops"]):
+            i, j = divmod(cell, grid[1])
+            assert np.allclose(crop["box"], [i / grid[0], j / grid[1], 1 / grid[0], 1 / grid[1]]) and not crop["flip"]
+            assert crop["indices"] == m[1, :, i, j].int().tolist() and np.array_equal(np.float32(crop["values"]), m[0, :, i, j].float().numpy())
+            scores = torch.zeros(12).scatter_(0, m[1, :, i, j].long(), m[0, :, i, j].float())
+            assert np.allclose(crop["dense"], torch.softmax(scores, 0), atol=1e-6)
+    # Another encoding of it, and back from halves: a label set like any other.
+    fkdb.ok("subset", tmp_path / "l.fkdb", tmp_path / "s.fkdb", "--recode", "f16")
+    assert fkdb.json("verify", tmp_path / "s.fkdb")["ok"]
+    assert (tmp_path / "s.fkdb").stat().st_size <= (tmp_path / "l.fkdb").stat().st_size
+    for arguments, code, message in ((["--crops", 3], 2, "cells"), (["--recode", "hard"], 2, "cannot be derived"), (["--recode", "packed"], 2, "label maps as packed: their scores are stored as f32 or f16")):
+        done = fkdb("subset", tmp_path / "l.fkdb", tmp_path / "x.fkdb", *arguments)
+        assert done.returncode == code and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    done = fkdb("train", "--images", folder, "--db", tmp_path / "l.fkdb", "--model", "resnet18", "--epochs", 1, "--out", tmp_path / "run")
+    assert done.returncode == 4 and "its labels are label maps: this fkdb reads them, but does not train from them" in done.stderr
+    done = fkdb("convert", "--to", "fkd", tmp_path / "l.fkdb", tmp_path / "out")
+    assert done.returncode == 4 and "labels of kind 'label-map' have no form in FKD's files" in done.stderr
+
+
+def test_relabel_that_is_wrong(fkdb, train, tmp_path):
+    folder, sizes = train
+    maps = peer_labels.relabel(tmp_path / "labels", sizes)
+    path = tmp_path / "labels" / "n1/1_1.pt"
+
+    def refused(code, reason, value):
+        peer_labels.write(value, path)
+        fkdb.fails(code, f"image 'n1/1_1.jpg': {path}: {reason}; --skip-bad converts the others", "convert", "--from", "relabel", "--images", folder, "--no-classes",
+                   "--num-classes", 12, tmp_path / "labels", tmp_path / "l.fkdb", "--overwrite")
+
+    good = maps["n1/1_1.jpg"]
+    refused(3, "an array f4 (2, 5, 15), expected floats (2, K, H, W): scores and classes", good[..., 0].clone())
+    refused(7, "14 x 15 cells, expected 15 x 15, as the others'", good[:, :, 1:].clone())
+    refused(7, "a label map, K = 4: expected labels of kind label-map, K = 5, as the others'", good[:, 1:].clone())
+    bad = good.clone()
+    bad[1, 0, 3, 3] = 0.5
+    refused(3, "0.5 where a whole number belongs: expected classes", bad)
+    peer_labels.write(good, path)
+    fkdb.fails(2, "--crops and --boxes are for crops: a label map has the cells of a grid", "convert", "--from", "relabel", "--images", folder, "--no-classes", "--num-classes", 12,
+               tmp_path / "labels", tmp_path / "l.fkdb", "--crops", 3, "--overwrite")

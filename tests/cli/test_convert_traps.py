@@ -65,7 +65,8 @@ def test_the_kind_must_be_said_where_the_files_do_not_tell(folder):
     folder.fkdb.fails(2, "the labels (K classes and their probabilities a crop, K = 5) are marginal-smoothing or marginal-renorm, and the files do not say which: "
                       "say --label", *command[:at], *command[at + 2:])
     folder.fails(2, "--label full: these labels hold K classes and their probabilities a crop, which makes marginal-smoothing or marginal-renorm", label="full")
-    folder.fails(2, "--label: label kind 'marginal' is not known to this version of fkdb; it knows full, hard, smoothing, marginal-smoothing, marginal-renorm, logits",
+    folder.fails(2, "--label: label kind 'marginal' is not known to this version of fkdb; it knows full, hard, smoothing, marginal-smoothing, marginal-renorm, logits, "
+                 "label-map",
                  label="marginal")
 
 

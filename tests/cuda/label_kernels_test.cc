@@ -59,6 +59,7 @@ struct Labels {
         case LabelKind::kMarginalRenorm:
           for (size_t i = 0; i < n; ++i) y[indices[r * n + i]] = p[i] / sum;
           break;
+        case LabelKind::kLabelMap:  // no label of a crop
         case LabelKind::kLogits: {
           double largest = -INFINITY, total = 0;
           for (size_t i = 0; i < c; ++i) largest = std::max(largest, double{p[i]});

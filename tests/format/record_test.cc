@@ -99,6 +99,63 @@ TEST(Record, RoundTripsEveryKindEncodingKAndM) {
   }
 }
 
+TEST(Record, LabelMapsKeepTheirCells) {
+  std::mt19937_64 random(3);
+  for (const ValueEncoding values : {ValueEncoding::kF32, ValueEncoding::kF16}) {
+    for (const auto& [rows, columns] : {std::pair{15u, 15u}, {3u, 7u}, {1u, 1u}}) {
+      const LabelSpec spec = test::MakeMapSpec(1000, 5, rows, columns, values);
+      Record record = test::RandomRecord(spec, rows * columns, random);
+      const auto bytes = EncodeRecord(spec, record);
+      ASSERT_TRUE(bytes) << bytes.error().message;
+      EXPECT_LE(bytes->size(), RecordBytesBound(spec, rows * columns));
+      const auto view = RecordView::Open(*bytes, spec);
+      ASSERT_TRUE(view);
+      const auto decoded = DecodeRecord(*view);
+      ASSERT_TRUE(decoded) << decoded.error().message;
+      EXPECT_EQ(decoded->indices, record.indices);
+      for (size_t i = 0; i < record.values.size(); ++i) {
+        EXPECT_EQ(decoded->values[i], values == ValueEncoding::kF32 ? record.values[i] : FloatFromHalf(HalfFromFloat(record.values[i])));
+      }
+      EXPECT_TRUE(decoded->pixel_boxes.empty() && decoded->fraction_boxes.empty());
+      const uint32_t last = rows * columns - 1;
+      EXPECT_EQ(view->fraction_box(last), (FractionBox{static_cast<float>(rows - 1) / static_cast<float>(rows), static_cast<float>(columns - 1) / static_cast<float>(columns),
+                                                       1 / static_cast<float>(rows), 1 / static_cast<float>(columns)}));
+      const auto again = EncodeRecord(spec, *decoded);
+      ASSERT_TRUE(again) << again.error().message;
+      EXPECT_EQ(*again, *bytes);
+      LabelSpec other = spec;
+      other.grid_height += 1;
+      const auto mistaken = RecordView::Open(*bytes, other);
+      ASSERT_FALSE(mistaken);
+      EXPECT_EQ(mistaken.error().code, ErrorCode::kCorruption);
+
+      record.flips[0] = 1;
+      EXPECT_EQ(EncodeRecord(spec, record).error().message, "a flip of a label map's cell");
+      record.flips.push_back(0);
+      EXPECT_FALSE(EncodeRecord(spec, record));
+    }
+  }
+  const LabelSpec spec = test::MakeMapSpec(10, 2, 1, 2, ValueEncoding::kF32);
+  Record record = test::RandomRecord(spec, 2, random);
+  record.values[2] = NAN;
+  EXPECT_EQ(EncodeRecord(spec, record).error().message, "crop 1: score 0 is nan");
+}
+
+TEST(LabelSpec, LabelMapsAndGridsBelongTogether) {
+  const auto error = [](const auto& change) {
+    LabelSpec spec = test::MakeMapSpec(10, 2, 3, 4, ValueEncoding::kF32);
+    change(spec);
+    return CheckLabelSpec(spec).error().message;
+  };
+  EXPECT_EQ(error([](LabelSpec& s) { s.boxes = BoxEncoding::kPixel; }), "boxes 'grid' are those of label maps, and of label maps alone");
+  EXPECT_EQ(error([](LabelSpec& s) { s.kind = LabelKind::kHard; }), "boxes 'grid' are those of label maps, and of label maps alone");
+  EXPECT_EQ(error([](LabelSpec& s) { s.grid_height = 0; }), "label maps of 0 x 4 cells: expected 1 to 65535 in all");
+  EXPECT_EQ(error([](LabelSpec& s) { s.grid_height = s.grid_width = 1 << 16; }), "label maps of 65536 x 65536 cells: expected 1 to 65535 in all");
+  EXPECT_EQ(error([](LabelSpec& s) { s.values = ValueEncoding::kPacked; }), "label maps as packed: their scores are stored as f32 or f16");
+  EXPECT_EQ(error([](LabelSpec& s) { s.top_k = 11; }), "top-k 11: expected 1 to the number of classes, 10");
+  EXPECT_EQ(error([](LabelSpec& s) { s.kind = LabelKind::kHard, s.boxes = BoxEncoding::kPixel; }), "a grid is for label maps only");
+}
+
 TEST(Record, ImagesOfAnySizeKeepTheirBoxes) {
   std::mt19937_64 random(2);
   for (const ValueEncoding values : {ValueEncoding::kF16, ValueEncoding::kPacked}) {
@@ -340,7 +397,7 @@ TEST(LabelSpec, IsCheckedAndNamed) {
   EXPECT_EQ(unknown.error().code, ErrorCode::kUnsupported);
   EXPECT_EQ(unknown.error().message,
             "label kind 'relabel' is not known to this version of fkdb; it knows full, hard, smoothing, "
-            "marginal-smoothing, marginal-renorm, logits");
+            "marginal-smoothing, marginal-renorm, logits, label-map");
   for (const LabelKind kind : test::kAllKinds) EXPECT_EQ(*ParseLabelKind(Name(kind)), kind);
 }
 

@@ -31,6 +31,18 @@ inline LabelSpec MakeSpec(LabelKind kind, uint32_t classes, uint32_t top_k,
   return *CheckLabelSpec(spec);
 }
 
+inline LabelSpec MakeMapSpec(uint32_t classes, uint32_t top_k, uint32_t rows, uint32_t columns, ValueEncoding values) {
+  LabelSpec spec;
+  spec.kind = LabelKind::kLabelMap;
+  spec.num_classes = classes;
+  spec.top_k = top_k;
+  spec.values = values;
+  spec.boxes = BoxEncoding::kGrid;
+  spec.grid_height = rows;
+  spec.grid_width = columns;
+  return *CheckLabelSpec(spec);
+}
+
 inline std::string Describe(const LabelSpec& spec) {
   return std::string(Name(spec.kind)) + " C=" + std::to_string(spec.num_classes) + " K=" +
          std::to_string(spec.top_k) + " " + std::string(Name(spec.values)) + " " + std::string(Name(spec.boxes));
@@ -44,7 +56,7 @@ inline std::vector<float> RandomLogits(uint32_t classes, float spread, std::mt19
   return logits;
 }
 
-// One image of `crops` crops, labelled by a random teacher.
+// One image of `crops` crops (a label map: of its cells), labelled by a random teacher.
 inline Record RandomRecord(const LabelSpec& spec, uint32_t crops, std::mt19937_64& random, uint32_t width = 500,
                            uint32_t height = 375) {
   Record record;
@@ -63,14 +75,14 @@ inline Record RandomRecord(const LabelSpec& spec, uint32_t crops, std::mt19937_6
     box.left = static_cast<uint32_t>(random() % (width - box.width + 1));
     if (spec.boxes == BoxEncoding::kPixel) {
       record.pixel_boxes.push_back(box);
-    } else {
+    } else if (spec.boxes != BoxEncoding::kGrid) {
       const auto h = static_cast<float>(height), w = static_cast<float>(width);
       record.fraction_boxes.push_back({static_cast<float>(box.top) / h, static_cast<float>(box.left) / w,
                                        static_cast<float>(box.height) / h, static_cast<float>(box.width) / w});
     }
-    record.flips.push_back(random() % 2);
+    record.flips.push_back(spec.is_map() ? 0 : random() % 2);
     std::vector<float> output = RandomLogits(spec.num_classes, 1.0f + static_cast<float>(random() % 8), random);
-    if (spec.kind != LabelKind::kLogits) Softmax(output, spec.temperature, output);
+    if (spec.kind != LabelKind::kLogits && !spec.is_map()) Softmax(output, spec.temperature, output);
     QuantizeCrop(spec, output, std::span(record.indices).subspan(i * spec.num_indices(), spec.num_indices()),
                  std::span(record.values).subspan(i * spec.num_values(), spec.num_values()));
   }

@@ -27,6 +27,7 @@ const std::vector<LabelSpec>& Specs() {
     }
     all.push_back(test::MakeSpec(LabelKind::kMarginalSmoothing, 100000, 5, ValueEncoding::kF16));
     all.push_back(test::MakeSpec(LabelKind::kMarginalSmoothing, 100000, 5, ValueEncoding::kPacked));
+    all.push_back(test::MakeMapSpec(20, 3, 1, 5, ValueEncoding::kF16));
     return all;
   }();
   return specs;
@@ -42,7 +43,7 @@ std::vector<std::string> fuzz::Seeds() {
   std::vector<std::string> seeds;
   std::mt19937_64 random(1);
   for (size_t i = 0; i < Specs().size(); ++i) {
-    Record record = test::RandomRecord(Specs()[i], 1 + i % 3 * 4, random);
+    Record record = test::RandomRecord(Specs()[i], Specs()[i].is_map() ? Specs()[i].num_cells() : 1 + i % 3 * 4, random);
     if (i % 4 == 0) {
       record.ops.resize(record.num_crops());
       record.ops[0] = {{OpKind::kErase, 0, {1, 2, 3, 4}}, {OpKind::kCutmix, 9, {0.5f, 1, 2, 3, 4}}};

@@ -512,3 +512,26 @@ def test_decoding_and_crops_are_pillows(tmp_path):
         inputs(pixels, [[0.9, 0, 31, 90]], [False])
     with pytest.raises(TypeError, match="flips of type float64: expected truth values"):
         inputs(pixels, [[0, 0, 31, 90]], [0.2])
+
+
+def test_a_label_map_is_read_and_not_trained_from(tmp_path):
+    import torch
+    from fkdb.torch import FkdLoader, SparseLabels
+    from PIL import Image
+    maps = fkdb.open(pathlib.Path(__file__).parent.parent / "golden/v1/label-map.f32.grid.fkdb")
+    record = maps[0]
+    assert maps.spec.kind == "label-map" and len(record) == 6 and record.indices.shape == record.values.shape == (6, 3)
+    assert np.allclose(record.boxes, [[i / 2, j / 3, 1 / 2, 1 / 3] for i in range(2) for j in range(3)])
+    dense = record.dense()
+    for cell in range(6):
+        scores = np.zeros(12)
+        scores[record.indices[cell]] = record.values[cell]
+        assert np.allclose(dense[cell], np.exp(scores) / np.exp(scores).sum(), atol=1e-6)
+    batch = maps.sample([0], 2)
+    assert np.allclose(fkdb.recover(batch).sum(1), 1, atol=1e-5)
+    with pytest.raises(fkdb.UnsupportedError, match="label maps hold no labels of crops"):
+        SparseLabels(maps.spec, torch.from_numpy(batch.indices), torch.from_numpy(batch.values))
+    for key in maps.keys():
+        Image.new("RGB", (8, 8)).save(tmp_path / key)
+    with pytest.raises(fkdb.UnsupportedError, match="its labels are label maps: this fkdb reads them, but does not train from them"):
+        FkdLoader(tmp_path, maps, crops_per_image=1, batch_size=1)

@@ -23,7 +23,7 @@ std::string Describe(const fs::path& path) {
   const auto reader = Reader::Open(path);
   std::string text = report.digest + "\n";
   DumpOptions options;
-  options.dense = reader->spec().kind != LabelKind::kLogits;  // a softmax would ask this machine's libm
+  options.dense = reader->spec().kind != LabelKind::kLogits && !reader->spec().is_map();  // a softmax would ask this machine's libm
   for (uint64_t i = 0; i < reader->num_images(); ++i) text += DumpImage(*reader, i, options).value_or("error") + "\n";
   return text;
 }
@@ -31,7 +31,8 @@ std::string Describe(const fs::path& path) {
 struct Case {
   std::string name;
   LabelSpec spec;
-  bool ops = false;
+  bool ops = false;       // those of a first version
+  bool imported = false;  // and those that conversions brought
 };
 
 std::vector<Case> Cases() {
@@ -52,13 +53,17 @@ std::vector<Case> Cases() {
     add(LabelKind::kMarginalSmoothing, ValueEncoding::kPacked, boxes);
   }
   add(LabelKind::kMarginalSmoothing, ValueEncoding::kPacked, BoxEncoding::kPixel, /*ops=*/true);
+  cases.push_back({"marginal-smoothing.f16.pixel.imported", test::MakeSpec(LabelKind::kMarginalSmoothing, 12, 3, ValueEncoding::kF16), false, true});
+  for (const ValueEncoding values : {ValueEncoding::kF32, ValueEncoding::kF16}) {
+    cases.push_back({"label-map." + std::string(Name(values)) + ".grid", test::MakeMapSpec(12, 3, 2, 3, values)});
+  }
   return cases;
 }
 
 void Make(const Case& golden, const fs::path& folder) {
   const fs::path path = folder / (golden.name + ".fkdb");
   if (fs::exists(path)) return;
-  test::RandomLabels set(3, golden.spec, 2, 11);
+  test::RandomLabels set(3, golden.spec, golden.spec.is_map() ? golden.spec.num_cells() : 2, 11);
   set.records[1].class_index = kNoClass;
   Record& skipped = set.records[2];
   skipped = {};
@@ -67,6 +72,10 @@ void Make(const Case& golden, const fs::path& folder) {
   if (golden.ops) {
     set.records[0].ops = {{{OpKind::kContrast, 0, {1.5f}}, {OpKind::kErase, 0, {1, 2, 3, 4}}},
                           {{OpKind::kMixup, 0x0123456789abcdef, {0.25f}}, {OpKind::kCutmix, 7, {0.5f, 1, 2, 30, 40}}}};
+  }
+  if (golden.imported) {
+    set.records[0].ops = {{{OpKind::kReplay, 0, {4660, 22136}}, {OpKind::kListed, 0, {3, 1, 0.5f}}},
+                          {{OpKind::kPartnerCrop, 0, {1, 2, 30, 40, 1}}, {OpKind::kRotate, 0, {7}}, {OpKind::kMixup, 9, {0.75f}}}};
   }
   ASSERT_TRUE(set.Build(path));
   test::WriteBytes(folder / (golden.name + ".txt"), Describe(path));

@@ -42,6 +42,8 @@ std::vector<LabelKind> KindsOf(LabelForm form) {
       return {LabelKind::kMarginalRenorm};
     case LabelForm::kAll:
       return {LabelKind::kFull};
+    case LabelForm::kLabelMap:
+      return {LabelKind::kLabelMap};
     case LabelForm::kLogits:
       break;
   }
@@ -126,7 +128,13 @@ Result<Manifest> PlanConversion(LabelSource& source, const DataSet& data, const 
   const BoxEncoding fractions = probe.half_boxes ? BoxEncoding::kFractionF16 : BoxEncoding::kFractionF32;
   // Where few images differ, they are what is wrong: resized since they were labelled, perhaps.
   spec.boxes = options.boxes.value_or(2 * probe.images_of_pixels > probe.images ? BoxEncoding::kPixel : fractions);
-  spec.temperature = spec.kind == LabelKind::kLogits ? 1 : options.temperature;
+  spec.temperature = spec.kind == LabelKind::kLogits || spec.is_map() ? 1 : options.temperature;
+  if (spec.is_map()) {
+    if (options.crops || options.boxes) return Bad("--crops and --boxes are for crops: a label map has the cells of a grid");
+    spec.boxes = BoxEncoding::kGrid;
+    spec.grid_height = probe.first.grid_height;
+    spec.grid_width = probe.first.grid_width;
+  }
   FKDB_ASSIGN(spec, CheckLabelSpec(spec));
   recipe.augmentation = options.augmentation;
   recipe.augmentation.crops = options.crops.value_or(probe.crops);
@@ -211,6 +219,9 @@ class RecordMaker {
       return in(ErrorCode::kMismatch, fmt::format("{}, K = {}: expected labels of kind {}, K = {}, as the others'", Name(labels.form),
                                                   labels.num_values, Name(spec.kind), std::max(spec.num_values(), spec.num_indices())));
     }
+    if (labels.grid_height != spec.grid_height || labels.grid_width != spec.grid_width) {
+      return in(ErrorCode::kMismatch, fmt::format("{} x {} cells, expected {} x {}, as the others'", labels.grid_height, labels.grid_width, spec.grid_height, spec.grid_width));
+    }
     tally.dropped_crops += labels.num_crops() - crops;
     labels.flips.resize(crops);
     record->flips = std::move(labels.flips);
@@ -242,6 +253,7 @@ class RecordMaker {
   }
 
   Result<void> FillBoxes(const ImageSize& size, const ImageLabels& labels, uint32_t crops, Record* record) {
+    if (recipe_.spec.is_map()) return {};
     const bool pixel = recipe_.spec.boxes == BoxEncoding::kPixel;
     tally.boxes += crops;
     if (!labels.pixel_boxes.empty()) {
@@ -300,6 +312,8 @@ std::string_view Name(LabelForm form) {
       return "K classes and their share of each other a crop";
     case LabelForm::kAll:
       return "the probabilities of all classes";
+    case LabelForm::kLabelMap:
+      return "a label map";
     case LabelForm::kLogits:
       break;
   }

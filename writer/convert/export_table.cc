@@ -48,6 +48,7 @@ TableRows EmptyRows(const LabelSpec& spec) {
 Result<ExportSummary> ExportTable(const LabelSet& set, TableWriter* writer, const ExportOptions& options) {
   FKDB_ASSIGN(const std::vector<std::string> keys, set.AllKeys());
   const LabelSpec& spec = set.manifest().spec;
+  if (spec.is_map()) return Fail(ErrorCode::kUnsupported, fmt::format("{}: label maps have no form in a table: its rows are crops", set.path().string()));
   const auto begun = Clock::now();
   ExportSummary summary;
   TableRows rows = EmptyRows(spec);

@@ -8,56 +8,20 @@
 
 #include "format/half.h"
 #include "writer/convert/box_fractions.h"
-#include "writer/convert/label_files.h"
+#include "writer/convert/file_source.h"
 #include "writer/convert/pickle_writer.h"
-#include "writer/convert/torch_file.h"
+#include "writer/convert/zip_file.h"
 
 namespace fkdb {
 namespace {
 
-constexpr uint32_t kHalfClasses = 2049;  // 0 to 2048: the whole numbers that float16 tells apart
-
 tl::unexpected<Error> Bad(std::string what) { return Fail(ErrorCode::kCorruption, std::move(what)); }
 
-Result<std::vector<uint32_t>> ClassesOf(const Array& array) {
-  auto numbers = array.Integers();
-  if (!numbers) return Bad("label: " + numbers.error().message + ": expected classes");
-  std::vector<uint32_t> classes;
-  classes.reserve(numbers->size());
-  for (const int64_t number : *numbers) {
-    if (number < 0 || number >= kMaxClasses) return Bad(fmt::format("label: class {}", number));
-    if (array.dtype() == DType::kF16 && number >= kHalfClasses - 1) {
-      return Fail(ErrorCode::kUnsupported,
-                  fmt::format("label: class {} as float16, which has no room for classes above {}: it may be a neighbour. "
-                              "Make the labels again without the fp16 option",
-                              number, kHalfClasses - 1));
-    }
-    classes.push_back(static_cast<uint32_t>(number));
-  }
+Result<std::vector<uint32_t>> LabelClasses(const Array& array) {
+  auto classes = ClassesOf(array);
+  if (!classes) return Fail(classes.error().code, "label: " + classes.error().message);
   return classes;
 }
-
-class FkdSource : public LabelSource {
- public:
-  FkdSource(LabelFiles files, uint32_t num_classes) : files_(std::move(files)), num_classes_(num_classes) {
-    unlabelled_ = files_.unlabelled();
-    strays_ = files_.strays();
-  }
-
-  std::string PathOf(uint64_t ordinal) const override { return files_.Expected(ordinal).string(); }
-
-  Result<ImageLabels> Load(uint64_t ordinal) const override {
-    FKDB_ASSIGN(const std::filesystem::path path, files_.PathOf(ordinal));
-    FKDB_ASSIGN(const TorchFile file, TorchFile::Read(path));
-    auto labels = ParseFkd(file.root(), num_classes_);
-    if (!labels) return Fail(labels.error().code, fmt::format("{}: {}", path.string(), labels.error().message));
-    return labels;
-  }
-
- private:
-  LabelFiles files_;
-  uint32_t num_classes_;
-};
 
 }  // namespace
 
@@ -95,7 +59,7 @@ Result<ImageLabels> ParseFkd(const PickleValue& root, uint32_t num_classes) {
   if (shape.size() == 1) {
     labels.form = LabelForm::kClass;
     labels.num_values = 1;
-    FKDB_ASSIGN(labels.indices, ClassesOf(label));
+    FKDB_ASSIGN(labels.indices, LabelClasses(label));
     return labels;
   }
   if (!IsFloat(label.dtype())) return Bad(fmt::format("label: {}, expected floats", parts[2]->What()));
@@ -112,20 +76,19 @@ Result<ImageLabels> ParseFkd(const PickleValue& root, uint32_t num_classes) {
   labels.form = pair ? LabelForm::kClassValue : LabelForm::kTopK;
   labels.num_values = pair ? 1 : static_cast<uint32_t>(shape[2]);
   // (M, 2, K), or (M, 2): a crop's classes and then its values.
-  FKDB_ASSIGN(labels.indices, ClassesOf(label.Column(0)));
+  FKDB_ASSIGN(labels.indices, LabelClasses(label.Column(0)));
   labels.values = label.Column(1).Floats();
   return labels;
 }
 
 Result<std::unique_ptr<LabelSource>> OpenFkd(const std::filesystem::path& root, const std::filesystem::path& images,
                                              const DataSet& data, uint32_t num_classes) {
-  FKDB_ASSIGN(LabelFiles files, LabelFiles::Find(root, images, data.keys(), {".tar"}));
-  return std::unique_ptr<LabelSource>(std::make_unique<FkdSource>(std::move(files), num_classes));
+  return OpenLabelFiles(root, images, data, ".tar", [num_classes](const PickleValue& root_value) { return ParseFkd(root_value, num_classes); });
 }
 
 Result<std::vector<std::byte>> MakeFkdFile(const LabelSpec& spec, const Record& record, std::string_view stem) {
-  if (spec.kind == LabelKind::kLogits) {
-    return Fail(ErrorCode::kUnsupported, "labels of kind 'logits' have no form in FKD's files");
+  if (spec.kind == LabelKind::kLogits || spec.is_map()) {
+    return Fail(ErrorCode::kUnsupported, fmt::format("labels of kind '{}' have no form in FKD's files", Name(spec.kind)));
   }
   if (std::any_of(record.ops.begin(), record.ops.end(), [](const auto& ops) { return !ops.empty(); })) {
     return Fail(ErrorCode::kUnsupported, "its crops have augmentation besides crop and flip, which has no place in FKD's files");

@@ -25,11 +25,13 @@ enum class LabelForm : uint8_t {
   kTopKRenorm,  // K classes and p that sum to 1 over them
   kAll,         // the p of all classes
   kLogits,      // all values before softmax
+  kLabelMap,    // K classes and their scores for each cell of a grid; the cells are the crops
 };
 std::string_view Name(LabelForm form);  // for messages: "a class a crop"
 
 // One image's crops, M, as a source has them.
 struct ImageLabels {
+  uint32_t grid_height = 0, grid_width = 0;  // of a label map, which has no boxes
   std::vector<PixelBox> pixel_boxes;        // (M), or
   std::vector<FractionBox> fraction_boxes;  // (M)
   bool half_boxes = false;                  // the fractions are float16
