@@ -165,6 +165,7 @@ Result<int> Import(Flags& flags) {
   }
   if (flags.teacher) job.teachers = {{*flags.teacher, ""}};
   job.format = flags.from;
+  job.source = flags.source;
   job.use_classes = !flags.no_classes;
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
   FKDB_ASSIGN(job.augmentation, DefaultAugmentation(*data));

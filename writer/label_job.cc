@@ -72,12 +72,7 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
                            "teacher's classes, say --no-classes",
                            teacher.name(), teacher.num_outputs(), data.name(), classes));
   }
-  recipe.data_set.name = data.name();
-  recipe.data_set.layout = data.layout();
-  recipe.data_set.num_images = data.size();
-  recipe.data_set.channels = data.channels();
-  recipe.data_set.key_list_sha256 = Sha256OfKeys(data.keys());
-  if (options.use_classes) recipe.data_set.class_names = data.class_names();
+  recipe.data_set = Describe(data, options.use_classes);
   FKDB_ASSIGN(std::string teacher_hash, Sha256OfFile(teacher.file()));
   recipe.teachers = {{teacher.name(), std::move(teacher_hash)}};
   recipe.provenance = options.provenance;

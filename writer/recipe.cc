@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "db/sha256.h"
+
 namespace fkdb {
 
 Result<void> CheckRecordSize(const LabelSpec& spec, uint64_t crops) {
@@ -11,6 +13,17 @@ Result<void> CheckRecordSize(const LabelSpec& spec, uint64_t crops) {
   return Fail(ErrorCode::kResourceExhausted,
               fmt::format("{} crops of {} labels take up to {} bytes an image: at most {}; store fewer crops or a smaller top-k", crops,
                           Name(spec.kind), bound, kMaxRecordBytes));
+}
+
+DataSetInfo Describe(const DataSet& data, bool use_classes) {
+  DataSetInfo info;
+  info.name = data.name();
+  info.layout = data.layout();
+  info.num_images = data.size();
+  info.channels = data.channels();
+  info.key_list_sha256 = Sha256OfKeys(data.keys());
+  if (use_classes) info.class_names = data.class_names();
+  return info;
 }
 
 Result<void> CheckLabelsAreOfCrops(const LabelSpec& spec) {

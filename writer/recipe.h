@@ -4,13 +4,18 @@
 
 #include <cstdint>
 
+#include "db/manifest.h"
 #include "format/label_spec.h"
 #include "format/result.h"
+#include "image/data_set.h"
 
 namespace fkdb {
 
 // Whether records of so many crops are small enough. Errors: ResourceExhausted (over 1 GiB).
 Result<void> CheckRecordSize(const LabelSpec& spec, uint64_t crops);
+
+// What a manifest says of a data set; without its classes where they are not the labels'.
+DataSetInfo Describe(const DataSet& data, bool use_classes);
 
 // A teacher that sees crops makes no label maps. Errors: Unsupported.
 Result<void> CheckLabelsAreOfCrops(const LabelSpec& spec);

@@ -51,6 +51,8 @@ class Folder:
         assert made["skipped"] == made["refused_count"] == 1 and made["refused"] == [f"{key}: {reason}"]
         manifest = self.fkdb.json("dump", self.out)
         assert manifest["skipped"] == [sorted(self.sizes).index(key)]
+        skipped = self.fkdb.json("dump", self.out, "--image", key)["skipped"]  # without the folders of this machine
+        assert skipped == reason.replace(f"{self.labels}/", "")
         self.fkdb.ok("verify", self.out)
 
 

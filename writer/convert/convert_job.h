@@ -27,6 +27,7 @@ struct ConvertProgress {
 struct ConvertOptions {
   // Changes behaviour. What is not given is what loses nothing.
   std::string format;                    // for the manifest: "fkd"
+  std::filesystem::path source;          // where the labels are; reasons that are recorded leave it out
   std::optional<LabelKind> kind;         // needed where the labels don't tell
   std::optional<uint32_t> top_k;         // other labels are refused
   uint32_t num_classes = 0;              // C
