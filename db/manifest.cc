@@ -71,6 +71,7 @@ void DescribeRecipe(Visit& visit, M& m) {
   visit("augmentation", m.augmentation);
   visit("teacher_batch_size", m.teacher_batch_size);
   visit.Optional("imported_from", m.imported_from);
+  visit.Optional("imported_sample", m.imported_sample);
   visit.Optional("extends", m.extends);
 }
 

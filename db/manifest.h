@@ -68,6 +68,7 @@ struct Manifest {
   AugmentationInfo augmentation;
   uint32_t teacher_batch_size = 0;
   std::string imported_from;  // the format that the labels were converted from ("fkd"); empty if they were made here
+  std::string imported_sample;  // XXH3-64 of the first image's labels as they came, hex: tells apart what one resumes with
   std::string extends;  // digest of the label set that the first crops of each image are from; or empty
 
   // The outcome: counts so far, and once finished the digest.

@@ -2,11 +2,13 @@
 // fkdb-convert: label sets in other systems' forms into a label file, and back.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "db/label_set.h"
+#include "format/text.h"
 #include "image/data_set.h"
 #include "tools/cli.h"
 #include "tools/made.h"
@@ -35,7 +37,7 @@ struct Flags : CommonFlags {
   double memory = 4;  // GiB
   PixelFlags pixels;
   bool no_classes = false;
-  uint64_t limit = 0;
+  std::optional<uint64_t> limit;
   ConvertOptions job;
 
   Flags() { job.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
@@ -65,18 +67,18 @@ Result<void> ParseLabel(const std::string& name, ConvertOptions* job) {
   return {};
 }
 
-Result<std::unique_ptr<LabelSource>> OpenSource(const Flags& flags, const DataSet& data) {
+Result<std::unique_ptr<LabelSource>> OpenSource(const Flags& flags, const LabelledImages& images) {
   const ConvertOptions& job = flags.job;
   if (flags.from == "fkd") {
-    const auto folders = static_cast<uint32_t>(job.use_classes ? data.class_names().size() : 0);
-    return OpenFkd(flags.source, flags.images, data, job.num_classes ? job.num_classes : folders);
+    const auto folders = static_cast<uint32_t>(job.use_classes ? images.data.class_names().size() : 0);
+    return OpenFkd(flags.source, flags.images, images, job.num_classes ? job.num_classes : folders);
   }
-  if (flags.from == "relabel") return OpenRelabel(flags.source, flags.images, data);
-  if (flags.from == "ml-dr") return OpenMlDr(flags.source, data);
-  if (flags.from == "tinyvit") return OpenTinyVit(flags.source, data);
+  if (flags.from == "relabel") return OpenRelabel(flags.source, flags.images, images);
+  if (flags.from == "ml-dr") return OpenMlDr(flags.source, images);
+  if (flags.from == "tinyvit") return OpenTinyVit(flags.source, images);
   const auto memory_bytes = static_cast<uint64_t>(flags.memory * 0x1p30);
   if (flags.from == "npz" || flags.from == "parquet") {
-    return OpenTables(flags.source, "." + flags.from, flags.from == "npz" ? OpenTable(OpenNpz) : OpenParquet, data, {job.kind, memory_bytes, job.threads});
+    return OpenTables(flags.source, "." + flags.from, flags.from == "npz" ? OpenTable(OpenNpz) : OpenParquet, images, {job.kind, memory_bytes, job.threads});
   }
   BatchFilesOptions options;
   options.order = flags.order;
@@ -84,7 +86,7 @@ Result<std::unique_ptr<LabelSource>> OpenSource(const Flags& flags, const DataSe
   options.memory_bytes = memory_bytes;
   options.threads = job.threads;
   const BatchSystem system = flags.from == "sre2l" ? BatchSystem::kSre2l : flags.from == "lpqld" ? BatchSystem::kLpqld : BatchSystem::kHald;
-  return OpenBatchFiles(system, flags.source, data, options);
+  return OpenBatchFiles(system, flags.source, images, options);
 }
 
 std::string ProgressLine(const ConvertProgress& p) {
@@ -93,6 +95,9 @@ std::string ProgressLine(const ConvertProgress& p) {
   return fmt::format("{}  {} of {} images  {:.0f} images/s  {} left", Bar(p.images, p.all_images), p.images, p.all_images, rate,
                      p.images_read > 0 ? HumanSeconds(left) : "?");
 }
+
+// A line. Paths may be no UTF-8.
+std::string Dumped(const nlohmann::ordered_json& json) { return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"; }
 
 nlohmann::ordered_json ToJson(const ConvertSummary& s) {
   const LabelSpec& spec = s.manifest.spec;
@@ -138,7 +143,7 @@ Result<int> PrintDryRun(const Flags& flags, const ConvertSummary& s) {
   if (flags.json) {
     nlohmann::ordered_json json = {{"dry_run", true}, {"images", s.images}, {"skipped", s.refused.count}, {"crops", s.crops}, {"record_bytes", s.record_bytes}, {"bytes_per_crop", bytes_per_crop}};
     json.update(ToJson(s));
-    FKDB_TRY(PrintOut(json.dump() + "\n"));
+    FKDB_TRY(PrintOut(Dumped(json)));
   } else if (!flags.quiet) {
     FKDB_TRY(PrintOut(fmt::format("would convert {} images, {} crops, into records of {} ({:.1f} bytes a crop); nothing is written\n{}",
                                   s.images - s.refused.count, s.crops, HumanBytes(bytes), bytes_per_crop, Remarks(s))));
@@ -167,13 +172,17 @@ Result<int> Import(Flags& flags) {
   job.format = flags.from;
   job.source = flags.source;
   job.use_classes = !flags.no_classes;
-  FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
+  if (std::error_code ec; job.dry_run && !flags.out.empty() && !job.file.overwrite && std::filesystem::exists(flags.out, ec)) {
+    return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: it is there already: without --overwrite it would be refused", flags.out));
+  }
+  FKDB_ASSIGN(const std::unique_ptr<DataSet> all, OpenDataSet(flags.images));
+  FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit.value_or(0)));
   FKDB_ASSIGN(job.augmentation, DefaultAugmentation(*data));
   FKDB_ASSIGN(job.augmentation, flags.pixels.Over(job.augmentation));
   StampProvenance("fkdb-convert", &job.provenance);
   Progress progress(flags.quiet);
   progress.Show(fmt::format("{} images; looking for their labels", data->size()));
-  FKDB_ASSIGN(const std::unique_ptr<LabelSource> source, OpenSource(flags, *data));
+  FKDB_ASSIGN(const std::unique_ptr<LabelSource> source, OpenSource(flags, {*all, data->size()}));
 
   job.progress = [&](const ConvertProgress& p) { progress.Show(ProgressLine(p)); };
   job.stop = StopOnSignals();
@@ -192,6 +201,7 @@ Result<int> Import(Flags& flags) {
 
 // A table is one file.
 Result<ExportSummary> ExportToTable(const Flags& flags, const LabelSet& set, const ExportOptions& options) {
+  if (options.dry_run) return ExportTable(set, nullptr, options);
   if (std::error_code ec; std::filesystem::exists(flags.out, ec) && !options.overwrite) {
     return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: it is there already; --overwrite replaces it", flags.out));
   }
@@ -199,7 +209,8 @@ Result<ExportSummary> ExportToTable(const Flags& flags, const LabelSet& set, con
   if (flags.to == "npz") {
     writer = MakeNpzWriter(flags.out, static_cast<uint64_t>(flags.memory * 0x1p30));
   } else {
-    FKDB_ASSIGN(writer, MakeParquetWriter(flags.out));
+    FKDB_ASSIGN(const std::vector<std::string> keys, set.AllKeys());
+    FKDB_ASSIGN(writer, MakeParquetWriter(flags.out, std::all_of(keys.begin(), keys.end(), IsUtf8)));
   }
   FKDB_ASSIGN(ExportSummary summary, ExportTable(set, writer.get(), options));
   if (summary.interrupted) return Fail(ErrorCode::kIncomplete, "stopped; nothing was written");
@@ -216,6 +227,7 @@ Result<int> Export(Flags& flags) {
   options.images = flags.images;
   options.resume = flags.job.file.resume;
   options.overwrite = flags.job.file.overwrite;
+  options.dry_run = flags.job.dry_run;
   options.threads = flags.job.threads;
   options.stop = StopOnSignals();
   Progress progress(flags.quiet);
@@ -226,9 +238,14 @@ Result<int> Export(Flags& flags) {
   if (s.interrupted) return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume continues", s.images + s.kept + s.skipped, set.num_images()));
   const double rate = static_cast<double>(s.images) / std::max(s.seconds, 1e-9);
   if (flags.json) {
-    const nlohmann::ordered_json json = {{"out", flags.out}, {"to", flags.to}, {"images", s.images}, {"crops", s.crops}, {"skipped", s.skipped}, {"kept", s.kept},
+    nlohmann::ordered_json json = {{"out", flags.out}, {"to", flags.to}, {"images", s.images}, {"crops", s.crops}, {"skipped", s.skipped}, {"kept", s.kept},
                                          {"bytes", s.bytes}, {"seconds", s.seconds}, {"images_per_second", rate}};
-    FKDB_TRY(PrintOut(json.dump() + "\n"));
+    if (flags.job.dry_run) json["dry_run"] = true;
+    FKDB_TRY(PrintOut(Dumped(json)));
+  } else if (flags.job.dry_run && !flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("would write {} images, {} crops; nothing is written\n{}{}", s.images, s.crops,
+                                  s.kept ? fmt::format("files that are there, and would be kept: {}\n", s.kept) : "",
+                                  s.skipped ? fmt::format("images without labels: {}\n", s.skipped) : "")));
   } else if (!flags.quiet) {
     FKDB_TRY(PrintOut(fmt::format("{}: {} images, {} crops, {} ({:.1f} bytes a crop), {} at {:.0f} images/s\n{}{}", flags.out, s.images, s.crops,
                                   HumanBytes(static_cast<double>(s.bytes)), static_cast<double>(s.bytes) / static_cast<double>(std::max<uint64_t>(1, s.crops)),
@@ -258,18 +275,23 @@ int fkdb::RunConvert(int argc, char** argv) {
   app.add_option("--temperature", flags.temperature, "Of the softmax that made the probabilities (1; hald: 20); of lpqld's that is to make them");
   app.add_option("--order", flags.order, "sre2l: a file with the image numbers of each epoch, {\"0\": [..]} as JSON or from torch.save");
   app.add_option("--memory", flags.memory, "GiB for labels that are filed by batch: less means more passes over the files")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1e-9, 1e6))
       ->capture_default_str();
   app.add_option("--teacher", flags.teacher, "Its name, for the manifest");
   app.add_option("--encoding", flags.encoding, "How labels are stored (what loses nothing: f32, or f16 if the files have float16)")->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
   app.add_option("--boxes", flags.boxes, "How boxes are stored (pixel where the files have whole pixels, otherwise fractions)")->check(CLI::IsMember({"pixel", "fraction-f32", "fraction-f16"}));
   app.add_option("--crops", flags.job.crops, "Only the first N of each image");
-  app.add_option("--limit", flags.limit, "Only the first N images in key order");
+  app.add_option("--limit", flags.limit, "Only the first N images in key order")->check(CLI::PositiveNumber);
   app.add_flag("--skip-bad", flags.job.skip_bad, "Record images without usable labels as skipped, and go on");
   app.add_flag("--dry-run", flags.job.dry_run, "Read and check everything, say what would come out, write nothing");
   app.add_option("--threads", flags.job.threads, "Files at once")->check(CLI::Range(1, 1024))->capture_default_str();
   AddOutputFlags(app, &flags.job.file, &flags.job.provenance);
   flags.pixels.AddTo(app);
+  // What does not say how to convert back.
+  const std::vector<std::string> both = {"--help", "--version", "--json", "--quiet", "--from", "--to", "--images", "--dry-run", "--resume", "--overwrite", "--threads", "--memory"};
+  for (CLI::Option* option : app.get_options([](const CLI::Option* o) { return o->nonpositional(); })) {
+    if (std::find(both.begin(), both.end(), option->get_name()) == both.end()) option->excludes(to);
+  }
   return fkdb::RunTool(app, argc, argv, [&]() -> Result<int> {
     if (from->count() + to->count() == 0) return Fail(ErrorCode::kInvalidArgument, "--from or --to is missing: which system's label set is it? (see --help)");
     return from->count() ? fkdb::Import(flags) : fkdb::Export(flags);

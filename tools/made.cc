@@ -40,7 +40,7 @@ Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& ou
                                    {"digest", m.digest}};
     if (by) json.update({{"seconds", by->seconds}, {"crops_per_second", rate}});
     if (more) json.update(*more);
-    return PrintOut(json.dump() + "\n");
+    return PrintOut(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");  // paths may be no UTF-8
   }
   if (flags.quiet) return {};
   return PrintOut(fmt::format("{}: {} images{}, {} crops, {} ({:.1f} bytes a crop){}\n{}\n", out.string(), m.num_images,

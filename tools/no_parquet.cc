@@ -12,6 +12,6 @@ tl::unexpected<Error> NoArrow() {
 }  // namespace
 
 Result<std::unique_ptr<TableFile>> OpenParquet(const std::filesystem::path&) { return NoArrow(); }
-Result<std::unique_ptr<TableWriter>> MakeParquetWriter(const std::filesystem::path&) { return NoArrow(); }
+Result<std::unique_ptr<TableWriter>> MakeParquetWriter(const std::filesystem::path&, bool) { return NoArrow(); }
 
 }  // namespace fkdb

@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <optional>
+#include <set>
 #include <unistd.h>
 
 #include "format/half.h"
@@ -113,6 +113,12 @@ class ParquetFile : public TableFile {
     FKDB_ASSIGN(const auto reader, Reader());
     groups_ = static_cast<size_t>(reader->num_row_groups());
     const auto* schema = reader->parquet_reader()->metadata()->schema();
+    const auto* group = schema->group_node();
+    std::set<std::string> names;
+    for (int i = 0; i < group->field_count(); ++i) {
+      const std::string name = group->field(i)->name();
+      if (!names.insert(name).second) return Bad(fmt::format("two columns '{}'", Printable(name)));
+    }
     for (int i = 0; i < schema->num_columns(); ++i) {
       const std::string name = schema->GetColumnRoot(i)->name();
       const bool known = std::find(kColumns.begin(), kColumns.end(), name) != kColumns.end();
@@ -143,10 +149,12 @@ class ParquetFile : public TableFile {
     rows.half_boxes = IsHalf(box);
     FKDB_TRY(rows.pixel_boxes ? ToIntegers("box", box, &rows.pixels) : ToFloats("box", box, &rows.fractions));
     FKDB_ASSIGN(const Numbers flip, ColumnOf(*table, "flip"));
+    if (flip.a_row != 1 || !(arrow::is_integer(flip.flat->type_id()) || flip.flat->type_id() == Type::BOOL)) return Bad("column 'flip': expected one bool a row");
     FKDB_ASSIGN(const auto flips, Cast("flip", flip, arrow::boolean()));
     for (int64_t i = 0; i < flips->length(); ++i) rows.flips.push_back(static_cast<const arrow::BooleanArray&>(*flips).Value(i));
     if (table->GetColumnByName("indices")) {
       FKDB_ASSIGN(const Numbers indices, ColumnOf(*table, "indices"));
+      if (IsFloats(indices)) return Bad("column 'indices': expected integers");
       rows.num_indices = indices.a_row;
       FKDB_TRY(ToIntegers("indices", indices, &rows.indices));
     }
@@ -154,7 +162,13 @@ class ParquetFile : public TableFile {
       FKDB_ASSIGN(const Numbers values, ColumnOf(*table, "values"));
       rows.num_values = values.a_row;
       rows.half_values = IsHalf(values);
+      if (!IsFloats(values)) return Bad("column 'values': expected floats");
       FKDB_TRY(ToFloats("values", values, &rows.values));
+    }
+    const size_t n = rows.size();
+    const size_t boxes = rows.pixel_boxes ? rows.pixels.size() : rows.fractions.size();
+    if (rows.flips.size() != n || boxes != 4 * n || rows.indices.size() != n * rows.num_indices || rows.values.size() != n * rows.num_values) {
+      return Bad("columns of different lengths");
     }
     return rows;
   }
@@ -187,7 +201,7 @@ class ParquetFile : public TableFile {
     FKDB_ASSIGN(auto array, FromArrow(arrow::Concatenate(column->chunks())));
     if (array->null_count() > 0) return Bad(fmt::format("column 'key': {} rows have none", array->null_count()));
     auto cast = FromArrow(arrow::compute::Cast(*array, arrow::large_binary()));
-    if (!cast) return Bad(fmt::format("column 'key': {}, expected text", array->type()->ToString()));
+    if (!cast) return Bad(fmt::format("column 'key': {}, expected text", Printable(array->type()->ToString())));
     const auto& texts = static_cast<const arrow::LargeBinaryArray&>(**cast);
     std::vector<std::string> keys;
     for (int64_t i = 0; i < texts.length(); ++i) keys.emplace_back(texts.GetView(i));
@@ -201,7 +215,7 @@ class ParquetFile : public TableFile {
 
 class ParquetWriter : public TableWriter {
  public:
-  explicit ParquetWriter(fs::path path) : path_(std::move(path)), partial_(path_.string() + fmt::format(".{}.partial", ::getpid())) {}
+  ParquetWriter(fs::path path, bool text) : text_(text), path_(std::move(path)), partial_(path_.string() + fmt::format(".{}.partial", ::getpid())) {}
   ~ParquetWriter() override {
     if (!published_) std::remove(partial_.c_str());
   }
@@ -213,8 +227,6 @@ class ParquetWriter : public TableWriter {
 
   Result<void> Append(TableRows rows) override {
     if (!writer_) {
-      // Keys that are not UTF-8 are no Parquet strings.
-      text_ = std::all_of(rows.keys.begin(), rows.keys.end(), IsUtf8);
       FKDB_TRY(Begin(rows));
     }
     std::vector<std::shared_ptr<arrow::Array>> columns;
@@ -287,8 +299,9 @@ class ParquetWriter : public TableWriter {
     return Lists<arrow::HalfFloatBuilder>(halves, a_row);
   }
 
+  const bool text_;  // keys that are not UTF-8 are no Parquet strings
   const fs::path path_, partial_;
-  bool text_ = true, published_ = false;
+  bool published_ = false;
   std::shared_ptr<arrow::Schema> schema_;
   std::shared_ptr<arrow::io::FileOutputStream> file_;
   std::unique_ptr<parquet::arrow::FileWriter> writer_;
@@ -302,8 +315,8 @@ Result<std::unique_ptr<TableFile>> OpenParquet(const fs::path& path) {
   return std::unique_ptr<TableFile>(std::move(file));
 }
 
-Result<std::unique_ptr<TableWriter>> MakeParquetWriter(const fs::path& path) {
-  auto writer = std::make_unique<ParquetWriter>(path);
+Result<std::unique_ptr<TableWriter>> MakeParquetWriter(const fs::path& path, bool text_keys) {
+  auto writer = std::make_unique<ParquetWriter>(path, text_keys);
   FKDB_TRY(writer->Open());
   return std::unique_ptr<TableWriter>(std::move(writer));
 }

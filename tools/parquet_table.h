@@ -15,7 +15,7 @@ namespace fkdb {
 // without Arrow), Corruption, IoError.
 Result<std::unique_ptr<TableFile>> OpenParquet(const std::filesystem::path& path);
 
-// Errors: Unsupported (built without Arrow), IoError.
-Result<std::unique_ptr<TableWriter>> MakeParquetWriter(const std::filesystem::path& path);
+// text_keys: all keys are UTF-8. Errors: Unsupported (built without Arrow), IoError.
+Result<std::unique_ptr<TableWriter>> MakeParquetWriter(const std::filesystem::path& path, bool text_keys);
 
 }  // namespace fkdb

@@ -2,8 +2,11 @@
 """Small label sets in other systems' forms, written from the facts of their formats, and images for them."""
 
 import gzip
+import io
 import pathlib
+import pickle
 import struct
+import zipfile
 
 import numpy as np
 import torch
@@ -80,7 +83,12 @@ def fkd(folder, sizes, kind="marginal_smoothing_k5", crops=6, half=False, tensor
 def save(state, path, protocol=2, numpy_1=True):
     """torch.save, with the module names of NumPy 1 or 2."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path, pickle_protocol=protocol)
+    try:
+        torch.save(state, path, pickle_protocol=protocol)
+    except UnicodeEncodeError:  # a name that is no text; the archive in the file then has another
+        out = io.BytesIO()
+        torch.save(state, out, pickle_protocol=protocol)
+        path.write_bytes(out.getvalue())
     data = path.read_bytes()
     assert data[:2] == b"PK"  # a zip, whatever the name says
     if numpy_1 and b"numpy._core.multiarray" in data:
@@ -89,10 +97,6 @@ def save(state, path, protocol=2, numpy_1=True):
 
 def rename_numpy(state, path, protocol):
     """The same file as NumPy 1 would have had it written."""
-    import io
-    import pickle
-    import zipfile
-
     class OldNames(pickle._Pickler):
         def save_global(self, obj, name=None):
             module = getattr(obj, "__module__", None) or ""

@@ -351,10 +351,10 @@ def test_tables_that_are_wrong(fkdb, odd, tmp_path):
     refused(4, "T: array 'key': its keys are Python objects: save them as text, numpy.array(keys, dtype=str)", key=np.array(order, dtype=object))
     refused(3, f"T: array 'flip': b1 ({n - 1},), expected a bool a row of {n} rows", flip=np.zeros(n - 1, bool))
     refused(3, "T: array 'box': -1: expected 0 to 2147483647", box=np.tile([0, -1, 9, 9], (n, 1)))
-    refused(3, "T: array 'indices': 1.5 where a whole number belongs", indices=np.tile([1.5, 2], (n, 1)))
-    refused(4, "T: array 'values': numbers in big-endian order", values=np.tile(np.array([0.5, 0.25], ">f4"), (n, 1)))
+    refused(3, "T: array 'indices': 1.5 where a whole number belongs: expected classes", indices=np.tile([1.5, 2], (n, 1)))
+    refused(4, "T: array 'values': numbers in big-endian order: save them in little-endian", values=np.tile(np.array([0.5, 0.25], ">f4"), (n, 1)))
     refused(3, "T: boxes of pixels, 2 indices and 3 values a row: as many of one as of the other are needed", values=np.zeros((n, 3), np.float32))
-    refused(7, f"image '{min(order)}': T: class 12, expected below 12; --num-classes says how many there are; --skip-bad converts the others",
+    refused(7, f"image '{min(order)}': T: class 12, expected below 12: --num-classes says how many there are; --skip-bad converts the others",
             indices=np.tile([1, 12], (n, 1)))
     refused(7, f"3 of {n} images have no labels: 'a-b/1-2.jpg', 'a-b/1.jpg', 'a-b/10.jpg'; --skip-bad converts the others",
             **{name: np.concatenate([column[:4], column[7:]]) for name, column in good.items()})

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong with the label folders that people have, and what fkdb-convert says of it."""
 
+import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 
 import numpy as np
 import peer_labels
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import BIN
@@ -97,7 +102,7 @@ def test_classes(folder):
         return change
 
     for value, code, reason in ((1.5, 3, "label: 1.5 where a whole number belongs: expected classes"), (np.nan, 3, "label: nan where a whole number belongs: expected classes"),
-                                (-1, 3, "label: class -1"), (12, 7, "class 12, expected below 12; --num-classes says how many there are")):
+                                (-1, 3, "label: class -1"), (12, 7, "class 12, expected below 12: --num-classes says how many there are")):
         folder.change(key, with_class(value))
         folder.one_bad(code, key, f"FILE: {reason}")
         folder.out.unlink()
@@ -113,7 +118,7 @@ def test_classes_that_float16_cannot_tell_apart(fkdb, tmp_path):
         label[0, 0, 0] = 2049  # becomes 2048
         return [coords, flip, label]
     folder.change(key, change)
-    folder.one_bad(4, key, "FILE: label: class 2048 as float16, which has no room for classes above 2048: it may be a neighbour. Make the labels again without the fp16 option")
+    folder.one_bad(4, key, "FILE: label: class 2048 as float16, which has no room for classes above 2048: it may be a neighbour. Make the labels again in float32")
 
 
 def test_probabilities(folder):
@@ -183,12 +188,11 @@ def test_images_and_labels_that_lack_each_other(folder):
     lost = "n0/1.JPEG"
     path = folder.file(lost)
     path.rename(path.with_name("elsewhere.tar"))
-    folder.fails(7, f"1 of 8 images have no labels: '{lost}'; --skip-bad converts the others")
+    folder.fails(7, f"1 of 8 images have no labels: '{lost}'; and 1 labels have no image: train/n0/elsewhere.tar; --skip-bad converts the others")
     made = folder.ok("--skip-bad")
     assert made["refused"] == [f"{lost}: no label file: expected '{path}'"] and made["strays"] == ["train/n0/elsewhere.tar"]
     folder.out.unlink()
-    folder.fkdb.fails(1, f"{folder.images}: no label file of the images in it: looked for 'images/data/train/n0/0.tar', 'data/train/n0/0.tar', 'train/n0/0.tar', 'n0/0.tar'"
-                      .replace("images/", f"{folder.images.parent.parent.name}/"), *[folder.images if a == folder.labels else a for a in folder.command()])
+    folder.fkdb.fails(1, f"{folder.images}: no label file of the images below it: looked for 'data/train/n0/0.tar', 'train/n0/0.tar', 'n0/0.tar'; SRC is the folder above such files", *[folder.images if a == folder.labels else a for a in folder.command()])
 
 
 def test_an_image_that_cannot_be_read(folder):
@@ -254,15 +258,15 @@ def test_names_that_share_a_file(fkdb, tmp_path):
     folder.fails(7, f"image 'n0/a.1.JPEG': {reason}; --skip-bad converts the others")
     made = folder.ok("--skip-bad", "--resume")
     assert made["refused"] == [f"n0/a.1.JPEG: {reason}", f"n0/a.2.JPEG: {reason}"] and made["crops"] == 6
-    fkdb.fails(7, f"{folder.out}: images 'n0/a.1.JPEG' and 'n0/a.2.JPEG' would share the label file 'n0/a.tar': FKD's code names it by what stands before the first dot; "
-               "leave one out (fkdb-subset)", "convert", "--to", "fkd", folder.out, tmp_path / "out")
+    fkdb.fails(7, f"{folder.out}: images 'n0/a.1.JPEG' and 'n0/a.2.JPEG' would share the label file 'train/n0/a.tar': FKD's code names it by the last two folders and "
+               "what stands before the first dot; leave one out (fkdb-subset)", "convert", "--to", "fkd", folder.out, tmp_path / "out")
 
 
 def test_where_the_labels_are_filed(fkdb, tmp_path):
     """The generator files below three folders of the image's path, the training code looks below two; or below none."""
     folder = Folder(fkdb, tmp_path)
     digest = folder.ok()["digest"]
-    for n, place in enumerate(("data/train", f"{tmp_path.name}/data/train", "")):
+    for n, place in enumerate(("data/train", "")):
         target = tmp_path / f"moved{n}" / place
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder.labels / "train").rename(target)
@@ -271,14 +275,33 @@ def test_where_the_labels_are_filed(fkdb, tmp_path):
         target.rename(folder.labels / "train")
 
 
+def test_labels_of_nested_folders(fkdb, tmp_path):
+    """The generator takes the last three folders of each image's own path."""
+    folder = Folder(fkdb, tmp_path, ["a/b/1.JPEG", "c/2.JPEG"])
+    target = folder.labels / "train/a/b/1.tar"
+    other = folder.labels / "data/train/c/2.tar"
+    other.parent.mkdir(parents=True)
+    (folder.labels / "train/c/2.tar").rename(other)
+    assert target.exists() and folder.ok()["stray_count"] == 0
+    # Three folders down, two images may share what the training code looks at.
+    keys = ["a/v/w/1.JPEG", "b/v/w/1.JPEG"]
+    shutil.rmtree(tmp_path / "data")
+    peer_labels.images(folder.images, keys)
+    np.savez(tmp_path / "t.npz", key=np.array(keys), box=np.tile([0, 0, 9, 9], (2, 1)), flip=[False, True], indices=[[1], [2]])
+    fkdb.ok("convert", "--from", "npz", "--images", folder.images, "--no-classes", "--num-classes", 3, tmp_path / "t.npz", tmp_path / "n.fkdb")
+    done = fkdb("convert", "--to", "fkd", tmp_path / "n.fkdb", tmp_path / "out", "--overwrite")
+    assert done.returncode == 7 and "would share the label file 'v/w/1.tar'" in done.stderr and not (tmp_path / "out").exists()
+
+
 def test_dry_run_says_what_would_happen(folder):
     dry = folder.fkdb.json(*folder.command("--dry-run"))
     assert not folder.out.exists() and not list(folder.out.parent.glob("*.partial*"))
     made = folder.ok()
+    folder.fkdb.fails(1, f"{folder.out}: it is there already: without --overwrite it would be refused", *folder.command("--dry-run"))
     same = ("images", "skipped", "crops", "labels", "refused", "strays", "rounded_boxes", "sorted_crops", "short_images")
     assert {name: dry[name] for name in same} == {name: made[name] for name in same} and dry["dry_run"]
     assert 0 < dry["record_bytes"] < made["file_bytes"]
-    text = folder.fkdb.ok(*folder.command("--dry-run"))
+    text = folder.fkdb.ok(*folder.command("--dry-run", "--overwrite"))
     assert text.startswith("would convert 8 images, 48 crops, into records of ") and "marginal-smoothing labels of 12 classes, K = 5, boxes pixel, values f32\n" in text
 
 
@@ -309,6 +332,31 @@ def test_a_conversion_that_was_interrupted_resumes_to_the_same_digest(fkdb, tmp_
         assert done.returncode == 2 and 'labels.values: "f32" in the file, "packed" asked for' in done.stderr
 
 
+def test_other_labels_do_not_continue_a_conversion(fkdb, tmp_path):
+    keys = [f"n0/{i:03}.JPEG" for i in range(70)]
+    folder = Folder(fkdb, tmp_path, keys, sizes=dict.fromkeys(keys, (24, 24)))
+    last = folder.file("n0/069.JPEG")
+    whole = last.read_bytes()
+    last.write_bytes(whole[:99])
+    assert fkdb(*folder.command()).returncode == 3 and folder.out.with_name("l.fkdb.partial").exists()
+    last.write_bytes(whole)
+    other = Folder(fkdb, tmp_path / "other", keys, sizes=dict.fromkeys(keys, (24, 24)), seed=99)
+    done = fkdb(*[other.labels if a == folder.labels else a for a in folder.command("--resume")])
+    assert done.returncode == 2 and 'imported_sample: "' in done.stderr
+    digest = folder.ok("--resume")["digest"]
+    folder.out.unlink()
+    assert folder.ok()["digest"] == digest
+    # Nor an export.
+    other.ok()
+    fkdb.ok("convert", "--to", "fkd", folder.out, tmp_path / "out")
+    fkdb.fails(7, f"{tmp_path}/out/train/n0/000.tar: it is there already, with other labels; --overwrite replaces it", "convert", "--to", "fkd", other.out, tmp_path / "out",
+               "--resume", "--threads", 1)
+    # What is wrong with the first labels is found before anything is written.
+    folder.out.unlink()
+    folder.file("n0/000.JPEG").write_bytes(whole[:99])
+    assert fkdb(*folder.command()).returncode == 3 and not list(tmp_path.glob("l.fkdb*"))
+
+
 def test_the_output_is_never_overwritten(folder, tmp_path):
     folder.ok()
     done = folder.fkdb(*folder.command())
@@ -319,6 +367,146 @@ def test_the_output_is_never_overwritten(folder, tmp_path):
     (out / "train/n0/0.tar").unlink()
     assert folder.fkdb.json("convert", "--to", "fkd", folder.out, out, "--resume")["kept"] == 7
     assert folder.fkdb.json("convert", "--to", "fkd", folder.out, out, "--overwrite")["images"] == 8
+
+
+def test_numbers_count_all_images_that_were_labelled(fkdb, tmp_path):
+    """Also with --limit; and other images than those are refused."""
+    images = tmp_path / "train"
+    keys = [f"{c}/{i}.jpg" for c in ("cat", "cat-big", "dog") for i in range(3)]
+    sizes = peer_labels.images(images, keys)
+    order = peer_labels.folder_order(images)
+    assert order != sorted(order)
+    peer_labels.ml_dr(tmp_path / "labels", order, sizes, crops=3)
+    command = ["convert", "--from", "ml-dr", "--images", images, "--no-classes", "--num-classes", 12, "--label", "marginal-smoothing", tmp_path / "labels"]
+    fkdb.ok(*command, tmp_path / "all.fkdb")
+    made = fkdb.json(*command, tmp_path / "few.fkdb", "--limit", 4)
+    assert made["images"] == 4 and made["stray_count"] == 0
+    for key in sorted(keys)[:4]:
+        all_of_it, few = (fkdb.json("dump", tmp_path / f"{name}.fkdb", "--image", key) for name in ("all", "few"))
+        assert all_of_it["crops"] == few["crops"]
+    shutil.rmtree(images / "cat")
+    done = fkdb(*command, tmp_path / "x.fkdb")
+    assert done.returncode == 7 and "and 6 images: labels are numbered by the images that were labelled, all of them: are some missing?" in done.stderr
+    torch.save(torch.arange(9)[None], tmp_path / "order.pt")
+    (tmp_path / "sre2l/epoch_0").mkdir(parents=True)
+    done = fkdb("convert", "--from", "sre2l", "--images", images, "--order", tmp_path / "order.pt", tmp_path / "sre2l", tmp_path / "x.fkdb")
+    assert done.returncode == 7 and "image 6 of 6: they must be the images that were labelled, all of them" in done.stderr
+
+
+def test_batches_that_are_odd(fkdb, tmp_path):
+    images = tmp_path / "train"
+    sizes = peer_labels.images(images, KEYS)
+    rng = np.random.default_rng(4)
+    (tmp_path / "order.json").write_text('{"0": [0, 1, 2, 3, 4, 5, 6, 7]}')
+
+    def convert(change=lambda first, second: None, *more):
+        """The first batch is not mixed, the second one is."""
+        order = peer_labels.folder_order(images)
+        first, _ = peer_labels.batch(rng, order[:4], sizes, False, torch.randn(4, 12), None, False)
+        second, crops = peer_labels.batch(rng, order[4:], sizes, False, torch.randn(4, 12), "cutmix", False)
+        change(first, second)
+        peer_labels.write(first, tmp_path / "labels/epoch_0/batch_0.tar")
+        peer_labels.write(second, tmp_path / "labels/epoch_0/batch_1.tar")
+        return fkdb("convert", "--from", "sre2l", "--images", images, "--order", tmp_path / "order.json", "--no-classes", tmp_path / "labels", tmp_path / "l.fkdb", "--overwrite", *more), crops
+
+    done, crops = convert()
+    assert done.returncode == 0, done.stderr
+    order = peer_labels.folder_order(images)
+    dump = fkdb.json("dump", tmp_path / "l.fkdb", "--image", order[5])["crops"][0]
+    assert [op["op"] for op in dump["ops"]] == ["partner-crop", "cutmix"] and list(dump["ops"][0].values())[1:] == crops[1]["ops"][0][2]
+    assert fkdb.json("dump", tmp_path / "l.fkdb", "--image", order[0])["crops"][0]["ops"] == []
+
+    def set_at(at, value):
+        return lambda first, second: second.__setitem__(at, value)
+    for change, message in ((set_at(2, torch.zeros(4)), "mix_index: an array f4 (4,), which cannot name 4 others"), (set_at(2, torch.tensor([0, 1, 2, 4])), "mix_index: 4 in a batch of 4"),
+                            (set_at(4, [np.float64("nan")] * 4), "mix_bbox: a number that is not finite"), (set_at(0, torch.full((4, 4), torch.nan)), "its box is not inside the image"),
+                            (set_at(1, torch.zeros(4, 7)), "cutout boxes in the place of flips"), (set_at(5, torch.zeros(4, 11)), "outputs of 11 numbers a crop, the first batch has 12")):
+        done, _ = convert(change)
+        assert done.returncode in (3, 4, 7) and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    done, _ = convert(set_at(4, torch.tensor([10, 20, 60, 90], dtype=torch.uint8)))
+    assert done.returncode == 0
+    (images / order[5]).write_bytes(b"no image")
+    done, _ = convert(lambda first, second: None, "--skip-bad")
+    assert done.returncode == 7 and f"image '{order[5]}' is mixed into others and cannot be read" in done.stderr
+
+
+def test_parquet_columns_that_are_odd(fkdb, tmp_path):
+    images = tmp_path / "train"
+    peer_labels.images(images, KEYS)
+    good = {"key": KEYS, "box": [[0, 0, 9, 9]] * 8, "flip": [True] * 8, "indices": [[1, 2]] * 8, "values": [[0.5, 0.25]] * 8}
+
+    def convert(table, *more):
+        pq.write_table(table, tmp_path / "t.parquet", **dict(more))
+        return fkdb("convert", "--from", "parquet", "--images", images, "--no-classes", "--num-classes", 12, "--label", "marginal-smoothing", tmp_path / "t.parquet", tmp_path / "l.fkdb",
+                    "--overwrite")
+
+    for change, message in (({"flip": [[True]] * 8}, None), ({"flip": [[]] * 8}, "column 'flip': expected one bool a row"), ({"flip": ["true"] * 8}, "column 'flip': expected one bool a row"),
+                            ({"flip": [[True, False]] * 8}, "column 'flip': expected one bool a row"), ({"indices": [[1.0, 2.0]] * 8}, "column 'indices': expected integers"),
+                            ({"values": [[1, 0]] * 8}, "column 'values': expected floats"), ({"box": [[0, 0, 9]] * 8}, "column 'box': 3 numbers a row, expected 4"),
+                            ({"values": [[0.5, 0.25]] * 7 + [[0.5]]}, "column 'values': 1 numbers in row 7, 2 in the first"), ({"box": [[0.0, 0.0, 9.0, 9.0]] * 8}, "pixels are whole numbers"),
+                            ({"key": [None] + KEYS[1:]}, "column 'key': 1 rows have none"), ({"key": list(range(8))}, "column 'key'")):
+        done = convert(pa.table({**good, **change}))
+        assert (done.returncode == 0) == (message is None) and (message or "") in done.stderr and done.stderr.count("\n") <= 1, done.stderr
+    twice = pa.Table.from_arrays([pa.array(good[n]) for n in (*good, "indices")], names=[*good, "indices"])
+    done = convert(twice)
+    assert done.returncode == 3 and "two columns 'indices'" in done.stderr
+    # Row groups without rows; and text of other types.
+    empty = pa.table(good).slice(0, 0)
+    with pq.ParquetWriter(tmp_path / "g.parquet", empty.schema) as writer:
+        for part in (empty, pa.table(good), empty):
+            writer.write_table(part)
+    (tmp_path / "t.parquet").unlink()
+    assert fkdb("convert", "--from", "parquet", "--images", images, "--no-classes", "--num-classes", 12, "--label", "marginal-smoothing", tmp_path / "g.parquet", tmp_path / "l.fkdb",
+                "--overwrite").returncode == 0
+    for keys in (pa.array(KEYS, pa.large_string()), pa.array(KEYS).dictionary_encode(), pa.array([k.encode() for k in KEYS])):
+        assert convert(pa.table({**good, "key": keys})).returncode == 0
+
+
+def test_names_that_are_no_text(fkdb, tmp_path):
+    keys = [os.fsdecode(b"n0/\xff\xfe.JPEG"), "n0/\u00fc.JPEG"]
+    folder = Folder(fkdb, tmp_path, keys, numpy_1=False)
+    stray = folder.labels / "train/n0" / os.fsdecode(b"\xfd.tar")
+    stray.write_bytes(b"")
+    made = subprocess.run([BIN / "fkdb-convert", *map(str, folder.command("--json")[1:])], capture_output=True)
+    assert made.returncode == 0 and json.loads(made.stdout)["stray_count"] == 1
+    for form in ("fkd", "npz", "parquet"):
+        out = subprocess.run([BIN / "fkdb-convert", "--to", form, folder.out, tmp_path / f"out-{form}"], capture_output=True)
+        assert out.returncode == 0, out.stderr
+    for key, state in folder.states.items():
+        back = torch.load(tmp_path / "out-fkd/train" / peer_labels.fkd_name(key), weights_only=False)
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(back, state, strict=True))
+    digest = fkdb.json("verify", folder.out)["digest"]
+    for form in ("npz", "parquet"):
+        again = subprocess.run([BIN / "fkdb-convert", "--from", form, "--images", folder.images, "--no-classes", "--num-classes", "12", "--label", "marginal-smoothing", "--json",
+                                tmp_path / f"out-{form}", tmp_path / f"{form}.fkdb"], capture_output=True)
+        assert again.returncode == 0 and json.loads(again.stdout)["digest"] == digest, again.stderr
+    os.mkfifo(folder.labels / "train/n0/pipe.tar")  # a stray that nobody reads
+    stray.unlink()
+    folder.file(keys[1]).unlink()
+    os.mkfifo(folder.file(keys[1]))
+    done = fkdb(*folder.command("--overwrite"))
+    assert done.returncode == 1 and "it is no file; --skip-bad" in done.stderr
+
+
+def test_half_and_other_files_in_one_set(fkdb, tmp_path):
+    """The first 32 tell; what they did not tell is refused, not rounded."""
+    keys = [f"n0/{i:03}.JPEG" for i in range(70)]
+    folder = Folder(fkdb, tmp_path, keys, sizes=dict.fromkeys(keys, (24, 24)), half=True)
+    last = "n0/069.JPEG"
+    folder.change(last, lambda coords, flip, label: [coords, flip, label.astype(np.float32)])
+    done = fkdb(*folder.command())
+    assert done.returncode == 7 and "its values are no float16, the first images' are; --encoding f32 keeps them all" in done.stderr
+    assert folder.ok("--encoding", "f16", "--resume")["images"] == 70
+
+
+def test_an_export_can_be_tried(folder, tmp_path):
+    folder.ok()
+    for form in ("fkd", "npz", "parquet"):
+        text = folder.fkdb.ok("convert", "--to", form, "--dry-run", folder.out, tmp_path / f"out-{form}")
+        assert text == "would write 8 images, 48 crops; nothing is written\n" and not (tmp_path / f"out-{form}").exists()
+    for option in (["--limit", 3], ["--crops", 2], ["--label", "hard"], ["--encoding", "packed"], ["--skip-bad"], ["--input-size", 32]):
+        done = folder.fkdb("convert", "--to", "fkd", *option, folder.out, tmp_path / "x")
+        assert done.returncode == 2 and option[0] in done.stderr and "--to" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_what_has_no_form_in_fkds_files(fkdb, tmp_path):
@@ -339,7 +527,7 @@ def test_usage(fkdb, tmp_path):
     peer_labels.images(tmp_path / "train", KEYS)
     fkdb.fails(2, "OUT is missing: the label set to write, NAME.fkdb", "convert", "--from", "fkd", "--images", tmp_path / "train", tmp_path)
     fkdb.fails(1, f"{tmp_path}/none: no such folder of labels", "convert", "--from", "fkd", "--images", tmp_path / "train", tmp_path / "none", tmp_path / "l.fkdb")
-    fkdb.fails(1, f"{tmp_path}/config.pth.tar: cannot open it: No such file or directory", "convert", "--from", "ml-dr", "--images", tmp_path / "train", tmp_path, tmp_path / "l.fkdb")
+    fkdb.fails(1, f"{tmp_path}: no 'config.pth.tar' in it, which says what the labels' parameters are", "convert", "--from", "ml-dr", "--images", tmp_path / "train", tmp_path, tmp_path / "l.fkdb")
     fkdb.fails(1, f"{tmp_path}: no folder 'logits_topK_epochE' in it", "convert", "--from", "tinyvit", "--images", tmp_path / "train", tmp_path, tmp_path / "l.fkdb")
     fkdb.fails(1, f"{tmp_path}/sampler_indices_dict.pt: cannot open it: No such file or directory", "convert", "--from", "hald", "--images", tmp_path / "train", tmp_path,
                tmp_path / "l.fkdb")

@@ -165,13 +165,20 @@ TEST(FolderOrder, IsTorchvisions) {
 }
 
 TEST(LabelNames, EndAtTheFirstDotOfTheFileName) {
-  EXPECT_EQ(LabelNameOf("n.1/x.y.JPEG", ".tar"), "n.1/x.tar");
-  EXPECT_EQ(LabelNameOf("x", ".tar"), "x.tar");
-  EXPECT_EQ(LabelNameOf("a/.x", ".tar"), "a/.tar");
+  EXPECT_EQ(LabelNameOf("n.1/x.y.JPEG"), "n.1/x");
+  EXPECT_EQ(LabelNameOf("x"), "x");
+  EXPECT_EQ(LabelNameOf("a/.x"), "a/");
+  EXPECT_EQ(LastParts("/a/b/c/x", 2), "b/c/x");
+  EXPECT_EQ(LastParts("b/c/x", 2), "b/c/x");
+  EXPECT_EQ(LastParts("c/x", 2), std::nullopt);
+  EXPECT_EQ(LastParts("c/x", 0), "x");
   const std::vector<std::string> keys = {"a/x.1.png", "a/y.png", "b/x.png", "a/x.2.png"};
-  const SharedName shared = FindSharedName(keys, ".tar");
+  const SharedName shared = FindSharedName(keys, LabelNameOf);
   EXPECT_EQ(shared.first + " " + shared.second, "a/x.1.png a/x.2.png");
-  EXPECT_EQ(FindSharedName(std::span(keys).first(3), ".tar").first, "");
+  EXPECT_EQ(FindSharedName(std::span(keys).first(3), LabelNameOf).first, "");
+  // Below the last folder alone, two of these are one.
+  const auto last = [](std::string_view key) { return LastParts(LabelNameOf(key), 0).value(); };
+  EXPECT_EQ(FindSharedName(std::span(keys).first(3), last).second, "b/x.png");
 }
 
 }  // namespace

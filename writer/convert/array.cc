@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "format/half.h"
+#include "format/text.h"
 
 namespace fkdb {
 namespace {
@@ -91,7 +92,7 @@ Result<DType> ParseDType(std::string_view name) {
   for (const Known& known : kKnown) {
     if (known.name == name) return known.dtype;
   }
-  return Fail(ErrorCode::kUnsupported, fmt::format("arrays of type '{}' are not read: expected numbers", name));
+  return Fail(ErrorCode::kUnsupported, fmt::format("arrays of type '{}' are not read: expected numbers", Printable(name)));
 }
 
 Result<Array> Array::Make(DType dtype, std::vector<uint64_t> shape, std::vector<uint64_t> strides, std::span<const std::byte> bytes) {

@@ -10,7 +10,9 @@
 
 #include "format/hash.h"
 #include "format/quantize.h"
+#include "format/text.h"
 #include "writer/convert/folder_order.h"
+#include "writer/convert/box_fractions.h"
 #include "writer/convert/gathered_source.h"
 #include "writer/convert/image_order.h"
 #include "writer/convert/label_batch_value.h"
@@ -48,8 +50,8 @@ struct Part {
 // A group of rows is a file: a batch, or the batches of an epoch.
 class BatchSource : public GatheredSource {
  public:
-  BatchSource(BatchSystem system, const DataSet& data, const BatchFilesOptions& options)
-      : GatheredSource(data, options.memory_bytes, options.threads), system_(system), options_(options) {}
+  BatchSource(BatchSystem system, const LabelledImages& images, const BatchFilesOptions& options)
+      : GatheredSource(images, options.memory_bytes, options.threads), system_(system), options_(options) {}
 
   Result<void> Open(const fs::path& root) {
     root_ = root;
@@ -69,8 +71,7 @@ class BatchSource : public GatheredSource {
     shape.num_values = width_ = static_cast<uint32_t>(std::min<uint64_t>(batch.outputs.shape()[1], kMaxClasses));
     const uint64_t listed = batch.ops.empty() ? 0 : batch.ops[0].size();
     FKDB_TRY(Ready(shape, sizeof(CropOp) * (batch.partners.empty() ? listed : 2 + 2 * listed)));
-    if (!batch.partners.empty()) FKDB_TRY(MeasureAll());
-    return {};
+    return MeasureAll();
   }
 
   std::string PathOf(uint64_t) const override { return root_.string(); }
@@ -125,8 +126,13 @@ class BatchSource : public GatheredSource {
     return batch->size();
   }
 
-  static Result<const std::vector<uint32_t>*> EpochOf(const ImageOrder& order, uint64_t epoch, const fs::path& file, const fs::path& labels) {
+  // An epoch is all images; another number of them means other images.
+  Result<const std::vector<uint32_t>*> EpochOf(const ImageOrder& order, uint64_t epoch, const fs::path& file, const fs::path& labels) const {
     const auto ids = order.find(epoch);
+    if (ids != order.end() && ids->second.size() != data_.size()) {
+      return Fail(ErrorCode::kMismatch, fmt::format("{}: epoch {} has {} images, and there are {}: they must be the ones that were labelled", file.string(), epoch,
+                                                    ids->second.size(), data_.size()));
+    }
     if (ids != order.end()) return &ids->second;
     return Fail(ErrorCode::kMismatch, fmt::format("{}: no epoch {} in it, and labels of it in {}", file.string(), epoch, labels.string()));
   }
@@ -137,6 +143,9 @@ class BatchSource : public GatheredSource {
     }
     FKDB_ASSIGN(const ImageOrder order, ReadImageOrder(options_.order, data_.size()));
     FKDB_ASSIGN(const auto epochs, ListNumbered(root_, "epoch_", ""));
+    for (const auto& [epoch, ids] : order) {
+      if (!epochs.contains(epoch)) strays_.Add(fmt::format("{}: epoch {}, of which there are no batches", options_.order.string(), epoch));
+    }
     for (const auto& [epoch, folder] : epochs) {
       FKDB_ASSIGN(const auto* const ids, EpochOf(order, epoch, options_.order, folder));
       FKDB_ASSIGN(const auto files, ListNumbered(folder, "batch_", ".tar"));
@@ -210,7 +219,7 @@ class BatchSource : public GatheredSource {
       row.ops = batch.ops.empty() ? std::vector<CropOp>() : batch.ops[i];
       if (!batch.partners.empty()) {
         const uint32_t partner = batch.partners[i];
-        Mix(batch, partner, ordinals[part.first + partner], &row.ops);
+        if (auto mixed = Mix(batch, partner, ordinals[part.first + partner], &row.ops); !mixed) return In(part, mixed.error());
       }
       std::vector<float> values = batch.outputs.Rows(i, 1).Floats();
       if (sparse_) {
@@ -229,12 +238,17 @@ class BatchSource : public GatheredSource {
     return {};
   }
 
-  void Mix(const BatchValue& batch, uint32_t partner, uint32_t ordinal, std::vector<CropOp>* ops) const {
+  Result<void> Mix(const BatchValue& batch, uint32_t partner, uint32_t ordinal, std::vector<CropOp>* ops) const {
     const ImageSize& size = sizes_[ordinal];
+    if (size.width == 0) {
+      return Fail(ErrorCode::kMismatch, fmt::format("image '{}' is mixed into others and cannot be read: what it shows there is not known", Printable(data_.keys()[ordinal])));
+    }
+    if (!IsInside(batch.boxes[partner])) return Fail(ErrorCode::kCorruption, fmt::format("batch: crop {}: its box is not inside the image", partner));
     ops->push_back(PartnerCrop(ToPixels(batch.boxes[partner], size.width, size.height), batch.flips[partner]));
     if (!batch.ops.empty()) ops->insert(ops->end(), batch.ops[partner].begin(), batch.ops[partner].end());
     const uint64_t hash = Hash64(data_.keys()[ordinal]);
     ops->push_back(batch.corners ? Cutmix(hash, batch.lambda, *batch.corners) : CropOp{OpKind::kMixup, hash, {static_cast<float>(batch.lambda)}});
+    return {};
   }
 
   // The sizes of all images: a partner may be any of them.
@@ -244,9 +258,7 @@ class BatchSource : public GatheredSource {
     return OnThreads([&]() -> Result<void> {
       std::vector<std::byte> file;
       for (uint64_t i = next++; i < sizes_.size(); i = next++) {
-        // An image that cannot be read is refused when its turn comes; as a partner its box is unknown.
-        if (const auto size = data_.Measure(i, &file)) sizes_[i] = *size;
-        if (sizes_[i].width == 0) sizes_[i] = {1, 1};
+        if (const auto size = data_.Measure(i, &file)) sizes_[i] = *size;  // otherwise 0: refused when its turn comes
       }
       return {};
     });
@@ -256,15 +268,15 @@ class BatchSource : public GatheredSource {
   const BatchFilesOptions options_;
   fs::path root_;
   std::vector<std::vector<Part>> parts_;  // of each group
-  std::vector<ImageSize> sizes_;          // of each image, where images are mixed
+  std::vector<ImageSize> sizes_;          // of each image; 0 x 0: it cannot be read
   uint32_t width_ = 0;                    // C or K
   bool sparse_ = false;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<LabelSource>> OpenBatchFiles(BatchSystem system, const fs::path& root, const DataSet& data, const BatchFilesOptions& options) {
-  auto source = std::make_unique<BatchSource>(system, data, options);
+Result<std::unique_ptr<LabelSource>> OpenBatchFiles(BatchSystem system, const fs::path& root, const LabelledImages& images, const BatchFilesOptions& options) {
+  auto source = std::make_unique<BatchSource>(system, images, options);
   FKDB_TRY(source->Open(root));
   return std::unique_ptr<LabelSource>(std::move(source));
 }

@@ -38,8 +38,8 @@ struct BatchFilesOptions {
   int threads = 1;
 };
 
-// Borrows `data`. Errors: NotFound (no batches, no order), Mismatch (an order that is not of these images or batches), those of reading.
-Result<std::unique_ptr<LabelSource>> OpenBatchFiles(BatchSystem system, const std::filesystem::path& root, const DataSet& data,
+// Borrows the data set. Errors: NotFound (no batches, no order), Mismatch (an order that is not of these images or batches), those of reading.
+Result<std::unique_ptr<LabelSource>> OpenBatchFiles(BatchSystem system, const std::filesystem::path& root, const LabelledImages& images,
                                                     const BatchFilesOptions& options);
 
 }  // namespace fkdb

@@ -19,4 +19,9 @@ std::optional<PixelBox> ExactPixels(const FractionBox& box, uint32_t image_width
   return std::nullopt;
 }
 
+bool IsInside(const FractionBox& box) {
+  constexpr float kEnd = 1.01f;
+  return box.top >= 0 && box.left >= 0 && box.height > 0 && box.width > 0 && box.top + box.height <= kEnd && box.left + box.width <= kEnd;
+}
+
 }  // namespace fkdb

@@ -17,4 +17,7 @@ FractionBox ToFractions(const PixelBox& box, uint32_t image_width, uint32_t imag
 // written; none if they stand for something else than whole pixels.
 std::optional<PixelBox> ExactPixels(const FractionBox& box, uint32_t image_width, uint32_t image_height, bool half);
 
+// Whether a box is one of the image's, give or take what float16 rounds.
+bool IsInside(const FractionBox& box);
+
 }  // namespace fkdb

@@ -26,12 +26,17 @@ constexpr uint64_t kImagesAPiece = 32;
 Result<ConvertSummary> ConvertLabels(LabelSource& source, const DataSet& data, const std::filesystem::path& out,
                                      const ConvertOptions& options) {
   if (const NameList& missing = source.unlabelled(); missing.count > 0 && !options.skip_bad && !options.dry_run) {
-    return Fail(ErrorCode::kMismatch, fmt::format("{} of {} images have no labels: '{}'{}; --skip-bad converts the others", missing.count, data.size(),
-                                                  fmt::join(missing.first, "', '"), missing.count > missing.first.size() ? ", .." : ""));
+    const NameList& strays = source.strays();
+    return Fail(ErrorCode::kMismatch, fmt::format("{} of {} images have no labels: '{}'{}{}; --skip-bad converts the others", missing.count, data.size(),
+                                                  fmt::join(missing.first, "', '"), missing.count > missing.first.size() ? ", .." : "",
+                                                  strays.count ? fmt::format("; and {} labels have no image: {}", strays.count, strays.first[0]) : ""));
   }
   FKDB_ASSIGN(const Manifest recipe, PlanConversion(source, data, options));
   std::optional<LabelFileWriter> writer;
   if (!options.dry_run) {
+    // What is wrong with all labels is wrong with the first: it is found before there is an output.
+    RecordMaker first(source, data, recipe, options);
+    for (uint64_t i = 0; i < std::min({kImagesAPiece, data.size(), source.window()}); ++i) FKDB_TRY(first.Make(i));
     FKDB_ASSIGN(writer, LabelFileWriter::Open(out, recipe, options.file));
   }
   const uint64_t begin = writer ? writer->num_images() : 0;

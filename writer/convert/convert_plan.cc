@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "format/hash.h"
 #include "writer/convert/box_fractions.h"
 #include "writer/recipe.h"
 
@@ -121,6 +122,22 @@ std::vector<LabelKind> KindsOf(LabelForm form) {
   return {LabelKind::kLogits};
 }
 
+namespace {
+
+// Tells these labels from another conversion's.
+std::string SampleHash(const ImageLabels& labels) {
+  std::string bytes;
+  const auto add = [&](const auto& list) { bytes.append(reinterpret_cast<const char*>(list.data()), list.size() * sizeof(list[0])); };
+  add(labels.pixel_boxes);
+  add(labels.fraction_boxes);
+  add(labels.flips);
+  add(labels.indices);
+  add(labels.values);
+  return fmt::format("{:016x}", Hash64(bytes));
+}
+
+}  // namespace
+
 Result<Manifest> PlanConversion(LabelSource& source, const DataSet& data, const ConvertOptions& options) {
   FKDB_ASSIGN(const Probe probe, ProbeLabels(source, data));
   Manifest recipe;
@@ -130,7 +147,9 @@ Result<Manifest> PlanConversion(LabelSource& source, const DataSet& data, const 
   const bool all = spec.kind == LabelKind::kFull || spec.kind == LabelKind::kLogits;
   if (spec.num_classes == 0 && all) spec.num_classes = probe.first.num_values;
   if (spec.num_classes == 0 && options.use_classes) spec.num_classes = static_cast<uint32_t>(data.class_names().size());
-  if (spec.num_classes == 0) return Bad("how many classes the labels are of is not known: say --num-classes");
+  if (spec.num_classes == 0) {
+    return Bad("how many classes the labels are of is not known, for the images lie in no class folders: is --images the folder above them? Otherwise say --num-classes");
+  }
   spec.top_k = all ? 0 : probe.first.num_values;
   if (options.top_k && *options.top_k != spec.top_k) {
     return Bad(fmt::format("--top-k {}: the labels have {} classes a crop ({})", *options.top_k, spec.top_k, source.PathOf(probe.first_ordinal)));
@@ -146,6 +165,10 @@ Result<Manifest> PlanConversion(LabelSource& source, const DataSet& data, const 
     spec.grid_height = probe.first.grid_height;
     spec.grid_width = probe.first.grid_width;
   }
+  if (spec.top_k > spec.num_classes) {
+    return Bad(fmt::format("labels of {} classes a crop, and {} class folders of images: is --images the folder above the class folders? If they are not the labels' "
+                           "classes, say --num-classes and --no-classes", spec.top_k, spec.num_classes));
+  }
   FKDB_ASSIGN(spec, CheckLabelSpec(spec));
   recipe.augmentation = options.augmentation;
   recipe.augmentation.crops = options.crops.value_or(probe.crops);
@@ -155,12 +178,13 @@ Result<Manifest> PlanConversion(LabelSource& source, const DataSet& data, const 
 
   const size_t classes = options.use_classes ? data.class_names().size() : 0;
   if (classes > 0 && classes != spec.num_classes && spec.kind != LabelKind::kLogits) {
-    return Bad(fmt::format("labels of {} classes, data set '{}' has {}; if its folders are not the labels' classes, say --no-classes",
+    return Bad(fmt::format("labels of {} classes, the images of '{}' have {} class folders: are some missing? If they are not the labels' classes, say --no-classes",
                            spec.num_classes, data.name(), classes));
   }
   recipe.data_set = Describe(data, options.use_classes);
   recipe.teachers = options.teachers;
   recipe.imported_from = options.format;
+  recipe.imported_sample = SampleHash(probe.first);
   recipe.provenance = options.provenance;
   return recipe;
 }

@@ -12,6 +12,7 @@
 #include "writer/convert/fkd.h"
 #include "writer/convert/label_files.h"
 #include "writer/convert/publish_file.h"
+#include "writer/convert/torch_file.h"
 #include "writer/ordered_run.h"
 
 namespace fkdb {
@@ -21,44 +22,34 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kImagesAPiece = 32;
-constexpr size_t kNameParts = 3;  // of an image's path that the training code looks at
-
-// The label file of an image: the last parts of its path, up to the first dot of its name. Of image
-// "n01440764/x.JPEG" in "/data/train": "train/n01440764/x.tar". Empty if the path has too few parts.
-std::string FileNameOf(const std::string& images, std::string_view key) {
-  const std::string name = images + "/" + LabelNameOf(key, ".tar");
-  size_t at = name.size();
-  for (size_t parts = 0; parts < kNameParts; ++parts) {
-    if (at == 0) return "";
-    at = name.rfind('/', at - 1);
-    if (at == std::string::npos) return parts + 1 == kNameParts ? name : "";
-  }
-  return name.substr(at + 1);
-}
+constexpr size_t kFolders = 2;  // of an image's path that the training code looks at
 
 }  // namespace
 
 Result<ExportSummary> ExportFkd(const LabelSet& set, const fs::path& out, const ExportOptions& options) {
   FKDB_ASSIGN(const std::vector<std::string> keys, set.AllKeys());
   const std::string path = set.path().string();
-  if (const SharedName shared = FindSharedName(keys, ".tar"); !shared.first.empty()) {
-    return Fail(ErrorCode::kMismatch, fmt::format("{}: images '{}' and '{}' would share the label file '{}': FKD's code names it by what stands before "
-                                                  "the first dot; leave one out (fkdb-subset)",
-                                                  path, Printable(shared.first), Printable(shared.second), Printable(LabelNameOf(shared.first, ".tar"))));
-  }
   std::error_code ec;
   fs::path folder = options.images.empty() ? fs::path(set.manifest().data_set.name) : fs::absolute(options.images, ec).lexically_normal();
   if (!folder.has_filename()) folder = folder.parent_path();
-  const std::string images = folder.string();
+  // Of image "n01440764/x.JPEG" in "/data/train": "train/n01440764/x.tar".
+  const auto name_of = [images = folder.string()](std::string_view key) {
+    return LastParts(images + "/" + LabelNameOf(key), kFolders).value_or("") + ".tar";
+  };
   for (const std::string& key : keys) {
-    const std::string name = FileNameOf(images, key);
-    if (name.empty()) {
+    const std::string name = name_of(key);
+    if (name == ".tar") {
       return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: image '{}': FKD's training code looks for the last three parts of an image's path: "
                                                            "say in which folder the images will lie (--images)", path, Printable(key)));
     }
     if (name.find('.') == name.rfind(".tar")) continue;
     return Fail(ErrorCode::kMismatch, fmt::format("{}: image '{}': there is a dot in a folder of its label file '{}': FKD's training code would look for '{}'",
                                                   path, Printable(key), Printable(name), Printable(name.substr(0, name.find('.')) + ".tar")));
+  }
+  if (const SharedName shared = FindSharedName(keys, name_of); !shared.first.empty()) {
+    return Fail(ErrorCode::kMismatch, fmt::format("{}: images '{}' and '{}' would share the label file '{}': FKD's code names it by the last two folders and "
+                                                  "what stands before the first dot; leave one out (fkdb-subset)",
+                                                  path, Printable(shared.first), Printable(shared.second), Printable(name_of(shared.first))));
   }
 
   const auto begun = Clock::now();
@@ -67,14 +58,11 @@ Result<ExportSummary> ExportFkd(const LabelSet& set, const fs::path& out, const 
     const auto in = [&](const Error& error) {
       return Fail(error.code, fmt::format("{}: image '{}': {}", path, Printable(keys[ordinal]), error.message));
     };
-    const fs::path file = out / FileNameOf(images, keys[ordinal]);
+    const fs::path file = out / name_of(keys[ordinal]);
     std::error_code ec;
-    if (!options.overwrite && fs::exists(file, ec)) {
-      if (!options.resume) {
-        return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: it is there already; --resume keeps such files, --overwrite replaces them", file.string()));
-      }
-      ++kept;
-      return {};
+    const bool there = !options.overwrite && fs::exists(file, ec);
+    if (there && !options.resume) {
+      return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: it is there already; --resume keeps such files, --overwrite replaces them", file.string()));
     }
     const auto record_bytes = set.RecordBytes(ordinal);
     if (!record_bytes) return in(record_bytes.error());
@@ -82,15 +70,26 @@ Result<ExportSummary> ExportFkd(const LabelSet& set, const fs::path& out, const 
     if (!view) return in(view.error());
     if (view->skipped()) {
       ++skipped;
+      if (options.overwrite && !options.dry_run) fs::remove(file, ec);  // of another label set
       return {};
     }
     const auto record = DecodeRecord(*view);
     if (!record) return in(record.error());
     const auto made = MakeFkdFile(set.manifest().spec, *record, file.stem().string());
     if (!made) return in(made.error());
-    fs::create_directories(file.parent_path(), ec);
-    if (ec) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create it: {}", file.parent_path().string(), ec.message()));
-    FKDB_TRY(PublishFile(file, *made));
+    if (there) {
+      std::vector<std::byte> old;
+      if (const auto read = ReadWholeFile(file, 2 * made->size() + 1, &old); !read || old != *made) {
+        return Fail(ErrorCode::kMismatch, fmt::format("{}: it is there already, with other labels; --overwrite replaces it", file.string()));
+      }
+      ++kept;
+      return {};
+    }
+    if (!options.dry_run) {
+      fs::create_directories(file.parent_path(), ec);
+      if (ec) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create it: {}", file.parent_path().string(), ec.message()));
+      FKDB_TRY(PublishFile(file, *made));
+    }
     ++images_written;
     crops += record->num_crops();
     bytes += made->size();

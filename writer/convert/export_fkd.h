@@ -17,8 +17,9 @@ struct ExportOptions {
   // The folder that the images will lie in when they are trained on: a label file is named by the last three parts
   // of its image's path (OUT/train/n01440764/x.tar). Empty: the data set's name.
   std::filesystem::path images;
-  bool resume = false;     // leave files that are there
+  bool resume = false;     // leave files that are there, which must hold these labels
   bool overwrite = false;  // replace them
+  bool dry_run = false;    // everything but writing
 
   int threads = 1;
   std::function<void(uint64_t done, uint64_t all)> progress;
@@ -35,7 +36,7 @@ struct ExportSummary {
 };
 
 // Errors: Unsupported (logits, further augmentation), Mismatch (names that the original code could not find or
-// tell apart: says which), AlreadyExists (a file that is there, unless resume or overwrite), Corruption, IoError.
+// tell apart: says which), AlreadyExists (a file that is there, unless resume or overwrite; Mismatch: one of other labels), Corruption, IoError.
 // A file is whole or not there, whatever interrupts.
 Result<ExportSummary> ExportFkd(const LabelSet& set, const std::filesystem::path& out, const ExportOptions& options);
 

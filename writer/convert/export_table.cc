@@ -75,13 +75,15 @@ Result<ExportSummary> ExportTable(const LabelSet& set, TableWriter* writer, cons
     ++summary.images;
     summary.crops += record->num_crops();
     if (rows.size() >= kRowsAtOnce) {
-      FKDB_TRY(writer->Append(std::move(rows)));
+      if (writer) FKDB_TRY(writer->Append(std::move(rows)));
       rows = EmptyRows(spec);
       if (options.progress) options.progress(i + 1, keys.size());
     }
   }
-  FKDB_TRY(writer->Append(std::move(rows)));
-  FKDB_TRY(writer->Finish());
+  if (writer) {
+    FKDB_TRY(writer->Append(std::move(rows)));
+    FKDB_TRY(writer->Finish());
+  }
   summary.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
   return summary;
 }

@@ -9,7 +9,7 @@
 
 namespace fkdb {
 
-// Of the options images, resume and overwrite are not used. Errors: Unsupported (label maps; crops with further augmentation, which
+// writer: null for a dry run. Of the options images, resume and overwrite are not used. Errors: Unsupported (label maps; crops with further augmentation, which
 // has no column), Corruption, those of the writer. An interrupted export leaves nothing.
 Result<ExportSummary> ExportTable(const LabelSet& set, TableWriter* writer, const ExportOptions& options);
 

@@ -37,9 +37,9 @@ class FileSource : public LabelSource {
 
 }  // namespace
 
-Result<std::unique_ptr<LabelSource>> OpenLabelFiles(const std::filesystem::path& root, const std::filesystem::path& images, const DataSet& data,
+Result<std::unique_ptr<LabelSource>> OpenLabelFiles(const std::filesystem::path& root, const std::filesystem::path& folder, const LabelledImages& images,
                                                     const std::string& extension, Parse parse) {
-  FKDB_ASSIGN(LabelFiles files, LabelFiles::Find(root, images, data.keys(), {extension}));
+  FKDB_ASSIGN(LabelFiles files, LabelFiles::Find(root, folder, images, extension));
   return std::unique_ptr<LabelSource>(std::make_unique<FileSource>(std::move(files), std::move(parse)));
 }
 
@@ -50,11 +50,11 @@ Result<std::vector<uint32_t>> ClassesOf(const Array& array) {
   classes.reserve(numbers->size());
   for (const int64_t number : *numbers) {
     if (number < 0 || number >= kMaxClasses) return Fail(ErrorCode::kCorruption, fmt::format("class {}", number));
-    if (array.dtype() == DType::kF16 && number >= kHalfClasses - 1) {
+    const uint32_t limit = array.dtype() == DType::kF16 ? kHalfClasses - 1 : array.dtype() == DType::kBf16 ? 256 : kMaxClasses;
+    if (number >= limit) {
       return Fail(ErrorCode::kUnsupported,
-                  fmt::format("class {} as float16, which has no room for classes above {}: it may be a neighbour. "
-                              "Make the labels again without the fp16 option",
-                              number, kHalfClasses - 1));
+                  fmt::format("class {} as {}, which has no room for classes above {}: it may be a neighbour. Make the labels again in float32",
+                              number, array.dtype() == DType::kF16 ? "float16" : "bfloat16", limit));
     }
     classes.push_back(static_cast<uint32_t>(number));
   }

@@ -78,12 +78,15 @@ Result<ImageLabels> ParseFkd(const PickleValue& root, uint32_t num_classes) {
   // (M, 2, K), or (M, 2): a crop's classes and then its values.
   FKDB_ASSIGN(labels.indices, LabelClasses(label.Column(0)));
   labels.values = label.Column(1).Floats();
+  if (pair && std::any_of(labels.values.begin(), labels.values.end(), [](float p) { return p <= 0; })) {
+    return Bad("label: a largest probability of 0: are these the probabilities of two classes (--num-classes 2)?");
+  }
   return labels;
 }
 
-Result<std::unique_ptr<LabelSource>> OpenFkd(const std::filesystem::path& root, const std::filesystem::path& images,
-                                             const DataSet& data, uint32_t num_classes) {
-  return OpenLabelFiles(root, images, data, ".tar", [num_classes](const PickleValue& root_value) { return ParseFkd(root_value, num_classes); });
+Result<std::unique_ptr<LabelSource>> OpenFkd(const std::filesystem::path& root, const std::filesystem::path& folder,
+                                             const LabelledImages& images, uint32_t num_classes) {
+  return OpenLabelFiles(root, folder, images, ".tar", [num_classes](const PickleValue& root_value) { return ParseFkd(root_value, num_classes); });
 }
 
 Result<std::vector<std::byte>> MakeFkdFile(const LabelSpec& spec, const Record& record, std::string_view stem) {

@@ -32,10 +32,10 @@ namespace fkdb {
 // Errors: Corruption (not such a list; says what differs), Unsupported (classes that float16 cannot tell apart).
 Result<ImageLabels> ParseFkd(const PickleValue& root, uint32_t num_classes);
 
-// The label files below `root` of the images in `data`, which lie at `images`. Borrows `data`. Errors: those of
+// The label files below `root` of images that lie in `folder`. Borrows the data set. Errors: those of
 // LabelFiles::Find.
-Result<std::unique_ptr<LabelSource>> OpenFkd(const std::filesystem::path& root, const std::filesystem::path& images,
-                                             const DataSet& data, uint32_t num_classes);
+Result<std::unique_ptr<LabelSource>> OpenFkd(const std::filesystem::path& root, const std::filesystem::path& folder,
+                                             const LabelledImages& images, uint32_t num_classes);
 
 // The bytes of the file of one image, to be called `stem`.tar. Labels of more than 2049 classes are written as f4,
 // others of an f16 spec as f2; coords of an f16 spec as f2 where that gives every box back. Errors: Unsupported

@@ -28,10 +28,10 @@ Result<void> GatheredSource::Ready(const ImageLabels& shape, uint64_t bytes_a_ro
       rows.crops.push_back(static_cast<uint16_t>(counts_[ordinal]++));
     }
   }
-  for (uint64_t i = 0; i < counts_.size(); ++i) {
+  for (uint64_t i = 0; i < count_; ++i) {
     if (counts_[i] == 0) unlabelled_.Add(Printable(data_.keys()[i]));
   }
-  most_crops_ = *std::max_element(counts_.begin(), counts_.end());
+  most_crops_ = *std::max_element(counts_.begin(), counts_.begin() + static_cast<ptrdiff_t>(count_));
   const bool sparse = shape.form != LabelForm::kAll && shape.form != LabelForm::kLogits;
   const uint64_t bytes = uint64_t{shape.num_values} * (sparse ? 8 : 4) + sizeof(FractionBox) + sizeof(std::vector<CropOp>) + bytes_a_row;
   window_ = std::max<uint64_t>(1, memory_bytes_ / (bytes * std::max(1u, most_crops_)));

@@ -43,7 +43,8 @@ class GatheredSource : public LabelSource {
   using Wants = std::function<bool(size_t row)>;
   using Put = std::function<void(size_t row, const Row&)>;
 
-  GatheredSource(const DataSet& data, uint64_t memory_bytes, int threads) : data_(data), memory_bytes_(memory_bytes), threads_(threads) {}
+  GatheredSource(const LabelledImages& images, uint64_t memory_bytes, int threads)
+      : data_(images.data), count_(images.count), memory_bytes_(memory_bytes), threads_(threads) {}
 
   // Calls put(row, ..) for the rows of `group` that wants(row). Many threads.
   virtual Result<void> ReadRows(size_t group, const Wants& wants, const Put& put) const = 0;
@@ -57,6 +58,7 @@ class GatheredSource : public LabelSource {
   Result<void> OnThreads(const std::function<Result<void>()>& work) const;
 
   const DataSet& data_;
+  const uint64_t count_;  // of its images that are wanted
   std::vector<Rows> groups_;
 
  private:

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "format/text.h"
 #include "writer/convert/torch_file.h"
 
 namespace fkdb {
@@ -18,7 +19,7 @@ constexpr uint64_t kMaxOrderBytes = 8ull << 30;
 Result<std::vector<uint32_t>> ToIds(std::span<const int64_t> numbers, uint64_t images) {
   std::vector<uint32_t> ids;
   for (const int64_t n : numbers) {
-    if (n < 0 || static_cast<uint64_t>(n) >= images) return Fail(ErrorCode::kMismatch, fmt::format("image {} of {}", n, images));
+    if (n < 0 || static_cast<uint64_t>(n) >= images) return Fail(ErrorCode::kMismatch, fmt::format("image {} of {}: they must be the images that were labelled, all of them", n, images));
     ids.push_back(static_cast<uint32_t>(n));
   }
   return ids;
@@ -32,10 +33,10 @@ Result<ImageOrder> ParseJsonOrder(std::span<const std::byte> bytes, uint64_t ima
   ImageOrder order;
   for (const auto& [name, list] : json.items()) {
     const auto number = ParseNumber(name);
-    if (!number || !list.is_array()) return bad(fmt::format("'{}'", name));
+    if (!number || !list.is_array()) return bad(fmt::format("'{}'", Printable(name)));
     std::vector<int64_t> numbers;
     for (const auto& id : list) {
-      if (!id.is_number_integer()) return bad(fmt::format("'{}'", name));
+      if (!id.is_number_integer()) return bad(fmt::format("'{}'", Printable(name)));
       numbers.push_back(id.get<int64_t>());
     }
     FKDB_ASSIGN(order[*number], ToIds(numbers, images));
@@ -44,14 +45,15 @@ Result<ImageOrder> ParseJsonOrder(std::span<const std::byte> bytes, uint64_t ima
 }
 
 // A list, an array, or a list of such.
-Result<void> AppendNumbers(const PickleValue& value, int depth, std::vector<int64_t>* numbers) {
+Result<void> AppendNumbers(const PickleValue& value, int depth, uint64_t most, std::vector<int64_t>* numbers) {
+  if (numbers->size() > most) return Fail(ErrorCode::kMismatch, fmt::format("more than {} images in one epoch or batch", most));
   if (value.type() == PickleValue::Type::kInt) {
     numbers->push_back(value.integer());
   } else if (value.type() == PickleValue::Type::kArray) {
     FKDB_ASSIGN(const std::vector<int64_t> more, value.array().Integers());
     numbers->insert(numbers->end(), more.begin(), more.end());
   } else if (value.is_sequence() && depth > 0) {
-    for (const PickleValue* item : value.items()) FKDB_TRY(AppendNumbers(*item, depth - 1, numbers));
+    for (const PickleValue* item : value.items()) FKDB_TRY(AppendNumbers(*item, depth - 1, most, numbers));
   } else {
     return Fail(ErrorCode::kCorruption, fmt::format("{} where image numbers belong", value.What()));
   }
@@ -62,16 +64,21 @@ Result<ImageOrder> ParseTorchOrder(const PickleValue& root, uint64_t images) {
   ImageOrder order;
   const auto add = [&](uint64_t epoch, const PickleValue& value) -> Result<void> {
     std::vector<int64_t> numbers;
-    FKDB_TRY(AppendNumbers(value, 2, &numbers));
+    FKDB_TRY(AppendNumbers(value, 2, images, &numbers));
     FKDB_ASSIGN(order[epoch], ToIds(numbers, images));
     return {};
   };
   if (root.type() == PickleValue::Type::kArray && root.array().shape().size() == 2) {
     const Array& table = root.array();
+    if (table.size() == 0) return Fail(ErrorCode::kCorruption, fmt::format("{}: no image numbers", root.What()));
     for (uint64_t e = 0; e < table.shape()[0]; ++e) {
       FKDB_ASSIGN(const std::vector<int64_t> row, table.Rows(e, 1).Integers());
       FKDB_ASSIGN(order[e], ToIds(row, images));
     }
+    return order;
+  }
+  if (root.is_sequence()) {
+    for (const PickleValue* epoch : root.items()) FKDB_TRY(add(order.size(), *epoch));
     return order;
   }
   if (root.type() != PickleValue::Type::kDict) return Fail(ErrorCode::kCorruption, fmt::format("{}, expected a dict of lists of image numbers", root.What()));
@@ -90,6 +97,7 @@ Result<ImageOrder> ParseTorchOrder(const PickleValue& root, uint64_t images) {
 
 std::optional<uint64_t> ParseNumber(std::string_view text) {
   uint64_t number = 0;
+  if (text.size() > 1 && text[0] == '0') return std::nullopt;
   const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (ec != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return number;

@@ -62,6 +62,8 @@ Result<BatchValue> ParseBatch(const PickleValue& value) {
 
   if (!items[0]->is_none()) {
     if (items[0]->type() != Type::kArray || !items[0]->array().Is({size})) return Bad(fmt::format("mix_index: {}, expected ({},)", items[0]->What(), size));
+    const DType dtype = items[0]->array().dtype();
+    if (IsFloat(dtype) || (ItemSize(dtype) == 1 && size > 256)) return Bad(fmt::format("mix_index: {}, which cannot name {} others", items[0]->What(), size));
     FKDB_ASSIGN(const std::vector<int64_t> partners, items[0]->array().Integers());
     for (const int64_t partner : partners) {
       if (partner < 0 || static_cast<uint64_t>(partner) >= size) return Bad(fmt::format("mix_index: {} in a batch of {}", partner, size));
@@ -69,10 +71,12 @@ Result<BatchValue> ParseBatch(const PickleValue& value) {
     }
     FKDB_ASSIGN(batch.lambda, NumberOf(*items[1]));
     if (!items[2]->is_none()) {
-      if (!items[2]->is_sequence() || items[2]->items().size() != 4) return Bad(fmt::format("mix_bbox: {}, expected four numbers", items[2]->What()));
       batch.corners.emplace();
+      const bool array = items[2]->type() == Type::kArray && items[2]->array().Is({4});
+      if (!array && (!items[2]->is_sequence() || items[2]->items().size() != 4)) return Bad(fmt::format("mix_bbox: {}, expected four numbers", items[2]->What()));
       for (size_t i = 0; i < 4; ++i) {
-        FKDB_ASSIGN((*batch.corners)[i], NumberOf(*items[2]->items()[i]));
+        FKDB_ASSIGN((*batch.corners)[i], array ? Result<double>(items[2]->array().Floats()[i]) : NumberOf(*items[2]->items()[i]));
+        if (!std::isfinite((*batch.corners)[i])) return Bad("mix_bbox: a number that is not finite");
       }
     }
   }

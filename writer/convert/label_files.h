@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which label file belongs to which image, where there is one file an image: FKD's rule. The file of image
-// `train/n01440764/x.1.JPEG` is `train/n01440764/x.tar`: the name up to its first dot.
+// Which label file belongs to which image, where there is one file an image: FKD's rule. A label file is filed below the
+// last folders of its image's path, under the image's name up to its first dot: of `imagenet/train/n01440764/x.1.JPEG`
+// FKD's generator writes `imagenet/train/n01440764/x.tar`, its training code looks for `train/n01440764/x.tar`.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,24 +18,27 @@
 
 namespace fkdb {
 
-// "n01440764/x.1.JPEG" -> "n01440764/x" + extension; a dot in a folder's name stays.
-std::string LabelNameOf(std::string_view key, std::string_view extension);
+// "n01440764/x.1.JPEG" -> "n01440764/x"; a dot in a folder's name stays.
+std::string LabelNameOf(std::string_view key);
 
-// Of two images that would share a label file, both keys; empty strings if there are none.
+// The last `folders` folders of a path and its file's name; none if the path has fewer.
+std::optional<std::string> LastParts(std::string_view path, size_t folders);
+
+// Of two images whose label files would have one name, both keys; empty strings if there are none.
 struct SharedName {
   std::string first, second;
 };
-SharedName FindSharedName(std::span<const std::string> keys, std::string_view extension);
+using NameOfKey = std::function<std::string(std::string_view key)>;
+SharedName FindSharedName(std::span<const std::string> keys, const NameOfKey& name_of);
 
 // The label files of a data set's images below `root`.
 class LabelFiles {
  public:
-  // images: where the data set lies; labels may be filed below the last folders of its path (FKD's generator uses
-  // three in all, its training code two). extensions: of label files, the first that fits. Finds out which images
-  // have no file and which files no image. Errors: NotFound (no such folder; no label file of any image: says
-  // where they were looked for), IoError.
-  static Result<LabelFiles> Find(const std::filesystem::path& root, const std::filesystem::path& images,
-                                 const std::vector<std::string>& keys, std::vector<std::string> extensions);
+  // folder: where the images lie. Labels may be filed below three folders of an image's path, two, one, or those of its
+  // key. Finds out which images have no file and which files no image. Borrows the data set. Errors: NotFound (no such
+  // folder; no label file of any image: says where they were looked for), IoError.
+  static Result<LabelFiles> Find(const std::filesystem::path& root, const std::filesystem::path& folder, const LabelledImages& images,
+                                 std::string extension);
 
   // The label file of an image. Errors: NotFound (it has none), Mismatch (another image has the same).
   Result<std::filesystem::path> PathOf(uint64_t ordinal) const;
@@ -42,13 +48,17 @@ class LabelFiles {
   const NameList& strays() const { return strays_; }
 
  private:
-  std::string RelativeName(uint64_t ordinal, std::string_view extension) const;
+  enum State : uint8_t { kNone, kOne, kShared };
+
+  // Below root_, without the extension.
+  std::string NameOf(std::string_view key) const;
 
   std::filesystem::path root_;
-  std::string prefix_;  // of every label name, "imagenet/train/"
+  std::string folder_;             // absolute
+  std::optional<size_t> folders_;  // none: those of the key
   const std::vector<std::string>* keys_ = nullptr;
-  std::vector<std::string> extensions_;
-  std::vector<uint8_t> state_;  // of each image: 0 none, 1 + extension, kShared
+  std::string extension_;
+  std::vector<State> state_;       // of each image
   NameList unlabelled_, strays_;
 };
 

@@ -46,6 +46,13 @@ struct ImageLabels {
   uint32_t num_crops() const { return static_cast<uint32_t>(flips.size()); }
 };
 
+// The images whose labels are wanted: the first `count`, in key order, of a data set. Its other images count where
+// labels know images by number, and as partners.
+struct LabelledImages {
+  const DataSet& data;
+  uint64_t count;
+};
+
 // Some of a source's names, and how many there are.
 struct NameList {
   static constexpr size_t kMost = 5;
@@ -73,7 +80,7 @@ class LabelSource {
   // Errors: NotFound (no labels of this image), and those of reading foreign files; they name the file.
   virtual Result<ImageLabels> Load(uint64_t ordinal) const = 0;
 
-  // Images without labels, by key; labels without an image, by path.
+  // Wanted images without labels, by key; labels without an image, by path.
   const NameList& unlabelled() const { return unlabelled_; }
   const NameList& strays() const { return strays_; }
 

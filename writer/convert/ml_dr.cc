@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "format/hash.h"
+#include "format/text.h"
 #include "writer/convert/folder_order.h"
 #include "writer/convert/mixing.h"
 #include "writer/convert/torch_file.h"
@@ -64,6 +65,7 @@ Result<std::array<double, count>> Numbers(const PickleValue& value, std::string_
   for (size_t i = 0; i < count && good; ++i) {
     good = items[i]->is_number();
     if (good) numbers[i] = items[i]->real();
+    good = good && std::isfinite(numbers[i]);
   }
   if (!good) return Bad(fmt::format("{}: {}, expected {} numbers", what, value.What(), count));
   return numbers;
@@ -103,7 +105,8 @@ struct View {
 
 class MlDrSource : public LabelSource {
  public:
-  MlDrSource(fs::path root, const DataSet& data, Steps steps) : root_(std::move(root)), data_(data), order_(data.keys()), steps_(steps) {}
+  MlDrSource(fs::path root, const LabelledImages& images, Steps steps)
+      : root_(std::move(root)), data_(images.data), count_(images.count), order_(images.data.keys()), steps_(steps) {}
 
   std::string PathOf(uint64_t ordinal) const override { return FileOf(ordinal).string(); }
 
@@ -124,15 +127,18 @@ class MlDrSource : public LabelSource {
       uint64_t number = 0;
       const char* const stem_end = name.data() + name.size() - kExtension.size();
       const auto [rest, error] = std::from_chars(name.data(), stem_end, number);
-      if (error == std::errc() && rest == stem_end && number < data_.size()) {
+      if (error != std::errc() || rest != stem_end) {
+        strays_.Add(Printable(name));
+      } else if (number < data_.size()) {
         found[number] = true;
       } else {
-        strays_.Add(name);
+        return Fail(ErrorCode::kMismatch, fmt::format("{}: '{}' in it, and {} images: labels are numbered by the images that were labelled, all of them: are some missing?",
+                                                      root_.string(), name, data_.size()));
       }
     }
     if (ec) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot list it: {}", root_.string(), ec.message()));
-    for (uint64_t i = 0; i < data_.size(); ++i) {
-      if (!found[order_.number(i)]) unlabelled_.Add(data_.keys()[i]);
+    for (uint64_t i = 0; i < count_; ++i) {
+      if (!found[order_.number(i)]) unlabelled_.Add(Printable(data_.keys()[i]));
     }
     return {};
   }
@@ -194,6 +200,9 @@ class MlDrSource : public LabelSource {
     }
     const auto k = static_cast<uint32_t>(parts[0]->items().size());
     if (labels->num_values == 0) labels->num_values = k;
+    // The same list may stand for many crops: small files must not make large labels.
+    constexpr size_t kMost = 16 << 20;
+    if (labels->values.size() + k > kMost) return Fail(ErrorCode::kResourceExhausted, fmt::format("prob: more than {} probabilities of one image", kMost));
     if (k == 0 || labels->num_values != k) return Bad(fmt::format("prob: K = {}, the first crop has {}", k, labels->num_values));
     for (uint32_t i = 0; i < k; ++i) {
       const PickleValue &p = *parts[0]->items()[i], &c = *parts[1]->items()[i];
@@ -229,7 +238,7 @@ class MlDrSource : public LabelSource {
     }
     if (steps_.rand_augment) {
       const PickleValue& list = next();
-      if (!list.is_none() && !list.is_sequence()) return Bad(fmt::format("params: rand_augment: {}", list.What()));
+      if ((!list.is_none() && !list.is_sequence()) || list.items().size() > kMaxOpsPerCrop / 2) return Bad(fmt::format("params: rand_augment: {}", list.What()));
       for (const PickleValue* item : list.items()) {
         FKDB_ASSIGN(const std::optional<CropOp> op, RandAugmentOp(*item));
         if (op) view.ops.push_back(*op);
@@ -269,18 +278,20 @@ class MlDrSource : public LabelSource {
 
   fs::path root_;
   const DataSet& data_;
+  const uint64_t count_;
   FolderOrder order_;
   Steps steps_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<LabelSource>> OpenMlDr(const fs::path& root, const DataSet& data) {
+Result<std::unique_ptr<LabelSource>> OpenMlDr(const fs::path& root, const LabelledImages& images) {
   const fs::path config = root / "config.pth.tar";
+  if (std::error_code ec; !fs::exists(config, ec)) return Fail(ErrorCode::kNotFound, fmt::format("{}: no 'config.pth.tar' in it, which says what the labels' parameters are", root.string()));
   FKDB_ASSIGN(const TorchFile file, TorchFile::Read(config));
   const auto steps = ParseConfig(file.root());
   if (!steps) return Fail(steps.error().code, fmt::format("{}: {}", config.string(), steps.error().message));
-  auto source = std::make_unique<MlDrSource>(root, data, *steps);
+  auto source = std::make_unique<MlDrSource>(root, images, *steps);
   FKDB_TRY(source->List());
   return std::unique_ptr<LabelSource>(std::move(source));
 }

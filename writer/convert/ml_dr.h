@@ -19,7 +19,7 @@
 
 namespace fkdb {
 
-// Borrows `data`. Errors: NotFound (no config.pth.tar), Unsupported (crops of a resized or padded image), those of reading.
-Result<std::unique_ptr<LabelSource>> OpenMlDr(const std::filesystem::path& root, const DataSet& data);
+// Borrows the data set. Errors: NotFound (no config.pth.tar), Mismatch (numbers of more images than there are), Unsupported (crops of a resized or padded image), those of reading.
+Result<std::unique_ptr<LabelSource>> OpenMlDr(const std::filesystem::path& root, const LabelledImages& images);
 
 }  // namespace fkdb

@@ -12,6 +12,7 @@
 #include "format/half.h"
 #include "format/text.h"
 #include "writer/convert/array.h"
+#include "writer/convert/file_source.h"
 #include "writer/convert/publish_file.h"
 #include "writer/convert/torch_file.h"
 #include "writer/convert/zip_file.h"
@@ -22,7 +23,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxFileBytes = 64ull << 30;
-constexpr uint64_t kMaxInflation = 1100;  // what deflate can do at most is 1032
+constexpr uint64_t kMaxInflation = 100;  // of one column against the whole file; deflate could make 1032 of 1
+constexpr uint64_t kInflationRoom = 16 << 20;
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr std::array<std::string_view, 5> kColumns = {"key", "box", "flip", "indices", "values"};
 
@@ -65,6 +67,7 @@ Result<Npy> ParseNpy(std::span<const std::byte> bytes) {
   FKDB_ASSIGN(const std::string_view order, FieldOf(header, "fortran_order"));
   npy.column_major = order == "True";
   FKDB_ASSIGN(std::string_view shape, FieldOf(header, "shape"));
+  if (shape.find_first_not_of("(0123456789, L") != std::string_view::npos) return Bad("its shape is none");
   while (!shape.empty()) {
     const size_t digit = shape.find_first_of("0123456789");
     if (digit == std::string_view::npos) break;
@@ -79,7 +82,7 @@ Result<Npy> ParseNpy(std::span<const std::byte> bytes) {
 }
 
 Result<Array> ToArray(const Npy& npy) {
-  if (npy.type.front() == '>') return Fail(ErrorCode::kUnsupported, "numbers in big-endian order");
+  if (npy.type.front() == '>') return Fail(ErrorCode::kUnsupported, "numbers in big-endian order: save them in little-endian");
   FKDB_ASSIGN(const DType dtype, ParseDType(std::string_view(npy.type).substr(1)));
   return Array::Dense(dtype, npy.shape, npy.column_major, npy.data);
 }
@@ -103,7 +106,7 @@ Result<std::vector<std::string>> ToTexts(const Npy& npy) {
   const bool wide = npy.type.size() > 2 && npy.type[1] == 'U';
   if (npy.type.size() > 2 && (wide || npy.type[1] == 'S')) std::from_chars(npy.type.data() + 2, npy.type.data() + npy.type.size(), width);
   if (npy.type.starts_with("|O")) return Fail(ErrorCode::kUnsupported, "its keys are Python objects: save them as text, numpy.array(keys, dtype=str)");
-  if (width == 0 || width > (1 << 20) || npy.type[0] == '>' || npy.shape.size() != 1) return Bad(fmt::format("its keys are '{}' of {} dimensions: expected text, one a row", npy.type, npy.shape.size()));
+  if (width == 0 || width > (1 << 20) || npy.type[0] == '>' || npy.shape.size() != 1) return Bad(fmt::format("its keys are '{}' of {} dimensions: expected text, one a row", Printable(npy.type), npy.shape.size()));
   const uint64_t bytes = width * (wide ? 4 : 1);
   if (npy.shape[0] > npy.data.size() / bytes || npy.shape[0] * bytes != npy.data.size()) return Bad(fmt::format("{} keys of {} bytes in {} bytes", npy.shape[0], bytes, npy.data.size()));
   std::vector<std::string> texts(npy.shape[0]);
@@ -165,7 +168,10 @@ class NpzFile : public TableFile {
     const auto flip = [&](const Npy& npy) -> Result<bool> {
       FKDB_ASSIGN(const Array a, ToArray(npy));
       if (!a.Is({size})) return wrong(a, "a bool a row");
-      for (const float f : a.Floats()) rows.flips.push_back(f != 0);
+      for (const float f : a.Floats()) {
+        if (f != 0 && f != 1) return Bad(fmt::format("{}: expected 0 or 1", f));
+        rows.flips.push_back(f == 1);
+      }
       return true;
     };
     const auto indices = [&](const Npy& npy) -> Result<bool> {
@@ -173,8 +179,8 @@ class NpzFile : public TableFile {
       const bool one = a.Is({size});
       if (!one && !is_table(a)) return wrong(a, "K classes a row");
       rows.num_indices = one ? 1 : static_cast<uint32_t>(a.shape()[1]);
-      FKDB_ASSIGN(const auto numbers, a.Integers());
-      FKDB_TRY(Narrow(numbers, &rows.indices));
+      FKDB_ASSIGN(const auto classes, ClassesOf(a));
+      rows.indices.assign(classes.begin(), classes.end());
       return true;
     };
     const auto values = [&](const Npy& npy) -> Result<bool> {
@@ -212,7 +218,7 @@ class NpzFile : public TableFile {
     const auto in = [&](const Error& error) { return Fail(error.code, fmt::format("array '{}': {}", name, error.message)); };
     const auto zip = ZipFile::Open(bytes_);
     if (!zip) return in(zip.error());
-    const auto member = zip->Read(std::string(name) + ".npy", std::min(kMaxFileBytes, bytes_.size() * kMaxInflation));
+    const auto member = zip->Read(std::string(name) + ".npy", std::min(kMaxFileBytes, bytes_.size() * kMaxInflation + kInflationRoom));
     if (!member) return in(member.error());
     const auto npy = ParseNpy(*member);
     if (!npy) return in(npy.error());

@@ -70,7 +70,7 @@ std::string PickleValue::What() const {
     case Type::kDict:
       return fmt::format("a dict of {}", items_.size() / 2);
     case Type::kArray:
-      return fmt::format("an array {} {}", Name(array_.dtype()), array_.Shape());
+      return fmt::format("an array {} {}", Name(array_->dtype()), array_->Shape());
     case Type::kOther:
       break;
   }
@@ -261,7 +261,7 @@ class PickleMachine {
   Result<void> PushArray(Value* value, Result<Array> array) {
     if (!array) return Bad(array.error().message);
     value->type_ = Type::kArray;
-    value->array_ = std::move(*array);
+    value->array_ = &pickle_.arrays_.emplace_back(std::move(*array));
     return {};
   }
 
@@ -272,6 +272,7 @@ class PickleMachine {
   bool done_ = false;
   Pickle pickle_;
   std::vector<Value*> stack_;
+  Value *none_ = nullptr, *no_items_ = nullptr, *truths_[2] = {};
   std::unordered_map<uint32_t, Value*> memo_;
 };
 
@@ -350,7 +351,7 @@ Result<void> PickleMachine::Reduce() {
     case kDtype: {
       if (a.empty() || a[0]->type_ != Type::kText) return Bad("a type without a name");
       std::string_view name = a[0]->text_;
-      if (name.starts_with('>')) return At(ErrorCode::kUnsupported, "numbers in big-endian order");
+      if (name.starts_with('>')) return At(ErrorCode::kUnsupported, "numbers in big-endian order: save them in little-endian");
       if (name.starts_with('<') || name.starts_with('|') || name.starts_with('=')) name.remove_prefix(1);
       auto dtype = ParseDType(name);
       if (!dtype) return At(dtype.error().code, dtype.error().message);
@@ -396,7 +397,7 @@ Result<void> PickleMachine::Build() {
   const auto s = state->items();
   if (Is(target, kDtypeObject)) {
     if (state->type_ != Type::kTuple || s.size() < 2 || s[1]->type_ != Type::kText) return Bad("a type of no state");
-    if (s[1]->text_ == ">") return At(ErrorCode::kUnsupported, "numbers in big-endian order");
+    if (s[1]->text_ == ">") return At(ErrorCode::kUnsupported, "numbers in big-endian order: save them in little-endian");
     return {};
   }
   if (!Is(target, kEmptyArray)) return Bad(fmt::format("{} is given a state", target->What()));
@@ -435,13 +436,16 @@ Result<void> PickleMachine::Step(uint8_t code) {
       FKDB_TRY(Pop());
       return {};
     }
-    case 'N':
-      Push(Type::kNone);
+    case 'N':  // one value for all of a kind: a byte must not make a hundred
+      stack_.push_back(none_ ? none_ : none_ = New(Type::kNone));
       return {};
     case 0x88:
-    case 0x89:
-      Push(Type::kBool)->integer_ = code == 0x88;
+    case 0x89: {
+      Value*& truth = truths_[code == 0x88];
+      if (!truth) (truth = New(Type::kBool))->integer_ = code == 0x88;
+      stack_.push_back(truth);
       return {};
+    }
     case 'J': {
       int32_t integer = 0;
       FKDB_TRY(Number(&integer));
@@ -496,7 +500,7 @@ Result<void> PickleMachine::Step(uint8_t code) {
       Push(Type::kList);
       return {};
     case ')':
-      Push(Type::kTuple);
+      stack_.push_back(no_items_ ? no_items_ : no_items_ = New(Type::kTuple));
       return {};
     case '}':
       Push(Type::kDict);

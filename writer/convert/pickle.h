@@ -36,7 +36,7 @@ class PickleValue {
   double real() const { return type_ == Type::kFloat ? real_ : static_cast<double>(integer_); }
   std::string_view text() const { return text_; }            // of text and bytes
   std::span<const PickleValue* const> items() const { return items_; }  // of a list or tuple; of a dict key, value, key, value
-  const Array& array() const { return array_; }
+  const Array& array() const { return *array_; }
   // Of a dict with text for keys; null if there is none.
   const PickleValue* Find(std::string_view key) const;
 
@@ -50,7 +50,7 @@ class PickleValue {
   };
   std::string_view text_;
   std::vector<const PickleValue*> items_;
-  Array array_;
+  const Array* array_ = nullptr;
 };
 
 // The bytes of storage `key` of a file of PyTorch's. Errors: Corruption (no such storage).
@@ -67,6 +67,7 @@ class Pickle {
  private:
   friend class PickleMachine;
   std::deque<PickleValue> values_;
+  std::deque<Array> arrays_;
   std::deque<std::string> texts_;  // those that are not as they lie in the pickle
   const PickleValue* root_ = nullptr;
 };

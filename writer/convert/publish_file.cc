@@ -9,12 +9,15 @@
 #include <cstring>
 #include <string>
 
+#include "format/hash.h"
+
 namespace fkdb {
 
 Result<void> PublishFile(const std::filesystem::path& path, std::span<const std::byte> bytes) {
   const auto in = [&](const char* what) { return Fail(errno == ENOSPC ? ErrorCode::kResourceExhausted : ErrorCode::kIoError,
                                                       fmt::format("{}: {}: {}", path.string(), what, std::strerror(errno))); };
-  const std::string partial = path.string() + fmt::format(".{}.partial", ::getpid());
+  // A name that is short whatever the file's is.
+  const std::string partial = (path.parent_path() / fmt::format(".{:016x}.{}.partial", Hash64(path.filename().string()), ::getpid())).string();
   std::FILE* const file = std::fopen(partial.c_str(), "wb");
   if (!file) return in("cannot create it");
   std::setvbuf(file, nullptr, _IONBF, 0);

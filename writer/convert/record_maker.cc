@@ -76,6 +76,12 @@ Result<void> RecordMaker::Fill(uint64_t ordinal, Record* record) {
   if (labels.grid_height != spec.grid_height || labels.grid_width != spec.grid_width) {
     return in(ErrorCode::kMismatch, fmt::format("{} x {} cells, expected {} x {}, as the others'", labels.grid_height, labels.grid_width, spec.grid_height, spec.grid_width));
   }
+  if (!options_.values && spec.values == ValueEncoding::kF16 && !labels.half_values && labels.form != LabelForm::kClass) {
+    return in(ErrorCode::kMismatch, "its values are no float16, the first images' are; --encoding f32 keeps them all");
+  }
+  if (!options_.boxes && spec.boxes == BoxEncoding::kFractionF16 && !labels.half_boxes) {
+    return in(ErrorCode::kMismatch, "its boxes are no float16, the first images' are; --boxes fraction-f32 keeps them all");
+  }
   tally.dropped_crops += labels.num_crops() - crops;
   labels.flips.resize(crops);
   record->flips = std::move(labels.flips);
@@ -84,7 +90,12 @@ Result<void> RecordMaker::Fill(uint64_t ordinal, Record* record) {
   labels.indices.resize(size_t{crops} * spec.num_indices());
   labels.values.resize(size_t{crops} * spec.num_values());
   for (const uint32_t index : labels.indices) {
-    if (index >= spec.num_classes) return in(ErrorCode::kMismatch, fmt::format("class {}, expected below {}; --num-classes says how many there are", index, spec.num_classes));
+    if (index >= spec.num_classes) {
+      return in(ErrorCode::kMismatch, recipe_.data_set.class_names.empty()
+                                          ? fmt::format("class {}, expected below {}: --num-classes says how many there are", index, spec.num_classes)
+                                          : fmt::format("class {}, and {} class folders of images: are some missing? If they are not the labels' classes, say --num-classes and "
+                                                        "--no-classes", index, spec.num_classes));
+    }
   }
   if (labels.form == LabelForm::kTopK || labels.form == LabelForm::kTopKRenorm) Sort(spec.top_k, &labels);
   record->indices = std::move(labels.indices);
@@ -128,9 +139,8 @@ Result<void> RecordMaker::FillBoxes(const ImageSize& size, const ImageLabels& la
     }
     const auto exact = ExactPixels(box, size.width, size.height, labels.half_boxes);
     if (!exact) {
-      const bool inside = box.top >= 0 && box.left >= 0 && box.height > 0 && box.width > 0 && box.top + box.height <= 1.01f && box.left + box.width <= 1.01f;
       const std::string what = fmt::format("crop {}: box [{}, {}, {}, {}]", i, box.top, box.left, box.height, box.width);
-      if (!inside) return Fail(ErrorCode::kCorruption, what + " is not inside the image");
+      if (!IsInside(box)) return Fail(ErrorCode::kCorruption, what + " is not inside the image");
       if (options_.boxes != BoxEncoding::kPixel) {
         return Fail(ErrorCode::kMismatch,
                     fmt::format("{} is not one of whole pixels in an image of {} x {}. Is it the image that was labelled? If so: --boxes pixel takes the "

@@ -36,8 +36,8 @@ Result<ImageLabels> ParseRelabel(const PickleValue& root) {
   return labels;
 }
 
-Result<std::unique_ptr<LabelSource>> OpenRelabel(const std::filesystem::path& root, const std::filesystem::path& images, const DataSet& data) {
-  return OpenLabelFiles(root, images, data, ".pt", ParseRelabel);
+Result<std::unique_ptr<LabelSource>> OpenRelabel(const std::filesystem::path& root, const std::filesystem::path& folder, const LabelledImages& images) {
+  return OpenLabelFiles(root, folder, images, ".pt", ParseRelabel);
 }
 
 }  // namespace fkdb

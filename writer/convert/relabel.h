@@ -16,8 +16,8 @@ namespace fkdb {
 // What one file says. Errors: Corruption (not such a tensor; says what differs).
 Result<ImageLabels> ParseRelabel(const PickleValue& root);
 
-// The label maps below `root` of the images in `data`, which lie at `images`. Borrows `data`. Errors: those of
+// The label maps below `root` of images that lie in `folder`. Borrows the data set. Errors: those of
 // LabelFiles::Find.
-Result<std::unique_ptr<LabelSource>> OpenRelabel(const std::filesystem::path& root, const std::filesystem::path& images, const DataSet& data);
+Result<std::unique_ptr<LabelSource>> OpenRelabel(const std::filesystem::path& root, const std::filesystem::path& folder, const LabelledImages& images);
 
 }  // namespace fkdb

@@ -26,7 +26,7 @@ std::string Words(const Shape& s) {
 
 class TableSource : public GatheredSource {
  public:
-  TableSource(const DataSet& data, const TableSourceOptions& options) : GatheredSource(data, options.memory_bytes, options.threads), kind_(options.kind) {}
+  TableSource(const LabelledImages& images, const TableSourceOptions& options) : GatheredSource(images, options.memory_bytes, options.threads), kind_(options.kind) {}
 
   Result<void> Open(const fs::path& root, std::string_view extension, const OpenTable& open) {
     root_ = root;
@@ -68,13 +68,14 @@ class TableSource : public GatheredSource {
     const size_t f = files_.size() - 1;
     for (const std::string& column : files_[f]->other_columns()) strays_.Add(fmt::format("{}: column '{}' is not read", path.string(), Printable(column)));
     for (size_t g = 0; g < files_[f]->num_groups(); ++g) {
+      const auto keys = files_[f]->ReadKeys(g);
+      if (!keys) return In(f, keys.error());
+      if (keys->empty()) continue;
       if (!shape_) {
         const auto rows = files_[f]->Read(g);
         if (!rows) return In(f, rows.error());
-        if (rows->size() > 0) shape_ = ShapeOf(*rows);
+        shape_ = ShapeOf(*rows);
       }
-      const auto keys = files_[f]->ReadKeys(g);
-      if (!keys) return In(f, keys.error());
       Rows rows;
       for (const std::string& key : *keys) {
         const auto& all = data_.keys();
@@ -129,6 +130,9 @@ class TableSource : public GatheredSource {
       } else {
         const float* b = &rows->fractions[4 * i];
         row.fraction_box = {b[0], b[1], b[2], b[3]};
+        if (const float most = *std::max_element(b, b + 4); most > 1.5f) {
+          return In(f, {ErrorCode::kCorruption, fmt::format("row {}: {} in a box of floats, which are fractions of the image: pixels are whole numbers, of an integer type", i, most)});
+        }
       }
       row.flip = rows->flips[i];
       for (size_t k = 0; k < indices.size(); ++k) {
@@ -154,9 +158,9 @@ class TableSource : public GatheredSource {
 
 }  // namespace
 
-Result<std::unique_ptr<LabelSource>> OpenTables(const fs::path& path, std::string_view extension, const OpenTable& open, const DataSet& data,
+Result<std::unique_ptr<LabelSource>> OpenTables(const fs::path& path, std::string_view extension, const OpenTable& open, const LabelledImages& images,
                                                 const TableSourceOptions& options) {
-  auto source = std::make_unique<TableSource>(data, options);
+  auto source = std::make_unique<TableSource>(images, options);
   FKDB_TRY(source->Open(path, extension, open));
   return std::unique_ptr<LabelSource>(std::move(source));
 }

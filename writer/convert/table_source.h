@@ -22,9 +22,9 @@ struct TableSourceOptions {
   int threads = 1;
 };
 
-// path: a table, or a folder of those whose names end in `extension`. Borrows `data`. Errors: NotFound (no table), Mismatch
+// path: a table, or a folder of those whose names end in `extension`. Borrows the data set. Errors: NotFound (no table), Mismatch
 // (tables of different columns), those of `open` with the file's name.
 Result<std::unique_ptr<LabelSource>> OpenTables(const std::filesystem::path& path, std::string_view extension, const OpenTable& open,
-                                                const DataSet& data, const TableSourceOptions& options);
+                                                const LabelledImages& images, const TableSourceOptions& options);
 
 }  // namespace fkdb

@@ -39,7 +39,7 @@ struct Epoch {
 
 class TinyVitSource : public LabelSource {
  public:
-  explicit TinyVitSource(const DataSet& data) : data_(data) {}
+  explicit TinyVitSource(const LabelledImages& images) : data_(images.data), count_(images.count) {}
 
   Result<void> Open(const fs::path& root) {
     root_ = root;
@@ -50,10 +50,10 @@ class TinyVitSource : public LabelSource {
     for (const Epoch& epoch : epochs_) {
       for (uint64_t i = 0; i < counts.size(); ++i) counts[i] += epoch.records[i] != kNoRecord;
     }
-    for (uint64_t i = 0; i < counts.size(); ++i) {
-      if (counts[i] == 0) unlabelled_.Add(data_.keys()[i]);
+    for (uint64_t i = 0; i < count_; ++i) {
+      if (counts[i] == 0) unlabelled_.Add(Printable(data_.keys()[i]));
     }
-    most_crops_ = *std::max_element(counts.begin(), counts.end());
+    most_crops_ = *std::max_element(counts.begin(), counts.begin() + static_cast<ptrdiff_t>(count_));
     return {};
   }
 
@@ -135,9 +135,12 @@ class TinyVitSource : public LabelSource {
       if (!lines) return In(keys, ErrorCode::kNotFound, "no such file");
       uint64_t count = 0;
       for (std::string key; std::getline(lines, key); ++count) {
+        if (key.ends_with('\r')) key.pop_back();
         if (first + count >= kNoRecord) return In(folder, ErrorCode::kResourceExhausted, "too many records");
         if (const auto ordinal = OrdinalOf(key, order)) {
           if (epoch.records[*ordinal] == kNoRecord) epoch.records[*ordinal] = static_cast<uint32_t>(first + count);
+        } else if (ParseNumber(key)) {
+          return In(keys, ErrorCode::kMismatch, fmt::format("image {} of {}: they must be the images that were labelled, all of them", Printable(key), data_.size()));
         } else {
           strays_.Add(fmt::format("{}: '{}'", keys.string(), Printable(key)));
         }
@@ -170,6 +173,7 @@ class TinyVitSource : public LabelSource {
   }
 
   const DataSet& data_;
+  const uint64_t count_;
   fs::path root_;
   uint32_t k_ = 0;
   uint32_t most_crops_ = 0;
@@ -178,8 +182,8 @@ class TinyVitSource : public LabelSource {
 
 }  // namespace
 
-Result<std::unique_ptr<LabelSource>> OpenTinyVit(const fs::path& root, const DataSet& data) {
-  auto source = std::make_unique<TinyVitSource>(data);
+Result<std::unique_ptr<LabelSource>> OpenTinyVit(const fs::path& root, const LabelledImages& images) {
+  auto source = std::make_unique<TinyVitSource>(images);
   FKDB_TRY(source->Open(root));
   return std::unique_ptr<LabelSource>(std::move(source));
 }

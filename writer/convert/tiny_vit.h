@@ -16,7 +16,7 @@
 namespace fkdb {
 
 // Keys are the images' keys, or their numbers in ImageFolder's order. Takes 4 bytes of memory for each record. Borrows
-// `data`. Errors: NotFound (no such folders), Corruption (values that are not of the keys), IoError.
-Result<std::unique_ptr<LabelSource>> OpenTinyVit(const std::filesystem::path& root, const DataSet& data);
+// the data set. Errors: NotFound (no such folders), Corruption (values that are not of the keys), IoError.
+Result<std::unique_ptr<LabelSource>> OpenTinyVit(const std::filesystem::path& root, const LabelledImages& images);
 
 }  // namespace fkdb

@@ -47,13 +47,16 @@ Result<std::vector<std::byte>> Gunzip(std::span<const std::byte> bytes) {
 }  // namespace
 
 Result<void> ReadWholeFile(const std::filesystem::path& path, uint64_t limit, std::vector<std::byte>* bytes) {
+  std::error_code ec;
+  if (const auto status = std::filesystem::status(path, ec); std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    return Fail(ErrorCode::kIoError, "it is no file");  // a pipe would be waited for
+  }
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!file) {
     return Fail(errno == ENOENT || errno == ENOTDIR ? ErrorCode::kNotFound : ErrorCode::kIoError,
                 fmt::format("cannot open it: {}", std::strerror(errno)));
   }
   std::setvbuf(file.get(), nullptr, _IONBF, 0);
-  std::error_code ec;
   const uint64_t size = std::filesystem::file_size(path, ec);
   if (ec) return Fail(ErrorCode::kIoError, fmt::format("cannot read it: {}", ec.message()));
   if (size > limit) return Fail(ErrorCode::kResourceExhausted, fmt::format("{} bytes: expected at most {}", size, limit));
@@ -85,7 +88,7 @@ Result<TorchFile> TorchFile::Parse(std::span<const std::byte> bytes) {
     return member;
   };
   if (const auto order = read(prefix + "byteorder"); order && AsText(*order) != "little") {
-    return Fail(ErrorCode::kUnsupported, "numbers in big-endian order");
+    return Fail(ErrorCode::kUnsupported, "numbers in big-endian order: save them in little-endian");
   }
   TorchFile file;
   FKDB_ASSIGN(file.program_, read(*found));

@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 #include <zip.h>
 
-#include <algorithm>
-
 #include "format/text.h"
 
 namespace fkdb {
@@ -42,14 +40,15 @@ Result<ZipFile> ZipFile::Open(std::span<const std::byte> bytes) {
   for (zip_int64_t i = 0; i < count; ++i) {
     const char* const name = zip_get_name(file.archive_.get(), static_cast<zip_uint64_t>(i), ZIP_FL_ENC_RAW);
     file.names_.emplace_back(name ? name : "");
+    file.places_.emplace(file.names_.back(), static_cast<uint64_t>(i));  // the first of a name
   }
   return file;
 }
 
 Result<std::vector<std::byte>> ZipFile::Read(std::string_view name, uint64_t limit) const {
-  const auto found = std::find(names_.begin(), names_.end(), name);
-  if (found == names_.end()) return Fail(ErrorCode::kNotFound, fmt::format("zip archive: no member '{}'", Printable(name)));
-  const auto index = static_cast<zip_uint64_t>(found - names_.begin());
+  const auto found = places_.find(name);
+  if (found == places_.end()) return Fail(ErrorCode::kNotFound, fmt::format("zip archive: no member '{}'", Printable(name)));
+  const zip_uint64_t index = found->second;
   const auto bad = [&](std::string_view what) { return Corrupt(fmt::format("member '{}': {}", Printable(name), what)); };
   zip_stat_t stat;
   if (zip_stat_index(archive_.get(), index, 0, &stat) != 0) return bad(zip_strerror(archive_.get()));
@@ -86,7 +85,7 @@ Result<std::vector<std::byte>> MakeZip(std::span<const ZipMember> members) {
   zip_error_fini(&error);
   for (const ZipMember& member : members) {
     zip_source_t* const source = zip_source_buffer(archive, member.bytes.data(), member.bytes.size(), 0);
-    const zip_int64_t index = source ? zip_file_add(archive, member.name.c_str(), source, ZIP_FL_ENC_UTF_8) : -1;
+    const zip_int64_t index = source ? zip_file_add(archive, member.name.c_str(), source, ZIP_FL_ENC_GUESS) : -1;
     if (index < 0) {
       const std::string words = zip_strerror(archive);
       zip_source_free(source);

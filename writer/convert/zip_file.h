@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -32,6 +34,7 @@ class ZipFile {
   };
   std::unique_ptr<::zip, Close> archive_;
   std::vector<std::string> names_;
+  std::map<std::string, uint64_t, std::less<>> places_;
 };
 
 struct ZipMember {
