@@ -176,22 +176,26 @@ Result<int> Import(Flags& flags) {
     return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: it is there already: without --overwrite it would be refused", flags.out));
   }
   FKDB_ASSIGN(const std::unique_ptr<DataSet> all, OpenDataSet(flags.images));
-  FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit.value_or(0)));
-  FKDB_ASSIGN(job.augmentation, DefaultAugmentation(*data));
+  std::unique_ptr<DataSet> few;
+  if (flags.limit) {
+    FKDB_ASSIGN(few, OpenDataSet(flags.images, *flags.limit));
+  }
+  const DataSet& data = few ? *few : *all;
+  FKDB_ASSIGN(job.augmentation, DefaultAugmentation(data));
   FKDB_ASSIGN(job.augmentation, flags.pixels.Over(job.augmentation));
   StampProvenance("fkdb-convert", &job.provenance);
   Progress progress(flags.quiet);
-  progress.Show(fmt::format("{} images; looking for their labels", data->size()));
-  FKDB_ASSIGN(const std::unique_ptr<LabelSource> source, OpenSource(flags, {*all, data->size()}));
+  progress.Show(fmt::format("{} images; looking for their labels", data.size()));
+  FKDB_ASSIGN(const std::unique_ptr<LabelSource> source, OpenSource(flags, {*all, data.size()}));
 
   job.progress = [&](const ConvertProgress& p) { progress.Show(ProgressLine(p)); };
   job.stop = StopOnSignals();
-  auto converted = ConvertLabels(*source, *data, flags.out, job);
+  auto converted = ConvertLabels(*source, data, flags.out, job);
   progress.Done();
   FKDB_ASSIGN(const ConvertSummary summary, std::move(converted));
   if (job.dry_run) return PrintDryRun(flags, summary);
   if (summary.interrupted) {
-    return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume continues", summary.images_written, data->size()));
+    return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume continues", summary.images_written, data.size()));
   }
   const nlohmann::ordered_json more = ToJson(summary);
   FKDB_TRY(PrintMade(flags, flags.out, summary.manifest, MadeBy{summary.crops, summary.seconds}, &more));

@@ -419,3 +419,24 @@ def test_relabel_that_is_wrong(fkdb, train, tmp_path):
     peer_labels.write(good, path)
     fkdb.fails(2, "--crops and --boxes are for crops: a label map has the cells of a grid", "convert", "--from", "relabel", "--images", folder, "--no-classes", "--num-classes", 12,
                tmp_path / "labels", tmp_path / "l.fkdb", "--crops", 3, "--overwrite")
+
+
+def test_the_original_training_code_finds_and_uses_the_exported_files(fkdb, train, tmp_path):
+    """Its lookup and its use of what it finds: a path's last three parts up to the first dot, rows by number, edges of the crop."""
+    folder, sizes = train
+    labels = peer_labels.fkd(tmp_path / "labels", sizes)
+    convert(fkdb, "fkd", folder, tmp_path / "labels", tmp_path / "l.fkdb", "--label", "marginal-smoothing")
+    fkdb.ok("convert", "--to", "fkd", tmp_path / "l.fkdb", tmp_path / "out")
+    dumped = {key: fkdb.json("dump", tmp_path / "l.fkdb", "--image", key)["crops"] for key in sizes}
+    for key, (height, width) in sizes.items():
+        path = str(folder / key)
+        found = load(tmp_path / "out" / ("/".join(path.split("/")[-3:]).split(".")[0] + ".tar"))
+        coords, flip_status, output = found
+        for i in torch.randperm(len(output)):
+            top, left = coords[i][0].item() * height, coords[i][1].item() * width
+            bottom, right = top + coords[i][2].item() * height, left + coords[i][3].item() * width
+            assert [round(top), round(left), round(bottom) - round(top), round(right) - round(left)] == dumped[key][i]["box"]
+            assert (flip_status[i] == True) == dumped[key][i]["flip"]  # noqa: E712
+            index, value = torch.tensor(output[i])[0].to(dtype=int), torch.tensor(output[i])[1]
+            assert index.tolist() == dumped[key][i]["indices"] and np.array_equal(value, np.float32(dumped[key][i]["values"]))
+    assert labels
