@@ -11,8 +11,7 @@
 #include "format/text.h"
 #include "writer/convert/fkd.h"
 #include "writer/convert/label_files.h"
-#include "writer/convert/publish_file.h"
-#include "writer/convert/torch_file.h"
+#include "writer/convert/whole_file.h"
 #include "writer/ordered_run.h"
 
 namespace fkdb {

@@ -10,6 +10,7 @@
 
 #include "format/text.h"
 #include "writer/convert/torch_file.h"
+#include "writer/convert/whole_file.h"
 
 namespace fkdb {
 namespace {

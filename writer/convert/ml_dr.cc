@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <numbers>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "format/hash.h"
 #include "format/text.h"
 #include "writer/convert/folder_order.h"
+#include "writer/convert/image_order.h"
 #include "writer/convert/mixing.h"
 #include "writer/convert/torch_file.h"
 
@@ -27,7 +27,8 @@ tl::unexpected<Error> Bad(std::string what) { return Fail(ErrorCode::kCorruption
 
 // What of the augmentation takes parameters, in their order.
 struct Steps {
-  bool mixing = false, flip = false, rand_augment = false, erase = false, mixup = false, cutmix = false;
+  bool flip = false, rand_augment = false, erase = false, mixup = false, cutmix = false;
+  bool mixing() const { return mixup || cutmix; }
 };
 
 Result<Steps> ParseConfig(const PickleValue& root) {
@@ -52,7 +53,6 @@ Result<Steps> ParseConfig(const PickleValue& root) {
   steps.erase = has("random_erase");
   steps.mixup = has("mixup");
   steps.cutmix = has("cutmix");
-  steps.mixing = steps.mixup || steps.cutmix;
   return steps;
 }
 
@@ -124,13 +124,11 @@ class MlDrSource : public LabelSource {
     for (; !ec && it != end; it.increment(ec)) {
       const std::string name = it->path().filename().string();
       if (!name.ends_with(kExtension) || name == "config.pth.tar") continue;
-      uint64_t number = 0;
-      const char* const stem_end = name.data() + name.size() - kExtension.size();
-      const auto [rest, error] = std::from_chars(name.data(), stem_end, number);
-      if (error != std::errc() || rest != stem_end) {
+      const auto number = ParseNumber(std::string_view(name).substr(0, name.size() - kExtension.size()));
+      if (!number) {
         strays_.Add(Printable(name));
-      } else if (number < data_.size()) {
-        found[number] = true;
+      } else if (*number < data_.size()) {
+        found[*number] = true;
       } else {
         return Fail(ErrorCode::kMismatch, fmt::format("{}: '{}' in it, and {} images: labels are numbered by the images that were labelled, all of them: are some missing?",
                                                       root_.string(), name, data_.size()));
@@ -173,10 +171,10 @@ class MlDrSource : public LabelSource {
     FKDB_TRY(AddLabel(*prob, labels));
 
     auto items = params->items();
-    const size_t expected = 1 + steps_.mixing + steps_.flip + steps_.rand_augment + steps_.erase + steps_.mixup + steps_.cutmix;
+    const size_t expected = 1 + steps_.mixing() + steps_.flip + steps_.rand_augment + steps_.erase + steps_.mixup + steps_.cutmix;
     if (items.size() != expected) return Bad(fmt::format("params: {}, expected {} by config.pth.tar", params->What(), expected));
     const PickleValue* partner = nullptr;
-    if (steps_.mixing) {
+    if (steps_.mixing()) {
       if (!items[0]->is_none()) partner = items[0];
       items = items.subspan(1);
     }

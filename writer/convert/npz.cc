@@ -13,8 +13,7 @@
 #include "format/text.h"
 #include "writer/convert/array.h"
 #include "writer/convert/file_source.h"
-#include "writer/convert/publish_file.h"
-#include "writer/convert/torch_file.h"
+#include "writer/convert/whole_file.h"
 #include "writer/convert/zip_file.h"
 
 namespace fkdb {

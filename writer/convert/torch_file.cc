@@ -5,9 +5,9 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
+#include <memory>
+
+#include "writer/convert/whole_file.h"
 
 namespace fkdb {
 namespace {
@@ -45,26 +45,6 @@ Result<std::vector<std::byte>> Gunzip(std::span<const std::byte> bytes) {
 }
 
 }  // namespace
-
-Result<void> ReadWholeFile(const std::filesystem::path& path, uint64_t limit, std::vector<std::byte>* bytes) {
-  std::error_code ec;
-  if (const auto status = std::filesystem::status(path, ec); std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
-    return Fail(ErrorCode::kIoError, "it is no file");  // a pipe would be waited for
-  }
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (!file) {
-    return Fail(errno == ENOENT || errno == ENOTDIR ? ErrorCode::kNotFound : ErrorCode::kIoError,
-                fmt::format("cannot open it: {}", std::strerror(errno)));
-  }
-  std::setvbuf(file.get(), nullptr, _IONBF, 0);
-  const uint64_t size = std::filesystem::file_size(path, ec);
-  if (ec) return Fail(ErrorCode::kIoError, fmt::format("cannot read it: {}", ec.message()));
-  if (size > limit) return Fail(ErrorCode::kResourceExhausted, fmt::format("{} bytes: expected at most {}", size, limit));
-  bytes->resize(size);
-  bytes->resize(std::fread(bytes->data(), 1, size, file.get()));
-  if (std::ferror(file.get())) return Fail(ErrorCode::kIoError, "cannot read it");
-  return {};
-}
 
 Result<TorchFile> TorchFile::Parse(std::span<const std::byte> bytes) {
   std::vector<std::byte> inflated;

@@ -16,9 +16,6 @@
 
 namespace fkdb {
 
-// All bytes of a file. Errors: NotFound, IoError, ResourceExhausted (more than `limit`).
-Result<void> ReadWholeFile(const std::filesystem::path& path, uint64_t limit, std::vector<std::byte>* bytes);
-
 class TorchFile {
  public:
   // Errors: Corruption, Unsupported (also: the format before PyTorch 1.6, big-endian numbers),
