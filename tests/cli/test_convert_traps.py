@@ -321,18 +321,8 @@ def test_a_conversion_that_was_interrupted_resumes_to_the_same_digest(fkdb, tmp_
     if not folder.out.exists():
         assert folder.ok("--resume")["digest"] == digest
     assert fkdb.json("verify", folder.out)["digest"] == digest
-    # Another recipe is refused by name.
-    folder.out.unlink()
-    running = subprocess.Popen([*command, "--threads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(0.03)
-    running.kill()
-    running.wait()
-    if not folder.out.exists() and folder.out.with_name("l.fkdb.partial").exists():
-        done = fkdb(*folder.command("--resume", "--encoding", "packed"))
-        assert done.returncode == 2 and 'labels.values: "f32" in the file, "packed" asked for' in done.stderr
 
-
-def test_other_labels_do_not_continue_a_conversion(fkdb, tmp_path):
+def test_another_recipe_or_other_labels_do_not_continue_a_conversion(fkdb, tmp_path):
     keys = [f"n0/{i:03}.JPEG" for i in range(70)]
     folder = Folder(fkdb, tmp_path, keys, sizes=dict.fromkeys(keys, (24, 24)))
     last = folder.file("n0/069.JPEG")
@@ -340,6 +330,9 @@ def test_other_labels_do_not_continue_a_conversion(fkdb, tmp_path):
     last.write_bytes(whole[:99])
     assert fkdb(*folder.command()).returncode == 3 and folder.out.with_name("l.fkdb.partial").exists()
     last.write_bytes(whole)
+    # Another recipe is refused by name.
+    done = fkdb(*folder.command("--resume", "--encoding", "packed"))
+    assert done.returncode == 2 and 'labels.values: "f32" in the file, "packed" asked for' in done.stderr
     other = Folder(fkdb, tmp_path / "other", keys, sizes=dict.fromkeys(keys, (24, 24)), seed=99)
     done = fkdb(*[other.labels if a == folder.labels else a for a in folder.command("--resume")])
     assert done.returncode == 2 and 'imported_sample: "' in done.stderr
