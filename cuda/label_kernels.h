@@ -9,6 +9,9 @@
 //   loss     = -sum_c y_c log softmax(z / T)_c                                     (section 3.1)
 //            = (sum y) * lse - tail * sum_c z_c / T - sum_k (scale p_k - tail) z_k / T
 //   dloss/dz = ((sum y) * softmax(z / T) - y) / T
+//
+// A mixed label (mixup, CutMix) is lambda y + (1 - lambda) y' of two rows: both are linear in y, so it is
+// two labels, each with its share in scale and tail, and never a dense one.
 #pragma once
 
 #include <cmath>
@@ -30,126 +33,126 @@ struct SparseLabels {
   const float* values;      // (N, num_values)
 };
 
-// The label of one row as the rule that recovers it.
-struct RowLabel {
-  const uint32_t* indices;
-  const float* values;
-  float scale;
-  float tail;
-  float shift;  // logits: the largest value, subtracted before exp
-};
-
-// y at stored position k: hard labels store no value, logits become probabilities here.
-FKDB_HOST_DEVICE inline float StoredValue(const SparseLabels& labels, const RowLabel& row, uint32_t k, float tau) {
-  if (labels.kind == LabelKind::kHard) return 1;
-  if (labels.kind == LabelKind::kLogits) return row.scale * expf((row.values[k] - row.shift) / tau);
-  return row.scale * row.values[k];
-}
-
-template <class Group>
-FKDB_HOST_DEVICE RowLabel LoadRow(const SparseLabels& labels, int64_t n, float tau) {
-  using Accumulator = typename Group::Accumulator;
-  RowLabel row = {labels.indices + n * labels.num_indices, labels.values + n * labels.num_values, 1, 0, 0};
-  if (labels.kind == LabelKind::kHard) return row;
-  const uint32_t first = static_cast<uint32_t>(Group::lane()), step = static_cast<uint32_t>(Group::size());
-  if (labels.kind == LabelKind::kLogits) {
-    float largest = -INFINITY;
-    for (uint32_t c = first; c < labels.num_values; c += step) largest = fmaxf(largest, row.values[c]);
-    row.shift = Group::Max(largest);
-  }
-  Accumulator sum = 0;
-  for (uint32_t k = first; k < labels.num_values; k += step) {
-    sum += labels.kind == LabelKind::kLogits ? expf((row.values[k] - row.shift) / tau) : row.values[k];
-  }
-  sum = Group::Sum(sum);
-  const bool spreads = labels.kind == LabelKind::kSmoothing || labels.kind == LabelKind::kMarginalSmoothing;
-  if (spreads && labels.num_indices < labels.num_classes && sum < 1) {
-    row.tail = static_cast<float>((1 - sum) / (labels.num_classes - labels.num_indices));
-  } else if (labels.kind != LabelKind::kFull || labels.renormalize) {
-    row.scale = static_cast<float>(1 / sum);
-  }
-  return row;
-}
-
-// dense (C) of row n. A group's lanes meet nowhere between the fill and the K stores: element c and
-// the stores to it are one lane's only if K is handled by the lane that owns c, so every lane walks
-// the K and takes its own.
-template <class Group>
-FKDB_HOST_DEVICE void RecoverRow(const SparseLabels& labels, int64_t n, float tau, float* dense) {
-  const RowLabel row = LoadRow<Group>(labels, n, tau);
-  const uint32_t first = static_cast<uint32_t>(Group::lane()), step = static_cast<uint32_t>(Group::size());
-  for (uint32_t c = first; c < labels.num_classes; c += step) {
-    dense[c] = labels.num_indices > 0 ? row.tail : StoredValue(labels, row, c, tau);
-  }
-  for (uint32_t k = 0; k < labels.num_indices; ++k) {
-    const uint32_t c = row.indices[k];
-    if (c % step == first) dense[c] = StoredValue(labels, row, k, tau);
-  }
-}
-
-// The label of row n as the long loops take it; labels.num_indices == 0.
-template <class Group>
-FKDB_HOST_DEVICE typename Group::DenseLabel DenseLabelOf(const SparseLabels& labels, int64_t n, float tau) {
-  const float* values = labels.values + n * labels.num_values;
-  if (labels.kind != LabelKind::kLogits) return {values, false, 0, 1};
-  return {values, true, Group::LargestOf(values, labels.num_values), 1 / tau};
-}
-
 struct LossArguments {
   float temperature = 1;  // T, of the student
   float tau = 1;          // of the softmax over stored logits
   float gradient_scale = 1;
+  const float* row_scales = nullptr;   // (N): further factors of the rows' gradients; null: 1
+  const uint32_t* partners = nullptr;  // (N): row n's label is mixed with that of row partners[n]; null: no mixing
+  const float* lambdas = nullptr;      // (N): the share of its own label, 0 to 1
 };
 
-// Returns the loss of row n; writes gradient_scale * dloss/dz to gradient (C), unless it is null.
-// gradient may be the memory of logits (C).
-template <class Group>
-FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const LossArguments& arguments,
-                               const float* logits, float* gradient) {
-  using Accumulator = typename Group::Accumulator;
-  const uint32_t first = static_cast<uint32_t>(Group::lane()), step = static_cast<uint32_t>(Group::size());
-  const uint32_t classes = labels.num_classes;
-  const float inverse_t = 1 / arguments.temperature;
-  const bool dense = labels.num_indices == 0;
+// The label of one row: y = scale * Stored at the stored classes, tail elsewhere.
+struct RowLabel {
+  const uint32_t* indices;  // (count); null: all classes in their order
+  const float* values;      // (count); null: each is 1
+  uint32_t count;
+  bool exponential;  // stored logits: exp((value - shift) / tau)
+  float shift, inverse_tau;
+  float scale, tail;
 
-  // All terms are taken of z - largest: the loss does not change, and small differences of large
-  // logits keep their digits.
-  const float largest = Group::LargestOf(logits, classes);
-  Accumulator label_sum, dot;  // sum_c y_c, and sum_c y_c z_c without the tail's share
-  RowLabel row = {nullptr, nullptr, 1, 0, 0};
-  typename Group::DenseLabel all = {};
+  FKDB_HOST_DEVICE float Stored(float value) const { return exponential ? expf((value - shift) * inverse_tau) : value; }
+  FKDB_HOST_DEVICE float at(uint32_t k) const { return scale * (values == nullptr ? 1 : Stored(values[k])); }
+};
+
+// Of how many rows' labels one is mixed, at most.
+constexpr int kMostParts = 2;
+
+// `weight` times the label of row n. That of a dense kind still lacks its normalization, which is one pass over its
+// C values together with other work: see Normalize.
+template <class Group>
+FKDB_HOST_DEVICE RowLabel LoadLabel(const SparseLabels& labels, bool dense, int64_t n, float tau, float weight) {
+  const int64_t k = labels.num_values;
+  RowLabel label = {nullptr, k > 0 ? labels.values + n * k : nullptr, labels.num_values, false, 0, 1, weight, 0};
   if (dense) {
-    all = DenseLabelOf<Group>(labels, n, arguments.tau);
-    const auto weights = Group::WeighLogits(all, logits, classes, largest, inverse_t);
-    row.scale = all.exponential || labels.renormalize ? static_cast<float>(1 / weights.label) : 1;
-    label_sum = weights.label * row.scale;
-    dot = weights.dot * row.scale;
+    label.exponential = labels.kind == LabelKind::kLogits;
+    label.inverse_tau = 1 / tau;
+    return label;
+  }
+  label.indices = labels.indices + n * labels.num_indices;
+  label.count = labels.num_indices;
+  if (label.values == nullptr) return label;
+  typename Group::Accumulator sum = 0;
+  for (uint32_t i = static_cast<uint32_t>(Group::lane()); i < label.count; i += static_cast<uint32_t>(Group::size())) {
+    sum += label.values[i];
+  }
+  Group::Sum(sum);
+  const bool spreads = labels.kind == LabelKind::kSmoothing || labels.kind == LabelKind::kMarginalSmoothing;
+  if (spreads && labels.num_indices < labels.num_classes && sum < 1) {
+    label.tail = static_cast<float>(weight * (1 - sum) / static_cast<float>(labels.num_classes - labels.num_indices));
   } else {
-    row = LoadRow<Group>(labels, n, arguments.tau);
-    label_sum = Accumulator{row.tail} * (classes - labels.num_indices);
-    dot = 0;
-    for (uint32_t k = 0; k < labels.num_indices; ++k) {
-      const float y = StoredValue(labels, row, k, arguments.tau);
-      label_sum += y;
-      dot += (Accumulator{y} - row.tail) * ((logits[row.indices[k]] - largest) * inverse_t);
+    label.scale = static_cast<float>(weight / sum);
+  }
+  return label;
+}
+
+// What a dense label's values, whose sum is `sum`, are multiplied by.
+template <class Accumulator>
+FKDB_HOST_DEVICE void Normalize(const SparseLabels& labels, Accumulator sum, RowLabel* label) {
+  if (label->exponential || labels.renormalize) label->scale = static_cast<float>(label->scale / sum);
+}
+
+// y of row n to row->dense.
+template <class Group, class Row>
+FKDB_HOST_DEVICE void RecoverRow(const SparseLabels& labels, int64_t n, float tau, Row* row) {
+  RowLabel label = LoadLabel<Group>(labels, Row::IsDense(labels), n, tau, 1);
+  if (Row::IsDense(labels)) {
+    if (label.exponential) label.shift = row->LargestOf(label.values);
+    if (label.exponential || labels.renormalize) Normalize(labels, row->SumOf(label), &label);
+  }
+  row->WriteLabel(label);
+}
+
+// Returns the loss of row n; the row gets gradient_scale * dloss/dz, if it wants it. A row offers, in the order in
+// which they must be called: Largest() of its logits; At(c), logit c; Weigh(label), sum_c y_c and sum_c y_c z_c of a
+// dense label; SumExp(), sum_c exp(z_c) and sum_c z_c; WriteGradient. z is of (logit - largest) / T throughout: the
+// loss does not change, and small differences of large logits keep their digits.
+template <class Group, class Row>
+FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const LossArguments& arguments, Row* row) {
+  using Accumulator = typename Group::Accumulator;
+  const float inverse_t = 1 / arguments.temperature;
+  const float largest = row->Largest();
+
+  RowLabel parts[kMostParts];
+  const int num_parts = arguments.partners == nullptr ? 1 : 2;
+  Accumulator label_sum = 0, dot = 0, tail = 0;  // dot: sum_c y_c z_c without the tails' share
+  FKDB_UNROLL
+  for (int i = 0; i < kMostParts; ++i) {
+    if (i == num_parts) break;
+    const int64_t from = i == 0 ? n : static_cast<int64_t>(arguments.partners[n]);
+    const float weight = num_parts == 1 ? 1 : i == 0 ? arguments.lambdas[n] : 1 - arguments.lambdas[n];
+    RowLabel& label = parts[i];
+    label = LoadLabel<Group>(labels, Row::IsDense(labels), from, arguments.tau, weight);
+    if (Row::IsDense(labels)) {
+      if (label.exponential) label.shift = row->LargestOf(label.values);
+      const auto weights = row->Weigh(label);
+      Normalize(labels, weights.label, &label);
+      label_sum += weights.label * label.scale;
+      dot += weights.dot * label.scale;
+      continue;
     }
+    Accumulator stored = 0, part_dot = 0;
+    for (uint32_t k = static_cast<uint32_t>(Group::lane()); k < label.count; k += static_cast<uint32_t>(Group::size())) {
+      const float y = label.at(k);
+      stored += y;
+      part_dot += (Accumulator{y} - label.tail) * ((row->At(label.indices[k]) - largest) * inverse_t);
+    }
+    Group::Sum(stored, part_dot);
+    label_sum += stored + Accumulator{label.tail} * static_cast<float>(labels.num_classes - labels.num_indices);
+    dot += part_dot;
+    tail += label.tail;
   }
 
-  // From here on the logits may be gone: exp(z) takes their place on its way to the gradient.
-  const auto sums = Group::SumExp(logits, classes, largest, inverse_t, gradient);
+  const auto sums = row->SumExp();
   // A tail of 0 times a sum that may be infinite would be NaN.
-  if (row.tail > 0) dot += Accumulator{row.tail} * sums.plain;
+  if (tail > 0) dot += tail * sums.plain;
   const auto loss = static_cast<float>(label_sum * log(sums.exp) - dot);
 
-  if (gradient != nullptr) {
-    const float scale = arguments.gradient_scale * inverse_t;
-    const auto softmax_scale = static_cast<float>(label_sum / sums.exp);
-    Group::ScaleAndShift(gradient, classes, scale * softmax_scale, scale * row.tail);
-    if (dense) Group::SubtractLabel(all, gradient, classes, scale * row.scale);
-    for (uint32_t k = 0; k < labels.num_indices; ++k) {
-      const uint32_t c = row.indices[k];
-      if (c % step == first) gradient[c] -= scale * (StoredValue(labels, row, k, arguments.tau) - row.tail);
-    }
+  if (row->wants_gradient()) {
+    float scale = arguments.gradient_scale * inverse_t;
+    if (arguments.row_scales != nullptr) scale *= arguments.row_scales[n];
+    // gradient = factor * exp(z) - the labels.
+    row->WriteGradient(static_cast<float>(scale * (label_sum / sums.exp)), scale, parts, num_parts);
   }
   return loss;
 }

@@ -10,6 +10,7 @@
 #include "format/bits.h"
 #include "format/compact.h"
 #include "format/packed.h"
+#include "format/packed_levels.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fkdb::HWY_NAMESPACE {
@@ -23,12 +24,11 @@ size_t UnpackTopK(const LabelSpec& spec, const uint8_t* values, size_t rows, flo
   const hn::RebindToSigned<decltype(d)> di;
   const hn::Rebind<float, decltype(d)> df;
   constexpr size_t kMaxLanes = HWY_MAX_BYTES / sizeof(double);
-  const TopKCodes codes = PackedTopKCodes();
   const size_t lanes = hn::Lanes(d), bytes = CompactValueBytes(spec);
   const uint32_t k = spec.top_k;
-  const auto tail_mask = hn::Set(di, (int64_t{1} << codes.tail_bits) - 1);
-  const auto ratio_mask = hn::Set(di, (int64_t{1} << codes.ratio_bits) - 1);
-  const auto one = hn::Set(d, 1.0), smallest = hn::Set(d, codes.smallest);
+  const auto tail_mask = hn::Set(di, (int64_t{1} << kTailBits) - 1);
+  const auto ratio_mask = hn::Set(di, (int64_t{1} << kRatioBits) - 1);
+  const auto one = hn::Set(d, 1.0), smallest = hn::Set(d, kSmallestPacked);
   const auto offsets = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<int64_t>(bytes)));
   HWY_ALIGN double weights[kMaxFieldBits][kMaxLanes];
   HWY_ALIGN float column[kMaxLanes];
@@ -37,12 +37,12 @@ size_t UnpackTopK(const LabelSpec& spec, const uint8_t* values, size_t rows, flo
     auto word = hn::GatherOffset(di, reinterpret_cast<const int64_t*>(values + row * bytes), offsets);
     auto sum = one, weight = one;
     if (spec.has_tail()) {
-      sum = hn::Add(sum, hn::GatherIndex(d, codes.tail, hn::And(word, tail_mask)));
-      word = hn::ShiftRightSame(word, static_cast<int>(codes.tail_bits));
+      sum = hn::Add(sum, hn::GatherIndex(d, kTailLevels.data(), hn::And(word, tail_mask)));
+      word = hn::ShiftRightSame(word, kTailBits);
     }
     for (uint32_t i = 1; i < k; ++i) {
-      weight = hn::Mul(weight, hn::GatherIndex(d, codes.ratio, hn::And(word, ratio_mask)));
-      word = hn::ShiftRightSame(word, static_cast<int>(codes.ratio_bits));
+      weight = hn::Mul(weight, hn::GatherIndex(d, kRatioLevels.data(), hn::And(word, ratio_mask)));
+      word = hn::ShiftRightSame(word, kRatioBits);
       sum = hn::Add(sum, weight);
       hn::Store(weight, d, weights[i]);
     }

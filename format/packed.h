@@ -44,15 +44,4 @@ uint32_t PackedValueBits(const LabelSpec& spec);
 void PackValues(const LabelSpec& spec, const float* values, BitWriter* out);
 void UnpackValues(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, float* out);
 
-// What the codes of the top-k kinds stand for, for those who unpack many crops at a time: a tail's code
-// where spec.has_tail(), then K - 1 ratios. With w_1 = 1 and w_k+1 = w_k * ratio, p_k is
-// max(w_k * (1 / (1 + tail + w_2 + w_3 ..)), smallest), every operation in double and in this order.
-struct TopKCodes {
-  uint32_t tail_bits, ratio_bits;
-  const double* tail;   // (2^tail_bits)
-  const double* ratio;  // (2^ratio_bits)
-  double smallest;
-};
-TopKCodes PackedTopKCodes();
-
 }  // namespace fkdb

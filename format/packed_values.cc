@@ -11,56 +11,17 @@
 #include <cmath>
 
 #include "format/packed.h"
+#include "format/packed_levels.h"
 
 namespace fkdb {
 namespace {
 
-constexpr uint32_t kRatioBits = 5, kTailBits = 7, kFullBits = 8, kLogitBits = 8;
-
-// 2^(j / 32).
-constexpr std::array<double, 32> kRoots = {
-    1.0,                1.0218971486541166, 1.0442737824274138, 1.0671404006768237, 1.0905077326652577,
-    1.1143867425958924, 1.1387886347566916, 1.1637248587775775, 1.189207115002721,  1.215247359980469,
-    1.241857812073484,  1.2690509571917332, 1.2968395546510096, 1.3252366431597413, 1.3542555469368927,
-    1.383909881963832,  1.4142135623730951, 1.4451808069770467, 1.4768261459394993, 1.5091644275934228,
-    1.5422108254079407, 1.5759808451078865, 1.6104903319492543, 1.645755478153965,  1.681792830507429,
-    1.718619298122478,  1.7562521603732995, 1.7947090750031072, 1.8340080864093424, 1.8741676341103,
-    1.9152065613971474, 1.9571441241754002};
-
-// Of a probability to the one before: level c is 2^(-kRatio[c] / 32).
-constexpr std::array<int, 1 << kRatioBits> kRatio = {0,  5,   10,  15,  21,  26,  31,  37,  42,  48,  54,
-                                                     60, 66,  73,  80,  87,  94,  103, 111, 121, 131, 142,
-                                                     154, 169, 185, 204, 226, 255, 292, 342, 413, 512};
-
-// Of all classes outside the K together to the largest: level c is 2^(kTail[c] / 32).
-constexpr std::array<int, 1 << kTailBits> kTail = {
-    768, 683, 601, 526, 460, 406, 364, 330, 302, 280, 261, 244, 230, 217, 206, 196,
-    186, 178, 170, 162, 155, 149, 143, 137, 131, 126, 121, 116, 112, 107, 103, 99,
-    95, 91, 87, 84, 80, 76, 73, 70, 67, 63, 60, 57, 54, 51, 48, 46,
-    43, 40, 37, 34, 32, 29, 26, 24, 21, 19, 16, 13, 11, 8, 6, 3,
-    1, -2, -4, -7, -10, -12, -15, -17, -20, -22, -25, -28, -30, -33, -36, -38,
-    -41, -44, -47, -50, -53, -56, -59, -62, -65, -68, -71, -75, -78, -82, -85, -89,
-    -93, -97, -101, -105, -109, -114, -119, -123, -129, -134, -140, -146, -152, -159, -166, -173,
-    -182, -191, -200, -211, -223, -237, -252, -269, -290, -315, -345, -383, -431, -490, -561, -640};
-
-// Of a class of a full label to the largest: 2^(-n / 32) in steps of 1/16, then 3/16 octave.
-constexpr int FullExponent(int code) { return code < 128 ? 2 * code : 256 + 6 * (code - 128); }
-
-// What is read back is never 0, however many steep ratios follow one another: no label diverges
-// without bound from what the teacher said.
-constexpr double kSmallest = 0x1p-126;
-
-double Power(int n) { return std::ldexp(kRoots[static_cast<size_t>(n & 31)], n >> 5); }
-
-// Levels in descending order, and the thresholds between them: their geometric means.
+// The thresholds between levels: their geometric means.
 template <size_t N>
-struct Levels {
-  std::array<double, N> level;
+struct Thresholds {
   std::array<double, N> threshold;  // a number below threshold[c] has a code above c; the last is 0
 
-  template <class Exponent>
-  explicit Levels(Exponent exponent) {
-    for (size_t c = 0; c < N; ++c) level[c] = Power(exponent(static_cast<int>(c)));
+  explicit Thresholds(const std::array<double, N>& level) {
     for (size_t c = 0; c + 1 < N; ++c) threshold[c] = std::sqrt(level[c] * level[c + 1]);
     threshold[N - 1] = 0;
   }
@@ -70,9 +31,9 @@ struct Levels {
   }
 };
 
-const Levels<1 << kRatioBits> kRatioLevels([](int c) { return -kRatio[static_cast<size_t>(c)]; });
-const Levels<1 << kTailBits> kTailLevels([](int c) { return kTail[static_cast<size_t>(c)]; });
-const Levels<1 << kFullBits> kFullLevels([](int c) { return -FullExponent(c); });
+const Thresholds kRatioThresholds(kRatioLevels);
+const Thresholds kTailThresholds(kTailLevels);
+const Thresholds kFullThresholds(kFullLevels);
 
 void PackTopK(const LabelSpec& spec, const float* p, BitWriter* out) {
   const uint32_t k = spec.num_values();
@@ -80,13 +41,13 @@ void PackTopK(const LabelSpec& spec, const float* p, BitWriter* out) {
   if (spec.has_tail()) {
     double sum = 0;
     for (uint32_t i = 0; i < k; ++i) sum += p[i];
-    out->Put(largest > 0 ? kTailLevels.Code(std::max(0.0, 1 - sum) / largest) : 0, kTailBits);
+    out->Put(largest > 0 ? kTailThresholds.Code(std::max(0.0, 1 - sum) / largest) : 0, kTailBits);
   }
   // Each ratio is taken against the value as it will be read back: errors do not add up.
   double weight = largest;
   for (uint32_t i = 1; i < k; ++i) {
-    const uint64_t code = weight > 0 ? kRatioLevels.Code(p[i] / weight) : 0;
-    weight *= kRatioLevels.level[code];
+    const uint64_t code = weight > 0 ? kRatioThresholds.Code(p[i] / weight) : 0;
+    weight *= kRatioLevels[code];
     out->Put(code, kRatioBits);
   }
 }
@@ -95,38 +56,38 @@ void UnpackTopK(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, float
   const uint32_t k = spec.num_values();
   BitReader reader(bytes, bit);
   double sum = 1;
-  if (spec.has_tail()) sum += kTailLevels.level[reader.Next(kTailBits)];
+  if (spec.has_tail()) sum += kTailLevels[reader.Next(kTailBits)];
   constexpr uint32_t kFew = 16;  // weights that are kept for the second pass; the others are read again
   double few[kFew] = {1};
   double weight = 1;
   BitReader again = reader;
   for (uint32_t i = 1; i < k; ++i) {
     if (i == kFew) again = reader;
-    weight *= kRatioLevels.level[reader.Next(kRatioBits)];
+    weight *= kRatioLevels[reader.Next(kRatioBits)];
     sum += weight;
     if (i < kFew) few[i] = weight;
   }
   const double scale = 1 / sum;
-  for (uint32_t i = 0; i < std::min(k, kFew); ++i) p[i] = static_cast<float>(std::max(few[i] * scale, kSmallest));
+  for (uint32_t i = 0; i < std::min(k, kFew); ++i) p[i] = static_cast<float>(std::max(few[i] * scale, kSmallestPacked));
   weight = few[kFew - 1];
   for (uint32_t i = kFew; i < k; ++i) {
-    weight *= kRatioLevels.level[again.Next(kRatioBits)];
-    p[i] = static_cast<float>(std::max(weight * scale, kSmallest));
+    weight *= kRatioLevels[again.Next(kRatioBits)];
+    p[i] = static_cast<float>(std::max(weight * scale, kSmallestPacked));
   }
 }
 
 void PackFull(const LabelSpec& spec, const float* p, BitWriter* out) {
   const double largest = *std::max_element(p, p + spec.num_classes);
-  for (uint32_t c = 0; c < spec.num_classes; ++c) out->Put(kFullLevels.Code(p[c] / largest), kFullBits);
+  for (uint32_t c = 0; c < spec.num_classes; ++c) out->Put(kFullThresholds.Code(p[c] / largest), kFullBits);
 }
 
 void UnpackFull(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, float* p) {
   double sum = 0;
   for (uint32_t c = 0; c < spec.num_classes; ++c) {
-    sum += kFullLevels.level[ReadBits(bytes, bit + uint64_t{c} * kFullBits, kFullBits)];
+    sum += kFullLevels[ReadBits(bytes, bit + uint64_t{c} * kFullBits, kFullBits)];
   }
   for (uint32_t c = 0; c < spec.num_classes; ++c, bit += kFullBits) {
-    p[c] = static_cast<float>(kFullLevels.level[ReadBits(bytes, bit, kFullBits)] / sum);
+    p[c] = static_cast<float>(kFullLevels[ReadBits(bytes, bit, kFullBits)] / sum);
   }
 }
 
@@ -153,10 +114,6 @@ void UnpackLogits(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, flo
 }
 
 }  // namespace
-
-TopKCodes PackedTopKCodes() {
-  return {kTailBits, kRatioBits, kTailLevels.level.data(), kRatioLevels.level.data(), kSmallest};
-}
 
 uint32_t PackedValueBits(const LabelSpec& spec) {
   switch (spec.kind) {

@@ -59,7 +59,7 @@ void OverRows(int64_t rows, int64_t columns, int threads, const Body& body) {
   body(0, rows / parts);
 }
 
-// logits, gradient (N, C) of float32 or bfloat16, losses (N); gradient may be logits.
+// logits, gradient (N, C) of float32, float16 or bfloat16, losses (N); gradient may be logits.
 using Rows = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 void Loss(const LabelSpec& spec, const Indices& indices, const Values& values, const Rows& logits,
           const nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>& losses, const Rows& gradient, float temperature,
@@ -74,18 +74,20 @@ void Loss(const LabelSpec& spec, const Indices& indices, const Values& values, c
   if (gradient.shape(0) != rows || gradient.shape(1) != logits.shape(1) || gradient.dtype() != logits.dtype() || losses.shape(0) != rows) {
     bad("losses and gradient have another shape or type than the logits");
   }
-  const bool bf16 = logits.dtype() == nb::dlpack::dtype{static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat), 16, 1};
-  if (!bf16 && logits.dtype() != nb::dtype<float>()) bad("logits are neither float32 nor bfloat16");
+  const auto is = [&](nb::dlpack::dtype_code code, uint8_t bits) {
+    return logits.dtype() == nb::dlpack::dtype{static_cast<uint8_t>(code), bits, 1};
+  };
   const LossArguments arguments = {temperature, tau, gradient_scale};
-  Released([&] { OverRows(static_cast<int64_t>(rows), static_cast<int64_t>(spec.num_classes), threads, [&](int64_t begin, int64_t end) {
-    if (bf16) {
-      SoftCrossEntropyBf16(labels, begin, end, arguments, static_cast<const uint16_t*>(logits.data()), losses.data(),
-                           static_cast<uint16_t*>(gradient.data()));
-    } else {
-      SoftCrossEntropy(labels, begin, end, arguments, static_cast<const float*>(logits.data()), losses.data(),
-                       static_cast<float*>(gradient.data()));
-    }
-  }); });
+  const auto compute = [&]<class Number>(Number*) {
+    Released([&] { OverRows(static_cast<int64_t>(rows), static_cast<int64_t>(spec.num_classes), threads, [&](int64_t begin, int64_t end) {
+      SoftCrossEntropy(labels, begin, end, arguments, static_cast<const Number*>(logits.data()), losses.data(),
+                       static_cast<Number*>(gradient.data()));
+    }); });
+  };
+  if (is(nb::dlpack::dtype_code::Float, 32)) return compute(static_cast<float*>(nullptr));
+  if (is(nb::dlpack::dtype_code::Float, 16)) return compute(static_cast<Half*>(nullptr));
+  if (is(nb::dlpack::dtype_code::Bfloat, 16)) return compute(static_cast<Bf16*>(nullptr));
+  bad("logits are neither float32, float16 nor bfloat16");
 }
 
 LabelSpec MakeSpec(const std::string& kind, uint32_t num_classes, uint32_t top_k, const std::optional<std::string>& values,

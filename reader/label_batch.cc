@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
 
 #include "format/bits.h"
 #include "format/compact.h"
@@ -14,23 +13,16 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 
-void* AllocateOnHeap(size_t bytes) { return ::operator new[](bytes, std::align_val_t{kAlignment}); }
-void ReleaseOnHeap(void* p) { ::operator delete[](p, std::align_val_t{kAlignment}); }
-
 }  // namespace
-
-LabelBatch::LabelBatch(BatchMemory memory)
-    : memory_(memory.allocate && memory.release ? std::move(memory) : BatchMemory{AllocateOnHeap, ReleaseOnHeap}),
-      buffer_(nullptr, memory_.release) {}
 
 void LabelBatch::Resize(const LabelSpec& spec, size_t images, size_t crops) {
   num_images_ = crops_ = 0;  // should there be no memory
   op_ends_.clear();
   op_words_.clear();
-  used_ = 0;
+  size_t used = 0;
   const auto place = [&](size_t bytes) {
-    const size_t at = used_;
-    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    const size_t at = used;
+    used += (bytes + kAlignment - 1) / kAlignment * kAlignment;
     return at;
   };
   indices_at_ = place(crops * CompactIndexBytes(spec));
@@ -38,12 +30,7 @@ void LabelBatch::Resize(const LabelSpec& spec, size_t images, size_t crops) {
   boxes_at_ = place(crops * sizeof(PixelBox));
   flips_at_ = place(crops);
   images_at_ = place(images * sizeof(BatchImage));
-  if (used_ > capacity_) {
-    auto* memory = static_cast<std::byte*>(memory_.allocate(used_));
-    if (memory == nullptr) throw std::bad_alloc();
-    buffer_.reset(memory);
-    capacity_ = used_;
-  }
+  buffer_.Resize(used);
   spec_ = spec;
   num_images_ = images;
   crops_ = crops;

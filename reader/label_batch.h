@@ -6,22 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "format/box.h"
 #include "format/label_spec.h"
 #include "format/result.h"
+#include "reader/batch_memory.h"
 #include "reader/reader.h"
 
 namespace fkdb {
-
-// Where a batch's buffer comes from: the heap unless both are given; pinned memory, for instance.
-struct BatchMemory {
-  std::function<void*(size_t bytes)> allocate;  // aligned to 64 bytes; null: there is none, std::bad_alloc
-  std::function<void(void*)> release;           // must outlive the batch's buffer
-};
 
 // An image of a batch. Its crops are first_crop .. first_crop + num_crops - 1 of the batch.
 struct BatchImage {
@@ -41,15 +36,15 @@ struct LabelArrays {
 // (format/compact.h): with K = 5 and `packed` 14 bytes a crop. One that was moved from can only be assigned to.
 class LabelBatch {
  public:
-  explicit LabelBatch(BatchMemory memory = {});
+  explicit LabelBatch(BatchMemory memory = {}) : buffer_(std::move(memory)) {}
 
   // For `images` images and `crops` crops with labels of `spec`, without operations.
   void Resize(const LabelSpec& spec, size_t images, size_t crops);
 
   size_t size() const { return crops_; }
   const LabelSpec& spec() const { return spec_; }
-  std::byte* indices() { return buffer_.get() + indices_at_; }                                 // (N, CompactIndexBytes)
-  std::byte* values() { return buffer_.get() + values_at_; }                                   // (N, CompactValueBytes)
+  std::byte* indices() { return buffer_.data() + indices_at_; }                                 // (N, CompactIndexBytes)
+  std::byte* values() { return buffer_.data() + values_at_; }                                   // (N, CompactValueBytes)
   std::span<PixelBox> boxes() { return {At<PixelBox>(boxes_at_), crops_}; }                    // (N)
   std::span<uint8_t> flips() { return {At<uint8_t>(flips_at_), crops_}; }                      // (N)
   std::span<BatchImage> images() { return {At<BatchImage>(images_at_), num_images_}; }         // (I)
@@ -72,20 +67,20 @@ class LabelBatch {
   void Expand(LabelArrays* arrays) const;
 
   // The whole buffer, operations apart.
-  std::span<const std::byte> bytes() const { return {buffer_.get(), used_}; }
+  std::span<const std::byte> bytes() const { return {buffer_.data(), buffer_.size()}; }
+  // Indices and values alone: the buffer's beginning, all that a device needs that does not crop.
+  std::span<const std::byte> label_bytes() const { return {buffer_.data(), boxes_at_}; }
 
  private:
   template <class T>
   T* At(size_t offset) {
-    return reinterpret_cast<T*>(buffer_.get() + offset);
+    return reinterpret_cast<T*>(buffer_.data() + offset);
   }
 
   LabelSpec spec_;
   size_t num_images_ = 0, crops_ = 0;
   size_t indices_at_ = 0, values_at_ = 0, boxes_at_ = 0, flips_at_ = 0, images_at_ = 0;
-  size_t used_ = 0, capacity_ = 0;
-  BatchMemory memory_;
-  std::unique_ptr<std::byte[], std::function<void(void*)>> buffer_;
+  BatchBuffer buffer_;
   std::vector<uint32_t> op_ends_;  // (N), or empty where no crop has any
   std::vector<uint32_t> op_words_;
 };

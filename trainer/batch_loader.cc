@@ -28,7 +28,7 @@ uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (uint64_t{bat
 class Loader : public BatchLoader {
  public:
   Loader(const DataSet& data, const Supervision& supervision, CropInputs inputs, uint64_t first_pass, std::vector<Pass> passes,
-         uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers, Shard shard)
+         uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers, Shard shard, BatchMemory memory)
       : data_(data),
         supervision_(supervision),
         inputs_(std::move(inputs)),
@@ -37,6 +37,7 @@ class Loader : public BatchLoader {
         batch_size_(batch_size),
         seed_(seed),
         shard_(shard),
+        memory_(std::move(memory)),
         ahead_(2 + static_cast<uint64_t>(workers) / FewestImagesAStep()),
         next_step_(first_step) {
     SkipDonePasses();
@@ -150,7 +151,7 @@ class Loader : public BatchLoader {
     if (steps_.size() == ahead_ || next_pass_ == passes_.size()) return std::nullopt;
     auto step = std::make_unique<Step>();
     if (spare_.empty()) {
-      step->batch = std::make_unique<TrainBatch>();
+      step->batch = std::make_unique<TrainBatch>(memory_);
     } else {
       step->batch = std::move(spare_.back());
       spare_.pop_back();
@@ -198,7 +199,8 @@ class Loader : public BatchLoader {
     batch.arrays.values.resize(crops * spec.num_values());
     UnpackLabels(spec, batch.labels.indices(), batch.labels.values(), crops, batch.arrays.indices.data(),
                  batch.arrays.values.data());
-    batch.inputs.resize(crops * inputs_.samples());
+    batch.input_bytes.Resize(crops * inputs_.samples() * sizeof(float));
+    batch.inputs = {reinterpret_cast<float*>(batch.input_bytes.data()), crops * inputs_.samples()};
     seconds->unpack += watch.Lap();
     return {};
   }
@@ -228,6 +230,7 @@ class Loader : public BatchLoader {
   const uint32_t batch_size_;
   const uint64_t seed_;
   const Shard shard_;
+  const BatchMemory memory_;
   const uint64_t ahead_;  // steps under way or ready
 
   bool failed_ = false;                  // the caller's, like the next two
@@ -260,7 +263,7 @@ uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint
 Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision,
                                                        const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
                                                        uint32_t batch_size, uint64_t seed, uint64_t first_step,
-                                                       int workers, Shard shard) {
+                                                       int workers, Shard shard, BatchMemory memory) {
   FKDB_ASSIGN(CropInputs inputs, CropInputs::Make(input));
   if (inputs.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
@@ -274,7 +277,7 @@ Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, cons
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images for {} processes", supervision.images().size(), shard.ranks));
   }
   auto loader = std::make_unique<Loader>(data, supervision, std::move(inputs), first_pass, std::move(passes), batch_size, seed, first_step,
-                                         workers, shard);
+                                         workers, shard, std::move(memory));
   FKDB_TRY(loader->Start(workers));
   return std::unique_ptr<BatchLoader>(std::move(loader));
 }

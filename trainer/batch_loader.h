@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "format/result.h"
@@ -17,11 +18,14 @@
 namespace fkdb {
 
 struct TrainBatch {
-  uint64_t pass = 0;          // its number
-  uint64_t step = 0;          // of the pass
-  std::vector<float> inputs;  // (N, channels, height, width)
-  LabelBatch labels;          // N crops
-  LabelArrays arrays;         // of `labels`, expanded
+  explicit TrainBatch(const BatchMemory& memory = {}) : input_bytes(memory), labels(memory) {}
+
+  uint64_t pass = 0;        // its number
+  uint64_t step = 0;        // of the pass
+  std::span<float> inputs;  // (N, channels, height, width)
+  BatchBuffer input_bytes;  // they lie here
+  LabelBatch labels;        // N crops
+  LabelArrays arrays;       // of `labels`, expanded
   // Seconds of the workers that made it, by what they went into.
   struct Seconds {
     double load = 0;    // label records, image files
@@ -51,12 +55,12 @@ class BatchLoader {
  public:
   // Pass passes[i] has the number first_pass + i. `batch_size` crops a step, rounded up to whole images;
   // the last step of a pass may be smaller. Steps of the first pass before `first_step` are left out.
-  // `shard`: batch_size is each process's own.
+  // `shard`: batch_size is each process's own. `memory`: of the batches' inputs and labels.
   // Borrows data and supervision.
   static Result<std::unique_ptr<BatchLoader>> Make(const DataSet& data, const Supervision& supervision,
                                                    const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
                                                    uint32_t batch_size, uint64_t seed, uint64_t first_step,
-                                                   int workers, Shard shard = {});
+                                                   int workers, Shard shard = {}, BatchMemory memory = {});
   virtual ~BatchLoader() = default;
 
   // The next batch, valid until the next call, or null after the last pass. Its memory is used for

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/device.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <torch/cuda.h>
 
@@ -16,7 +17,12 @@ Result<c10::Device> ParseDevice(const std::string& name) {
   if (index >= count) {
     return Fail(ErrorCode::kCuda, fmt::format("device '{}': this machine has {} CUDA devices", name, count));
   }
+  if (const auto kernels = HaveGpu(); !kernels) return Fail(kernels.error());
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+GpuStream CurrentStream(c10::Device device) {
+  return static_cast<GpuStream>(c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
 }
 
 }  // namespace fkdb

@@ -1,52 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/label_loss.h"
 
+#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/types.h>
+#include <c10/core/DeviceGuard.h>
+
+#include "cuda/gpu_ops.h"
+#include "cuda/label_ops.h"
+#include "trainer/device.h"
 
 namespace fkdb {
 namespace {
 
-class LabelLossFunction : public torch::autograd::Function<LabelLossFunction> {
- public:
-  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& logits,
-                               const SparseLabels* labels, double temperature, double tau) {
-    // The kernels for other devices are cuda/'s to come: until then labels meet logits on the host.
-    const bool bf16 = logits.scalar_type() == torch::kBFloat16;
-    const torch::Tensor z = logits.detach().to(torch::kCPU, bf16 ? torch::kBFloat16 : torch::kFloat32).contiguous();
-    const int64_t rows = z.size(0);
-    torch::Tensor losses = torch::empty({rows}, torch::kFloat32);
-    torch::Tensor gradient = torch::empty_like(z);
-    LossArguments arguments;
-    arguments.temperature = static_cast<float>(temperature);
-    arguments.tau = static_cast<float>(tau);
-    arguments.gradient_scale = 1.0f / static_cast<float>(rows);
-    at::parallel_for(0, rows, /*grain_size=*/16, [&](int64_t begin, int64_t end) {
-      if (bf16) {
-        SoftCrossEntropyBf16(*labels, begin, end, arguments, static_cast<const uint16_t*>(z.const_data_ptr()),
-                             losses.data_ptr<float>(), static_cast<uint16_t*>(gradient.data_ptr()));
-      } else {
-        SoftCrossEntropy(*labels, begin, end, arguments, z.const_data_ptr<float>(), losses.data_ptr<float>(),
-                         gradient.data_ptr<float>());
-      }
-    });
-    context->save_for_backward({gradient.to(logits.options())});
-    return losses.mean().to(logits.device());
+template <class Number>
+void Compute(const at::Tensor& logits, const SparseLabels& labels, const LossArguments& arguments, float* losses,
+             at::Tensor* gradient) {
+  const auto* z = static_cast<const Number*>(logits.const_data_ptr());
+  auto* g = static_cast<Number*>(gradient->data_ptr());
+  const int64_t rows = logits.size(0);
+  if (logits.is_cuda()) {
+    const c10::DeviceGuard guard(logits.device());
+    const auto done = gpu::SoftCrossEntropy(labels, rows, arguments, z, losses, g, CurrentStream(logits.device()));
+    TORCH_CHECK(done, done.error().message);
+    return;
   }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 const torch::autograd::variable_list& outputs) {
-    return {context->get_saved_variables()[0] * outputs[0], {}, {}, {}};
-  }
-};
+  at::parallel_for(0, rows, /*grain_size=*/16, [&](int64_t begin, int64_t end) {
+    SoftCrossEntropy(labels, begin, end, arguments, z, losses, g);
+  });
+}
 
 }  // namespace
 
-at::Tensor LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau) {
-  TORCH_CHECK(logits.dim() == 2 && logits.size(1) == labels.num_classes, "logits of ", logits.sizes(),
+LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau) {
+  TORCH_CHECK(logits.dim() == 2 && logits.size(1) == labels.num_classes && logits.is_contiguous(), "logits of ", logits.sizes(),
               " for labels of ", labels.num_classes, " classes");
-  return LabelLossFunction::apply(logits, &labels, double{temperature}, double{tau});
+  const int64_t rows = logits.size(0);
+  const at::Tensor losses = at::empty({rows}, logits.options().dtype(at::kFloat));
+  LossAndGradient made = {{}, at::empty_like(logits)};
+  LossArguments arguments;
+  arguments.temperature = temperature;
+  arguments.tau = tau;
+  arguments.gradient_scale = 1.0f / static_cast<float>(rows);
+  auto* of_rows = losses.data_ptr<float>();
+  switch (logits.scalar_type()) {
+    case at::kFloat:
+      Compute<float>(logits, labels, arguments, of_rows, &made.gradient);
+      break;
+    case at::kHalf:
+      Compute<Half>(logits, labels, arguments, of_rows, &made.gradient);
+      break;
+    case at::kBFloat16:
+      Compute<Bf16>(logits, labels, arguments, of_rows, &made.gradient);
+      break;
+    default:
+      TORCH_CHECK(false, "logits of ", logits.scalar_type(), ": expected float32, float16 or bfloat16");
+  }
+  made.loss = losses.mean();
+  return made;
 }
 
 }  // namespace fkdb

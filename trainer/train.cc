@@ -17,6 +17,7 @@
 
 #include "trainer/checkpoint.h"
 #include "trainer/device.h"
+#include "trainer/device_batches.h"
 #include "trainer/evaluate.h"
 #include "trainer/label_loss.h"
 #include "trainer/models.h"
@@ -123,9 +124,11 @@ class Training {
   }
 
   Result<TrainResult> Run() {
-    FKDB_ASSIGN(loader_, BatchLoader::Make(data_, supervision_, config_.input, position_.pass,
-                                           {passes_.begin() + static_cast<ptrdiff_t>(position_.pass), passes_.end()},
-                                           config_.batch_size, config_.seed, position_.step, config_.workers));
+    FKDB_ASSIGN(auto loader, BatchLoader::Make(data_, supervision_, config_.input, position_.pass,
+                                               {passes_.begin() + static_cast<ptrdiff_t>(position_.pass), passes_.end()},
+                                               config_.batch_size, config_.seed, position_.step, config_.workers, {},
+                                               DeviceBatches::Memory(device_)));
+    FKDB_ASSIGN(batches_, DeviceBatches::Make(std::move(loader), device_, data_.channels(), config_.input));
     while (position_.pass < passes_.size() && !Stopped()) FKDB_TRY(RunPass());
     result_.finished = position_.pass == passes_.size();
     result_.steps = position_.all_steps;
@@ -153,7 +156,7 @@ class Training {
     const uint64_t crops_before = position_.crops;
     while (position_.step < steps) {
       profile_.all += watch.Lap();
-      FKDB_ASSIGN(TrainBatch* const batch, loader_->Next());
+      FKDB_ASSIGN(const DeviceBatches::Batch* const batch, batches_->Next());
       const double idle = watch.Lap();
       FKDB_TRY(Step(*batch));
       profile_.idle += idle;
@@ -171,8 +174,8 @@ class Training {
       if (stop || (due && !last)) FKDB_TRY(Save());
       if (stop) return {};
     }
-    profile_.batches = loader_->max_batches();
-    profile_.batch_bytes = loader_->batch_bytes();
+    profile_.batches = batches_->loader().max_batches();
+    profile_.batch_bytes = batches_->loader().batch_bytes();
     run_seconds_ += profile_.all;
     run_epochs_ += pass.crops * static_cast<double>(position_.crops - crops_before) / static_cast<double>(position_.crops);
     return EndPass(pass, rate);
@@ -182,18 +185,14 @@ class Training {
     return (hooks_.stop && *hooks_.stop) || (config_.max_steps > 0 && position_.all_steps >= config_.max_steps);
   }
 
-  Result<void> Step(TrainBatch& batch) {
-    const auto n = static_cast<int64_t>(batch.labels.size());
+  Result<void> Step(const DeviceBatches::Batch& batch) {
+    const int64_t n = batch.inputs.size(0);
     Stopwatch watch;
-    const torch::Tensor x = torch::from_blob(batch.inputs.data(),
-                                             {n, data_.channels(), config_.input.height, config_.input.width},
-                                             torch::kFloat32);
     optimizer_->zero_grad();
-    const SparseLabels labels =
-        SparseLabelsOf(batch.labels.spec(), batch.arrays.indices.data(), batch.arrays.values.data());
-    const torch::Tensor logits = model_->forward(x.to(device_));
-    const torch::Tensor loss = LabelLoss(logits, labels, static_cast<float>(config_.temperature),
-                                         static_cast<float>(config_.tau));
+    const torch::Tensor logits = model_->forward(batch.inputs).contiguous();
+    const auto [loss, gradient] = LabelLoss(logits.detach(), batch.labels, static_cast<float>(config_.temperature),
+                                            static_cast<float>(config_.tau));
+    batches_->Prefetch();
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
       return Fail(ErrorCode::kModel,
@@ -202,11 +201,11 @@ class Training {
                               (config_.out / kCheckpointFile).string()));
     }
     profile_.forward += Lap(&watch);
-    loss.backward();
+    logits.backward(gradient);
     profile_.backward += Lap(&watch);
     optimizer_->step();
     profile_.optimizer += Lap(&watch);
-    profile_.workers += batch.seconds;
+    profile_.workers += batch.host->seconds;
     position_.loss_sum += value * static_cast<double>(n);
     position_.crops += static_cast<uint64_t>(n);
     ++position_.step;
@@ -324,7 +323,7 @@ class Training {
   const std::vector<Pass> passes_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<torch::optim::SGD> optimizer_;
-  std::unique_ptr<BatchLoader> loader_;
+  std::optional<DeviceBatches> batches_;
   Position position_;
   std::vector<std::string> metrics_;  // a line for each pass done
   TrainResult result_;

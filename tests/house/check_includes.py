@@ -44,7 +44,7 @@ OWNERS = {
 # Public headers show no third party's types but tl::expected. These are for their own folder's
 # sources (and tests) alone, and say so at their top.
 INTERNAL = {"db/lmdb_env.h", "trainer/models.h", "trainer/resnet.h", "trainer/checkpoint.h", "trainer/label_loss.h",
-            "trainer/evaluate.h", "trainer/device.h"}
+            "trainer/evaluate.h", "trainer/device.h", "trainer/device_batches.h"}
 PURE = {"format", "db", "image", "writer", "reader", "cuda", "trainer"}
 THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|zip\.h|nlohmann/|fmt/|hwy/|torch/|ATen/|c10/|CLI/"
 

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "tests/db/test_files.h"
+#include "tests/trainer/made_up.h"
 #include "trainer/batch_loader.h"
 #include "trainer/match.h"
 #include "trainer/safetensors.h"
@@ -221,10 +222,10 @@ TEST_F(MatchTest, BatchesAreTheSameWithAnyNumberOfWorkersAndCoverEveryCropOnce) 
           for (size_t i = 0; i < (*batch)->labels.size(); ++i) {
             ++seen[{(*batch)->labels.boxes()[i].top, (*batch)->arrays.indices[i]}];
           }
-          inputs.push_back((*batch)->inputs);
+          inputs.push_back(test::InputsOf(**batch));
           indices.push_back((*batch)->arrays.indices);
         } else {
-          EXPECT_EQ((*batch)->inputs, inputs[step]);
+          EXPECT_EQ(test::InputsOf(**batch), inputs[step]);
           EXPECT_EQ((*batch)->arrays.indices, indices[step]);
         }
         ++step;
@@ -249,7 +250,7 @@ TEST_F(MatchTest, ALoaderBeginsAtAnyStep) {
   for (int step = 3; step < 5; ++step) {
     const auto a = (*whole)->Next(), b = (*rest)->Next();
     ASSERT_TRUE(*a && *b);
-    EXPECT_EQ((*a)->inputs, (*b)->inputs);
+    EXPECT_EQ(test::InputsOf(**a), test::InputsOf(**b));
     EXPECT_EQ((*a)->labels.size(), 8u);
   }
   EXPECT_FALSE(*(*whole)->Next());

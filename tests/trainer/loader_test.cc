@@ -12,6 +12,7 @@
 #include "reader/epoch_plan.h"
 #include "tests/db/test_files.h"
 #include "tests/simd_targets.h"
+#include "tests/trainer/made_up.h"
 #include "trainer/batch_loader.h"
 #include "trainer/supervision.h"
 
@@ -19,6 +20,7 @@ namespace fkdb {
 namespace {
 
 namespace fs = std::filesystem;
+using test::MadeUp;
 
 // Runs `body`, which hangs if something is broken; then this test program ends here.
 void Within(std::chrono::seconds limit, const std::function<void()>& body) {
@@ -27,27 +29,6 @@ void Within(std::chrono::seconds limit, const std::function<void()>& body) {
   std::fprintf(stderr, "not done after %lld s\n", static_cast<long long>(limit.count()));
   std::_Exit(1);
 }
-
-// Grey images of 8 x 8 in two classes, made on the spot; image `ordinal` begins with before(ordinal).
-class MadeUp : public DataSet {
- public:
-  explicit MadeUp(uint64_t images, std::function<Result<void>(uint64_t)> before = {}) : before_(std::move(before)) {
-    name_ = layout_ = "made up";
-    channels_ = 1;
-    class_names_ = {"a", "b"};
-    for (uint64_t i = 0; i < images; ++i) {
-      keys_.push_back(std::to_string(i));
-      class_indices_.push_back(static_cast<int32_t>(i % 2));
-    }
-  }
-  Result<Image> Load(uint64_t ordinal, std::vector<std::byte>*) const override {
-    if (before_) FKDB_TRY(before_(ordinal));
-    return Image{8, 8, 1, std::vector<uint8_t>(64, static_cast<uint8_t>(ordinal))};
-  }
-
- private:
-  std::function<Result<void>(uint64_t)> before_;
-};
 
 constexpr int kWorkers[] = {1, 2, 8};
 
@@ -216,12 +197,12 @@ TEST_F(LoaderTest, ReleasedBatchesAreTheCallers) {
     std::vector<std::unique_ptr<TrainBatch>> kept;
     std::vector<std::vector<float>> copies;
     for (int i = 0; i < 20; ++i) {
-      copies.push_back((*loader->Next())->inputs);
+      copies.push_back(test::InputsOf(**loader->Next()));
       kept.push_back(loader->Release());
     }
     std::set<const TrainBatch*> batches;
     for (int i = 0; i < 20; ++i) {
-      ASSERT_EQ(kept[i]->inputs, copies[i]);
+      ASSERT_EQ(test::InputsOf(*kept[i]), copies[i]);
       EXPECT_EQ(kept[i]->step, static_cast<uint64_t>(i));
       batches.insert(kept[i].get());
     }
@@ -303,7 +284,7 @@ TEST_F(LoaderTest, PassesFollowOneAnother) {
         ASSERT_NE(found, nullptr);
         EXPECT_EQ(found->pass, 20 + i);
         EXPECT_EQ(found->step, expected->step);
-        ASSERT_EQ(found->inputs, expected->inputs);
+        ASSERT_EQ(test::InputsOf(*found), test::InputsOf(*expected));
         ASSERT_EQ(found->arrays.indices, expected->arrays.indices);
       }
     }
@@ -322,8 +303,8 @@ TEST_F(LoaderTest, BatchesHaveTheSameBitsWithEveryInstructionSetAndAnyNumberOfWo
       const auto loader = Open(**data, workers, 9, {0, 3});
       size_t step = 0;
       while (const TrainBatch* batch = *loader->Next()) {
-        if (step == reference.size()) reference.push_back(batch->inputs);
-        ASSERT_EQ(batch->inputs, reference[step]) << workers << " workers, step " << step;
+        if (step == reference.size()) reference.push_back(test::InputsOf(*batch));
+        ASSERT_EQ(test::InputsOf(*batch), reference[step]) << workers << " workers, step " << step;
         ++step;
       }
       ASSERT_EQ(step, 5u);

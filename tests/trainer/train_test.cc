@@ -5,6 +5,7 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include "cuda/label_ops.h"
 #include "format/compact.h"
 #include "reader/reader.h"
 #include "tests/db/test_files.h"
@@ -232,33 +233,33 @@ TEST_F(TrainTest, UnknownModelsAndDevicesAreNamed) {
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message, "device 'tpu': expected cpu, cuda or cuda:N");
 }
 
-// The operation's gradient through autograd is the kernels' times what flows in.
-TEST(LabelLoss, WorksUnderAutograd) {
+// Its gradient, handed to autograd, is that of Torch's own operations on dense labels.
+TEST(LabelLoss, IsTorchsOnDenseLabels) {
   const LabelSpec spec = test::MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF32);
   std::mt19937_64 random(1);
   const Record record = test::RandomRecord(spec, 7, random);
   const SparseLabels labels = SparseLabelsOf(spec, record.indices.data(), record.values.data());
   torch::manual_seed(1);
-  const torch::Tensor logits = torch::randn({7, 10}, torch::requires_grad());
+  const torch::Tensor weights = torch::randn({5, 10}, torch::requires_grad()), inputs = torch::randn({7, 5});
   std::vector<float> dense(70);
   RecoverDense(labels, 7, 1, dense.data());
   const torch::Tensor y = torch::from_blob(dense.data(), {7, 10});
-  (LabelLoss(logits, labels, 2, 1) * 3).backward();
-  const torch::Tensor gradient = logits.grad().clone();
-  logits.mutable_grad().reset();
-  const torch::Tensor expected = -(y * torch::log_softmax(logits / 2, 1)).sum(1).mean();
-  EXPECT_NEAR(LabelLoss(logits, labels, 2, 1).item<float>(), expected.item<float>(), 1e-6);
-  (expected * 3).backward();
-  EXPECT_LT((gradient - logits.grad()).abs().max().item<float>(), 1e-6);
+  const torch::Tensor expected = -(y * torch::log_softmax(inputs.matmul(weights) / 2, 1)).sum(1).mean();
+  expected.backward();
+  const torch::Tensor slope = weights.grad().clone();
 
-  // Under autocast logits are bfloat16, and so is their gradient; the loss is not.
-  const torch::Tensor rounded = logits.detach().to(torch::kBFloat16).set_requires_grad(true);
-  const torch::Tensor loss = LabelLoss(rounded, labels, 2, 1);
-  EXPECT_EQ(loss.scalar_type(), torch::kFloat32);
-  EXPECT_NEAR(loss.item<float>(), expected.item<float>(), 1e-2);
-  (loss * 3).backward();
-  EXPECT_EQ(rounded.grad().scalar_type(), torch::kBFloat16);
-  EXPECT_LT((gradient - rounded.grad()).abs().max().item<float>(), 2e-2 * gradient.abs().max().item<float>());
+  for (const auto& [type, near] : {std::pair(torch::kFloat32, 1e-6), {torch::kFloat16, 2e-3}, {torch::kBFloat16, 2e-2}}) {
+    weights.mutable_grad().reset();
+    const torch::Tensor logits = inputs.matmul(weights).to(type);
+    const auto [loss, gradient] = LabelLoss(logits.detach(), labels, 2, 1);
+    EXPECT_EQ(loss.scalar_type(), torch::kFloat32);
+    EXPECT_EQ(gradient.scalar_type(), type);
+    EXPECT_NEAR(loss.item<float>(), expected.item<float>(), near);
+    logits.backward(gradient);
+    EXPECT_LT((weights.grad() - slope).abs().max().item<double>(), near * slope.abs().max().item<double>()) << type;
+  }
+  EXPECT_THROW(LabelLoss(inputs, labels, 2, 1), c10::Error);
+  EXPECT_THROW(LabelLoss(torch::zeros({7, 10}, torch::kFloat64), labels, 2, 1), c10::Error);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // The long loops over a row of logits, compiled for several instruction sets; the best one that the
 // processor has is taken at run time.
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "cuda/row_loops.cc"
+#define HWY_TARGET_INCLUDE "cuda/host_row.cc"
 #define HWY_WANT_AVX3_DL
 #include <hwy/foreach_target.h>
 // foreach_target.h comes before the code it includes again and again.
@@ -11,8 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cuda/lane_group.h"
-#include "cuda/label_ops.h"
+#include "cuda/host_row.h"
 #include "format/half.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -79,11 +78,11 @@ HWY_INLINE hn::Vec<D> ExpOfNegative(D d, hn::Vec<D> z) {
 // A lane's float sums of so many numbers are added up in double: a row of 21,841 classes keeps its digits.
 constexpr size_t kBlockVectors = 64;
 
-OneLane::Sums SumExp(const float* row, size_t count, float largest, float inverse_t, float* exps) {
+HostRow::Sums SumExp(const float* row, size_t count, float largest, float inverse_t, float* exps) {
   const hn::ScalableTag<float> d;
   const size_t block_size = kBlockVectors * hn::Lanes(d);
   const auto shift = hn::Set(d, largest), scale = hn::Set(d, inverse_t);
-  OneLane::Sums sums = {0, 0};
+  HostRow::Sums sums = {0, 0};
   for (size_t block = 0; block < count; block += block_size) {
     auto exp_sum = hn::Zero(d), plain_sum = hn::Zero(d);
     // Filled up with `largest`, whose z is 0 and whose exp is 1: subtracted below.
@@ -113,7 +112,7 @@ OneLane::Sums SumExp(const float* row, size_t count, float largest, float invers
 // Calls body(label's vector, row's vector, position, lanes) for every vector of both; a last one is filled up with
 // labels of no weight: values of 0, or -infinity under exp.
 template <class D, class Body>
-HWY_INLINE void ForEachLabel(D d, const OneLane::DenseLabel& label, const float* row, size_t count, Body body) {
+HWY_INLINE void ForEachLabel(D d, const RowLabel& label, const float* row, size_t count, Body body) {
   const auto shift = hn::Set(d, label.shift), scale = hn::Set(d, label.inverse_tau);
   const float none = label.exponential ? -INFINITY : 0;
   ForEachVector(d, label.values, count, none, [&](auto values, size_t i, size_t filled) HWY_ATTR {
@@ -125,15 +124,15 @@ HWY_INLINE void ForEachLabel(D d, const OneLane::DenseLabel& label, const float*
   });
 }
 
-OneLane::Weights WeighLogits(const OneLane::DenseLabel& label, const float* row, size_t count, float largest,
+HostRow::Weights WeighLogits(const RowLabel& label, const float* row, size_t count, float largest,
                              float inverse_t) {
   const hn::ScalableTag<float> d;
   const size_t block_size = kBlockVectors * hn::Lanes(d);
   const auto shift = hn::Set(d, largest), scale = hn::Set(d, inverse_t);
-  OneLane::Weights weights = {0, 0};
+  HostRow::Weights weights = {0, 0};
   for (size_t block = 0; block < count; block += block_size) {
     auto sum = hn::Zero(d), dot = hn::Zero(d);
-    OneLane::DenseLabel part = label;
+    RowLabel part = label;
     part.values += block;
     ForEachLabel(d, part, row + block, std::min(block_size, count - block), [&](auto y, auto x, size_t, size_t) HWY_ATTR {
       sum = hn::Add(sum, y);
@@ -147,7 +146,7 @@ OneLane::Weights WeighLogits(const OneLane::DenseLabel& label, const float* row,
   return weights;
 }
 
-void SubtractLabel(const OneLane::DenseLabel& label, float* row, size_t count, float factor) {
+void SubtractLabel(const RowLabel& label, float* row, size_t count, float factor) {
   const hn::ScalableTag<float> d;
   const auto f = hn::Set(d, factor);
   ForEachLabel(d, label, row, count, [&](auto y, auto x, size_t i, size_t filled) HWY_ATTR {
@@ -157,6 +156,29 @@ void SubtractLabel(const OneLane::DenseLabel& label, float* row, size_t count, f
     hn::Store(rest, d, last);
     std::copy(last, last + filled, row + i);
   });
+}
+
+// Processors before AVX2 cannot convert binary16, and what Highway does instead truncates.
+constexpr bool kHasHalf = HWY_TARGET != HWY_SSE4 && HWY_TARGET != HWY_SSSE3 && HWY_TARGET != HWY_SCALAR;
+
+void FromHalf(const uint16_t* in, size_t count, float* out) {
+  const hn::ScalableTag<float> d;
+  const hn::Rebind<hwy::float16_t, decltype(d)> half;
+  size_t i = 0;
+  for (; kHasHalf && i + hn::Lanes(d) <= count; i += hn::Lanes(d)) {
+    hn::StoreU(hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(in + i))), d, out + i);
+  }
+  for (; i < count; ++i) out[i] = FloatFromHalf(in[i]);
+}
+
+void ToHalf(const float* in, size_t count, uint16_t* out) {
+  const hn::ScalableTag<float> d;
+  const hn::Rebind<hwy::float16_t, decltype(d)> half;
+  size_t i = 0;
+  for (; kHasHalf && i + hn::Lanes(d) <= count; i += hn::Lanes(d)) {
+    hn::StoreU(hn::DemoteTo(half, hn::LoadU(d, in + i)), half, reinterpret_cast<hwy::float16_t*>(out + i));
+  }
+  for (; i < count; ++i) out[i] = HalfFromFloat(in[i]);
 }
 
 void FromBf16(const uint16_t* in, size_t count, float* out) {
@@ -207,28 +229,59 @@ HWY_EXPORT(SumExp);
 HWY_EXPORT(ScaleAndShift);
 HWY_EXPORT(WeighLogits);
 HWY_EXPORT(SubtractLabel);
+HWY_EXPORT(FromHalf);
+HWY_EXPORT(ToHalf);
 HWY_EXPORT(FromBf16);
 HWY_EXPORT(ToBf16);
 
-float OneLane::LargestOf(const float* row, uint32_t count) { return HWY_DYNAMIC_DISPATCH(LargestOf)(row, count); }
+float HostRow::LargestOf(const float* row, uint32_t count) { return HWY_DYNAMIC_DISPATCH(LargestOf)(row, count); }
 
-OneLane::Sums OneLane::SumExp(const float* row, uint32_t count, float largest, float inverse_t, float* exps) {
+HostRow::Sums HostRow::SumExp(const float* row, uint32_t count, float largest, float inverse_t, float* exps) {
   return HWY_DYNAMIC_DISPATCH(SumExp)(row, count, largest, inverse_t, exps);
 }
 
-void OneLane::ScaleAndShift(float* row, uint32_t count, float factor, float term) {
-  HWY_DYNAMIC_DISPATCH(ScaleAndShift)(row, count, factor, term);
-}
-
-OneLane::Weights OneLane::WeighLogits(const DenseLabel& label, const float* row, uint32_t count, float largest,
-                                      float inverse_t) {
+HostRow::Weights HostRow::Weigh(const RowLabel& label, const float* row, uint32_t count, float largest, float inverse_t) {
   return HWY_DYNAMIC_DISPATCH(WeighLogits)(label, row, count, largest, inverse_t);
 }
 
-void OneLane::SubtractLabel(const DenseLabel& label, float* row, uint32_t count, float factor) {
+void HostRow::ScaleAndShift(float* row, uint32_t count, float factor, float term) {
+  HWY_DYNAMIC_DISPATCH(ScaleAndShift)(row, count, factor, term);
+}
+
+void HostRow::SubtractLabel(const RowLabel& label, float* row, uint32_t count, float factor) {
   HWY_DYNAMIC_DISPATCH(SubtractLabel)(label, row, count, factor);
 }
 
+double HostRow::SumOf(const RowLabel& label) const {
+  double sum = 0;
+  for (uint32_t c = 0; c < classes_; ++c) sum += label.Stored(label.values[c]);
+  return sum;
+}
+
+void HostRow::WriteLabel(const RowLabel& label) {
+  if (label.indices == nullptr) {
+    for (uint32_t c = 0; c < classes_; ++c) gradient_[c] = label.at(c);
+    return;
+  }
+  std::fill(gradient_, gradient_ + classes_, label.tail);
+  for (uint32_t k = 0; k < label.count; ++k) gradient_[label.indices[k]] = label.at(k);
+}
+
+void HostRow::WriteGradient(float factor, float scale, const RowLabel* parts, int num_parts) {
+  float tail = 0;
+  for (int i = 0; i < num_parts; ++i) tail += parts[i].tail;
+  ScaleAndShift(gradient_, classes_, factor, scale * tail);
+  for (int i = 0; i < num_parts; ++i) {
+    const RowLabel& label = parts[i];
+    if (label.indices == nullptr) SubtractLabel(label, gradient_, classes_, scale * label.scale);
+    for (uint32_t k = 0; label.indices != nullptr && k < label.count; ++k) {
+      gradient_[label.indices[k]] -= scale * (label.at(k) - label.tail);
+    }
+  }
+}
+
+void RowFromHalf(const uint16_t* in, size_t count, float* out) { HWY_DYNAMIC_DISPATCH(FromHalf)(in, count, out); }
+void RowToHalf(const float* in, size_t count, uint16_t* out) { HWY_DYNAMIC_DISPATCH(ToHalf)(in, count, out); }
 void RowFromBf16(const uint16_t* in, size_t count, float* out) { HWY_DYNAMIC_DISPATCH(FromBf16)(in, count, out); }
 void RowToBf16(const float* in, size_t count, uint16_t* out) { HWY_DYNAMIC_DISPATCH(ToBf16)(in, count, out); }
 

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <type_traits>
+
+#include "cuda/gpu_check.cuh"
+#include "cuda/gpu_lanes.cuh"
+#include "cuda/gpu_ops.h"
+#include "cuda/tile_row.h"
+
+namespace fkdb::gpu {
+namespace {
+
+constexpr int kWarpsABlock = 8;
+
+// How rows are dealt to the threads of a block.
+struct WarpRows {
+  using Group = WarpLanes;
+  static constexpr int kThreads = kWarp * kWarpsABlock, kRows = kWarpsABlock;
+  static __device__ int64_t Row() { return int64_t{blockIdx.x} * kRows + threadIdx.x / kWarp; }
+};
+template <int kLanes>
+struct BlockRows {
+  using Group = BlockLanes<kLanes>;
+  static constexpr int kThreads = kLanes, kRows = 1;
+  static __device__ int64_t Row() { return blockIdx.x; }
+};
+
+// Blocks that a multiprocessor's registers suffice for: as many as they can be without spilling.
+template <class Rows, bool kDense>
+constexpr int kBlocks = Rows::kThreads > 256 ? 1 : kDense ? 2 : 3;
+
+template <class Rows, class Number, int kNumbers, bool kOneTile, bool kDense>
+__global__ void __launch_bounds__(Rows::kThreads, (kBlocks<Rows, kDense>))
+    LossKernel(SparseLabels labels, int64_t rows, LossArguments arguments, const Number* logits, float* losses, Number* gradient) {
+  const int64_t n = Rows::Row();
+  if (n >= rows) return;
+  const int64_t at = n * labels.num_classes;
+  TileRow<Number, typename Rows::Group, kNumbers, kOneTile, kDense> row(
+      logits + at, gradient == nullptr ? nullptr : gradient + at, labels.num_classes, arguments.temperature);
+  const float loss = LossRow<typename Rows::Group>(labels, n, arguments, &row);
+  if (Rows::Group::lane() == 0) losses[n] = loss;
+}
+
+template <class Rows, class Number, bool kDense>
+__global__ void __launch_bounds__(Rows::kThreads) RecoverKernel(SparseLabels labels, int64_t rows, float tau, Number* dense) {
+  const int64_t n = Rows::Row();
+  if (n >= rows) return;
+  TileRow<Number, typename Rows::Group, 16, /*kOneTile=*/false, kDense> row(nullptr, dense + n * labels.num_classes,
+                                                                           labels.num_classes, 1);
+  RecoverRow<typename Rows::Group>(labels, n, tau, &row);
+}
+
+template <class Rows, int kNumbers, bool kOneTile>
+struct Arrangement {
+  using RowsOf = Rows;
+  static constexpr int kPerLane = kNumbers;
+  static constexpr bool kWhole = kOneTile;
+  template <class Number>
+  static bool Holds(uint32_t classes) {
+    return classes <= static_cast<uint32_t>(TileRow<Number, typename Rows::Group, kNumbers, true, false>::kCapacity);
+  }
+};
+using Small = Arrangement<WarpRows, 8, true>;
+using Medium = Arrangement<WarpRows, 32, true>;
+using Large = Arrangement<BlockRows<256>, 32, true>;
+using Huge = Arrangement<BlockRows<1024>, 24, true>;
+using Endless = Arrangement<BlockRows<1024>, 16, false>;
+static_assert(TileRow<Bf16, BlockLanes<256>, 32, true, true>::kCapacity == kOneReadClassesDense);
+static_assert(TileRow<Bf16, BlockLanes<1024>, 24, true, false>::kCapacity == kOneReadClasses);
+
+template <class Rows>
+unsigned Blocks(int64_t rows) {
+  return static_cast<unsigned>((rows + Rows::kRows - 1) / Rows::kRows);
+}
+
+// Calls launch with the smallest arrangement whose tile holds a row of C classes, wherever it begins, and whether labels
+// are dense. Those leave no registers for 1024 threads of 32 numbers.
+template <class Number, class Launch>
+void ForLabels(const SparseLabels& labels, Launch launch) {
+  const uint32_t c = labels.num_classes;
+  const auto with = [&](auto dense) {
+    if (Small::Holds<Number>(c)) return launch(Small{}, dense);
+    if (Medium::Holds<Number>(c)) return launch(Medium{}, dense);
+    if (Large::Holds<Number>(c)) return launch(Large{}, dense);
+    if constexpr (!dense.value) {
+      if (Huge::Holds<Number>(c)) return launch(Huge{}, dense);
+    }
+    launch(Endless{}, dense);
+  };
+  if (labels.num_indices == 0) return with(std::true_type{});
+  with(std::false_type{});
+}
+
+}  // namespace
+
+template <class Number>
+Result<void> RecoverDense(const SparseLabels& labels, int64_t rows, float tau, Number* dense, GpuStream stream) {
+  if (rows == 0) return {};
+  const auto launch = [&]<class Rows, bool kDense>(Rows, std::bool_constant<kDense>) {
+    RecoverKernel<Rows, Number, kDense><<<Blocks<Rows>(rows), Rows::kThreads, 0, stream>>>(labels, rows, tau, dense);
+  };
+  const auto with = [&](auto is_dense) {
+    constexpr uint32_t kLong = 4096;
+    labels.num_classes < kLong ? launch(WarpRows{}, is_dense) : launch(BlockRows<256>{}, is_dense);
+  };
+  labels.num_indices == 0 ? with(std::true_type{}) : with(std::false_type{});
+  return CheckLaunch("label recovery");
+}
+
+template <class Number>
+Result<void> SoftCrossEntropy(const SparseLabels& labels, int64_t rows, const LossArguments& arguments,
+                              const Number* logits, float* losses, Number* gradient, GpuStream stream) {
+  if (rows == 0) return {};
+  ForLabels<Number>(labels, [&]<class A, bool kDense>(A, std::bool_constant<kDense>) {
+    using Rows = A::RowsOf;
+    LossKernel<Rows, Number, A::kPerLane, A::kWhole, kDense>
+        <<<Blocks<Rows>(rows), Rows::kThreads, 0, stream>>>(labels, rows, arguments, logits, losses, gradient);
+  });
+  return CheckLaunch("soft cross-entropy");
+}
+
+#define FKDB_INSTANTIATE(Number)                                                                              \
+  template Result<void> RecoverDense(const SparseLabels&, int64_t, float, Number*, GpuStream);                \
+  template Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&, const Number*,   \
+                                         float*, Number*, GpuStream);
+FKDB_INSTANTIATE(float)
+FKDB_INSTANTIATE(Half)
+FKDB_INSTANTIATE(Bf16)
+#undef FKDB_INSTANTIATE
+
+}  // namespace fkdb::gpu

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// The types of logits, gradients and dense labels in memory. All arithmetic is in float32: numbers of 16 bits are
+// widened exactly and rounded once, to nearest even.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#define FKDB_HOST_DEVICE __host__ __device__
+#else
+#define FKDB_HOST_DEVICE
+#endif
+// The loop that follows is unrolled in the GPU's code, where an array whose every index is known lies in registers.
+#ifdef __CUDA_ARCH__
+#define FKDB_UNROLL _Pragma("unroll")
+#else
+#define FKDB_UNROLL
+#endif
+
+#include "format/half.h"
+
+namespace fkdb {
+
+struct Half {  // IEEE 754 binary16
+  uint16_t bits;
+};
+struct Bf16 {  // bfloat16
+  uint16_t bits;
+};
+
+FKDB_HOST_DEVICE inline float ToFloat(float number) { return number; }
+FKDB_HOST_DEVICE inline float ToFloat(Half number) {
+#ifdef __CUDA_ARCH__
+  return __half2float(__ushort_as_half(number.bits));
+#else
+  return FloatFromHalf(number.bits);
+#endif
+}
+FKDB_HOST_DEVICE inline float ToFloat(Bf16 number) {
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(uint32_t{number.bits} << 16);
+#else
+  return FloatFromBf16(number.bits);
+#endif
+}
+
+FKDB_HOST_DEVICE inline void FromFloat(float value, float* number) { *number = value; }
+FKDB_HOST_DEVICE inline void FromFloat(float value, Half* number) {
+#ifdef __CUDA_ARCH__
+  number->bits = __half_as_ushort(__float2half_rn(value));
+#else
+  number->bits = HalfFromFloat(value);
+#endif
+}
+FKDB_HOST_DEVICE inline void FromFloat(float value, Bf16* number) {
+#ifdef __CUDA_ARCH__
+  number->bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+#else
+  number->bits = Bf16FromFloat(value);
+#endif
+}
+
+}  // namespace fkdb

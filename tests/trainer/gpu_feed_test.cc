@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batches on their way to a GPU, whatever the order in which it works: here one that is none and does everything as late,
+// or as early, as it may.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/cuda/lazy_gpu.h"
+#include "tests/format/test_labels.h"
+#include "tests/trainer/made_up.h"
+#include "trainer/gpu_feed.h"
+#include "trainer/supervision.h"
+
+namespace fkdb {
+namespace {
+
+using test::LazyGpu;
+using test::MadeUp;
+
+const InputSpec kInput = {8, 8, Interpolation::kBilinear, {0.5}, {0.5}};
+
+std::unique_ptr<BatchLoader> Open(const DataSet& data, const Supervision& supervision, BatchMemory memory = {}) {
+  // 3 images a step, then 6 of one crop: later batches are larger and smaller than earlier ones.
+  const std::vector<Pass> passes = {{0, 2}, {2, 1}, {3, 4}};
+  return std::move(*BatchLoader::Make(data, supervision, kInput, 0, passes, 6, 1, 0, 2, {}, std::move(memory)));
+}
+
+// What is read of a batch.
+struct Seen {
+  std::vector<float> inputs;
+  std::vector<std::byte> indices;
+  bool operator==(const Seen&) const = default;
+};
+
+TEST(GpuFeed, EveryBatchIsThereWhenItsWorkIsDone) {
+  const MadeUp data(23);
+  const auto supervision = HardSupervision(data, {}, 1);
+  std::vector<Seen> expected;
+  const auto plain = Open(data, **supervision);
+  while (const TrainBatch* batch = *plain->Next()) {
+    expected.push_back({test::InputsOf(*batch), {}});
+    const auto labels = batch->labels.label_bytes();
+    expected.back().indices.assign(labels.begin(), labels.begin() + static_cast<ptrdiff_t>(batch->labels.size() * 2));
+  }
+  ASSERT_GT(expected.size(), 20u);
+
+  for (const bool early : {false, true}) {
+    for (const bool prefetch : {false, true}) {
+      SCOPED_TRACE(testing::Message() << (early ? "copies early" : "copies late") << (prefetch ? ", ahead" : ""));
+      LazyGpu::MakeStreamsEarly(false);
+      const OwnedStream compute = *MakeStream();
+      LazyGpu::MakeStreamsEarly(early);
+      const auto loader = Open(data, **supervision, GpuFeed::Memory(0));
+      auto feed = *GpuFeed::Make(loader.get());
+      std::vector<Seen> seen;
+      seen.reserve(expected.size());
+      for (;;) {
+        const auto batch = feed.Next(compute.get());
+        ASSERT_TRUE(batch) << batch.error().message;
+        if (*batch == nullptr) break;
+        ASSERT_LT(seen.size(), expected.size());
+        seen.push_back({std::vector<float>((*batch)->host->inputs.size()), std::vector<std::byte>((*batch)->host->labels.size() * 2)});
+        LazyGpu::Enqueue(compute.get(), [to = &seen.back(), from = **batch] {
+          std::memcpy(to->inputs.data(), from.inputs, to->inputs.size() * sizeof(float));
+          std::memcpy(to->indices.data(), from.indices, to->indices.size());
+        });
+        if (prefetch) feed.Prefetch();
+      }
+      ASSERT_TRUE(Wait(compute.get()));
+      EXPECT_EQ(seen.size(), expected.size());
+      for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], expected[i]) << "batch " << i;
+      EXPECT_EQ(*feed.Next(compute.get()), nullptr);
+    }
+  }
+}
+
+TEST(GpuFeed, ALoadersErrorComesInItsPlace) {
+  const MadeUp data(12, [](uint64_t ordinal) -> Result<void> {
+    if (ordinal == 7) return Fail(ErrorCode::kCorruption, "image 7 is broken");
+    return {};
+  });
+  const auto supervision = HardSupervision(data, {}, 1);
+  LazyGpu::MakeStreamsEarly(false);
+  const auto loader = std::move(*BatchLoader::Make(data, **supervision, kInput, 0, {{0, 1}}, 1, 1, 0, 2, {}, GpuFeed::Memory(0)));
+  auto feed = *GpuFeed::Make(loader.get());
+  int batches = 0;
+  for (;;) {
+    const auto batch = feed.Next(nullptr);
+    if (!batch) {
+      EXPECT_EQ(batch.error().message, "image 7 is broken");
+      break;
+    }
+    ASSERT_NE(*batch, nullptr);
+    ++batches;
+    feed.Prefetch();
+  }
+  EXPECT_LT(batches, 12);
+  const auto after = feed.Next(nullptr);
+  EXPECT_TRUE(after && *after == nullptr);
+}
+
+// What the labels of a batch of 1024 crops cost the bus, without boxes.
+TEST(GpuFeed, LabelsOfFiveClassesAreFourteenBytesACrop) {
+  LabelBatch batch;
+  batch.Resize(test::MakeSpec(LabelKind::kMarginalSmoothing, 1000, 5, ValueEncoding::kPacked), 256, 1024);
+  EXPECT_GE(batch.label_bytes().size(), 14u * 1024);
+  EXPECT_LE(batch.label_bytes().size(), 14u * 1024 + 128);
+}
+
+}  // namespace
+}  // namespace fkdb
