@@ -18,6 +18,8 @@ namespace fkdb {
 // A cudaStream_t. Null is the default stream.
 using GpuStream = CUstream_st*;
 
+// Whether this build has FKDB_CUDA.
+bool HasGpuKernels();
 // Why there is no GPU to be used: the build, the driver, or the machine has none. Errors: Cuda.
 Result<void> HaveGpu();
 // Makes a device the calling thread's current one: what follows on that thread is of it.

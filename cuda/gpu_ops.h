@@ -2,6 +2,8 @@
 // label_ops.h and unpack.h for the GPU. Every pointer is to memory that the current device reaches; work is put on
 // `stream` and nothing waits for it, so that all of it may be captured in a CUDA graph. The same bits at every run.
 //
+// A label with a class beyond C makes its row's loss NaN.
+//
 // Errors: Cuda (a launch that failed, with the driver's words; no GPU).
 #pragma once
 

@@ -10,6 +10,7 @@ tl::unexpected<Error> NoGpu() { return Fail(ErrorCode::kCuda, "this build of fkd
 
 }  // namespace
 
+bool HasGpuKernels() { return false; }
 Result<void> HaveGpu() { return NoGpu(); }
 Result<void> UseGpu(int) { return NoGpu(); }
 Result<std::string> GpuName() { return NoGpu(); }

@@ -78,7 +78,8 @@ class TileRow {
     return largest_;
   }
 
-  FKDB_HOST_DEVICE float At(uint32_t c) const { return ToFloat(logits_[c]); }
+  // Nobody has looked at labels on a device: a class that is none makes the loss NaN, not the memory unreadable.
+  FKDB_HOST_DEVICE float At(uint32_t c) const { return c < static_cast<uint32_t>(classes_) ? ToFloat(logits_[c]) : NAN; }
 
   struct Weights {
     float label, dot;

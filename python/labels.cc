@@ -10,6 +10,7 @@
 #include <thread>
 #include <tuple>
 
+#include "cuda/gpu_ops.h"
 #include "cuda/label_ops.h"
 #include "python/bind.h"
 
@@ -59,6 +60,16 @@ void OverRows(int64_t rows, int64_t columns, int threads, const Body& body) {
   body(0, rows / parts);
 }
 
+// Calls compute with a pointer of the numbers' type.
+template <class Compute>
+void ForNumbers(nb::dlpack::dtype type, Compute compute) {
+  const auto is = [&](nb::dlpack::dtype_code code, uint8_t bits) { return type == nb::dlpack::dtype{static_cast<uint8_t>(code), bits, 1}; };
+  if (is(nb::dlpack::dtype_code::Float, 32)) return compute(static_cast<float*>(nullptr));
+  if (is(nb::dlpack::dtype_code::Float, 16)) return compute(static_cast<Half*>(nullptr));
+  if (is(nb::dlpack::dtype_code::Bfloat, 16)) return compute(static_cast<Bf16*>(nullptr));
+  Raise({ErrorCode::kInvalidArgument, "logits are neither float32, float16 nor bfloat16"});
+}
+
 // logits, gradient (N, C) of float32, float16 or bfloat16, losses (N); gradient may be logits.
 using Rows = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 void Loss(const LabelSpec& spec, const Indices& indices, const Values& values, const Rows& logits,
@@ -74,20 +85,40 @@ void Loss(const LabelSpec& spec, const Indices& indices, const Values& values, c
   if (gradient.shape(0) != rows || gradient.shape(1) != logits.shape(1) || gradient.dtype() != logits.dtype() || losses.shape(0) != rows) {
     bad("losses and gradient have another shape or type than the logits");
   }
-  const auto is = [&](nb::dlpack::dtype_code code, uint8_t bits) {
-    return logits.dtype() == nb::dlpack::dtype{static_cast<uint8_t>(code), bits, 1};
-  };
   const LossArguments arguments = {temperature, tau, gradient_scale};
-  const auto compute = [&]<class Number>(Number*) {
+  ForNumbers(logits.dtype(), [&]<class Number>(Number*) {
     Released([&] { OverRows(static_cast<int64_t>(rows), static_cast<int64_t>(spec.num_classes), threads, [&](int64_t begin, int64_t end) {
       SoftCrossEntropy(labels, begin, end, arguments, static_cast<const Number*>(logits.data()), losses.data(),
                        static_cast<Number*>(gradient.data()));
     }); });
-  };
-  if (is(nb::dlpack::dtype_code::Float, 32)) return compute(static_cast<float*>(nullptr));
-  if (is(nb::dlpack::dtype_code::Float, 16)) return compute(static_cast<Half*>(nullptr));
-  if (is(nb::dlpack::dtype_code::Bfloat, 16)) return compute(static_cast<Bf16*>(nullptr));
-  bad("logits are neither float32, float16 nor bfloat16");
+  });
+}
+
+template <class T, size_t kDimensions>
+using OnGpu = nb::ndarray<T, nb::ndim<kDimensions>, nb::c_contig, nb::device::cuda>;
+using GpuRows = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cuda>;
+
+// The same on the current device: losses (N) and, if it is given, gradient (N, C), each row's times row_scales (N), if
+// these are. Puts the work on `stream` and returns. Indices are not looked at: they are the device's.
+void LossOnGpu(const LabelSpec& spec, const OnGpu<int32_t, 2>& indices, const OnGpu<float, 2>& values, const GpuRows& logits,
+               const OnGpu<float, 1>& losses, const std::optional<GpuRows>& gradient, const std::optional<OnGpu<float, 1>>& row_scales,
+               float temperature, float tau, uintptr_t stream) {
+  const size_t rows = logits.shape(0);
+  if (logits.shape(1) != spec.num_classes || indices.shape(0) != rows || values.shape(0) != rows ||
+      indices.shape(1) != spec.num_indices() || values.shape(1) != spec.num_values() || losses.shape(0) != rows ||
+      (gradient && (gradient->shape(0) != rows || gradient->shape(1) != logits.shape(1) || gradient->dtype() != logits.dtype())) ||
+      (row_scales && row_scales->shape(0) != rows)) {
+    Raise({ErrorCode::kInvalidArgument, "logits, labels, losses, gradient and scales do not fit together"});
+  }
+  const SparseLabels labels = SparseLabelsOf(spec, reinterpret_cast<const uint32_t*>(indices.data()), values.data());
+  LossArguments arguments;
+  arguments.temperature = temperature;
+  arguments.tau = tau;
+  if (row_scales) arguments.row_scales = row_scales->data();
+  ForNumbers(logits.dtype(), [&]<class Number>(Number*) {
+    Unwrap(gpu::SoftCrossEntropy(labels, static_cast<int64_t>(rows), arguments, static_cast<const Number*>(logits.data()), losses.data(),
+                                 gradient ? static_cast<Number*>(gradient->data()) : nullptr, reinterpret_cast<GpuStream>(stream)));
+  });
 }
 
 LabelSpec MakeSpec(const std::string& kind, uint32_t num_classes, uint32_t top_k, const std::optional<std::string>& values,
@@ -147,6 +178,10 @@ Raises InvalidArgumentError, UnsupportedError (an unknown name).)")
   module.def("soft_cross_entropy", &Loss, nb::arg("spec"), nb::arg("indices").noconvert(), nb::arg("values").noconvert(),
              nb::arg("logits").noconvert(), nb::arg("losses").noconvert(), nb::arg("gradient").noconvert(), nb::arg("temperature"), nb::arg("tau"), nb::arg("gradient_scale"),
              nb::arg("threads"));
+  module.def("soft_cross_entropy_on_gpu", &LossOnGpu, nb::arg("spec"), nb::arg("indices").noconvert(), nb::arg("values").noconvert(),
+             nb::arg("logits").noconvert(), nb::arg("losses").noconvert(), nb::arg("gradient").noconvert().none(), nb::arg("row_scales").noconvert().none(),
+             nb::arg("temperature"), nb::arg("tau"), nb::arg("stream"));
+  module.attr("has_gpu_kernels") = HasGpuKernels();
 }
 
 }  // namespace fkdb::python

@@ -81,6 +81,28 @@ class SoftTargetLoss(torch.nn.Module):
 
 def soft_target_loss(logits: torch.Tensor, labels: SparseLabels, temperature: float = 1.0, tau: float = 1.0) -> torch.Tensor:
     """(N,) float32: the soft cross-entropy of each row of logits (N, C) with its label. Differentiable in the logits."""
+    indices, values = _checked(logits, labels)
+    losses: torch.Tensor = _loss(logits, indices, values, labels._rule.text, temperature, tau)[0]
+    return losses
+
+
+def loss_and_gradient(logits: torch.Tensor, labels: SparseLabels, temperature: float = 1.0, tau: float = 1.0,
+                      scale: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses (N,) of `soft_target_loss`, without history, and the gradient (N, C) in the logits of `scale` times their sum.
+
+    Both in one pass over the logits, which autograd's two steps cannot have: `logits.backward(gradient)` goes on from there.
+    scale: 1 / N if None, that of the mean loss. With float16 logits it is the place for a loss scale: the gradient is
+    rounded once, after it.
+    """
+    rows = len(logits)
+    indices, values = _checked(logits, labels)
+    row_scales = torch.full((rows,), 1 / max(1, rows) if scale is None else scale, dtype=torch.float32, device=logits.device)
+    with torch.no_grad():
+        return _both(logits.detach(), indices, values, labels._rule.text, temperature, tau, row_scales)
+
+
+def _checked(logits: torch.Tensor, labels: SparseLabels) -> tuple[torch.Tensor, torch.Tensor]:
+    """The labels' indices and values on the logits' device, if they fit."""
     if logits.dim() != 2 or logits.shape[1] != labels.num_classes or len(logits) != len(labels):
         raise MismatchError(f"logits of shape {tuple(logits.shape)} for {len(labels)} labels of {labels.num_classes} classes")
     indices, values = labels.indices, labels.values
@@ -88,12 +110,12 @@ def soft_target_loss(logits: torch.Tensor, labels: SparseLabels, temperature: fl
         raise TypeError(f"labels of {indices.dtype} and {values.dtype}: expected int32 indices and float32 values")
     if indices.device != logits.device:
         indices, values = (t.to(logits.device, non_blocking=True) for t in (indices, values))
-    losses: torch.Tensor = _loss(logits, indices, values, labels._rule.text, temperature, tau)[0]
-    return losses
+    return indices, values
 
 
-# What follows is torch.ops.fkdb.soft_target_loss: losses, and the gradient of each row's loss, made in the same pass. On the
-# CPU the kernels of cuda/, elsewhere Torch's own operations.
+# What follows is torch.ops.fkdb.soft_target_loss: losses, and the gradient of each row's loss. On the CPU, where time goes
+# into exponentials, the kernels of cuda/ make both in the same pass; on a GPU, where it goes into memory, the gradient is
+# made when its factor is known, and read and written once. Without these kernels, Torch's own operations.
 
 
 @torch.library.custom_op("fkdb::soft_target_loss", mutates_args=())
@@ -141,7 +163,7 @@ def _recover(indices: torch.Tensor, values: torch.Tensor, rule: _Rule, tau: floa
 @_loss.register_kernel("cpu")
 def _cpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
               tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    z = logits.contiguous() if logits.dtype in (torch.float32, torch.bfloat16) else logits.float().contiguous()
+    z = _floats(logits)
     losses = torch.empty(len(z), dtype=torch.float32)
     gradient = torch.empty_like(z)
     compute: Any = _core.soft_cross_entropy  # which takes tensors as arrays
@@ -150,32 +172,77 @@ def _cpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor,
     return losses, gradient.to(logits.dtype)
 
 
+def _made_later(logits: torch.Tensor) -> bool:
+    """Whether the gradient of these logits is made in the backward pass."""
+    return logits.device.type == "cuda" and _core.has_gpu_kernels
+
+
+def _on_gpu(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float, tau: float,
+            losses: torch.Tensor, gradient: torch.Tensor | None, row_scales: torch.Tensor | None) -> None:
+    compute: Any = _core.soft_cross_entropy_on_gpu  # which takes tensors as arrays
+    with torch.cuda.device(logits.device):
+        compute(_Rule.parse(spec).spec(), indices.contiguous(), values.contiguous(), logits, losses, gradient, row_scales,
+                temperature, tau, torch.cuda.current_stream().cuda_stream)
+
+
+def _floats(logits: torch.Tensor) -> torch.Tensor:
+    return (logits if logits.dtype in (torch.float32, torch.bfloat16, torch.float16) else logits.float()).contiguous()
+
+
+@_loss.register_kernel("cuda")
+def _gpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
+              tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+    if not _made_later(logits):
+        return _torch_loss(logits, indices, values, spec, temperature, tau)
+    losses = logits.new_empty(len(logits), dtype=torch.float32)
+    _on_gpu(_floats(logits), indices, values, spec, temperature, tau, losses, None, None)
+    return losses, logits.new_empty((0, logits.shape[1]))
+
+
 @_loss.register_fake
 def _fake_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
                tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    return logits.new_empty(logits.shape[0], dtype=torch.float32), torch.empty_like(logits)
+    gradient = logits.new_empty((0, logits.shape[1])) if _made_later(logits) else torch.empty_like(logits)
+    return logits.new_empty(logits.shape[0], dtype=torch.float32), gradient
+
+
+def _both(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float, tau: float,
+          row_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses, and the gradient of each times its scale."""
+    if not _made_later(logits):
+        losses, gradient = _loss(logits, indices, values, spec, temperature, tau)
+        return losses, (gradient * row_scales.unsqueeze(1)).to(gradient.dtype)
+    z = _floats(logits)
+    losses, gradient = z.new_empty(len(z), dtype=torch.float32), torch.empty_like(z)
+    _on_gpu(z, indices, values, spec, temperature, tau, losses, gradient, row_scales)
+    return losses, gradient.to(logits.dtype)
 
 
 # An operation of its own, and of the logits too, so that who differentiates it again hears that this cannot be.
 @torch.library.custom_op("fkdb::soft_target_loss_backward", mutates_args=())
-def _scale_rows(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def _row_gradients(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor, indices: torch.Tensor,
+                   values: torch.Tensor, spec: str, temperature: float, tau: float) -> torch.Tensor:
     # In float32: a loss scale then comes in before a float16 gradient is rounded.
-    return (gradient * losses_gradient.unsqueeze(1)).to(gradient.dtype)
+    if not _made_later(logits):
+        return (gradient * losses_gradient.unsqueeze(1)).to(gradient.dtype)
+    return _both(logits, indices, values, spec, temperature, tau, losses_gradient.float().contiguous())[1]
 
 
-@_scale_rows.register_fake
-def _fake_rows(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(gradient)
+@_row_gradients.register_fake
+def _fake_rows(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor, indices: torch.Tensor,
+               values: torch.Tensor, spec: str, temperature: float, tau: float) -> torch.Tensor:
+    return torch.empty_like(logits)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    ctx.save_for_backward(output[1], inputs[0])
+    ctx.save_for_backward(output[1], *inputs[:3])
+    ctx.rest = inputs[3:]
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, losses_gradient: torch.Tensor | None, _: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-    gradient, logits = ctx.saved_tensors
-    rows = None if losses_gradient is None else _scale_rows(gradient, losses_gradient, logits)
+    gradient, *labelled = ctx.saved_tensors
+    rows = None if losses_gradient is None else _row_gradients(gradient, losses_gradient, *labelled, *ctx.rest)
     return rows, None, None, None, None, None
 
 

@@ -31,9 +31,9 @@ from ._core import LabelBatch
 from ._errors import InvalidArgumentError, MismatchError, UnsupportedError
 from ._images import CropInputs, DataSet, as_pixels
 from ._label_set import LabelSet, Path, open
-from ._torch_labels import SoftTargetLoss, SparseLabels, soft_target_loss
+from ._torch_labels import SoftTargetLoss, SparseLabels, loss_and_gradient, soft_target_loss
 
-__all__ = ["FkdBatch", "FkdDataset", "FkdLoader", "FkdSampler", "SoftTargetLoss", "SparseLabels", "Visit", "collate", "soft_target_loss"]
+__all__ = ["FkdBatch", "FkdDataset", "FkdLoader", "FkdSampler", "SoftTargetLoss", "SparseLabels", "Visit", "collate", "loss_and_gradient", "soft_target_loss"]
 
 
 @dataclasses.dataclass

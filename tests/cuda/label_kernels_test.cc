@@ -371,6 +371,24 @@ TYPED_TEST(Kernels, ALogitOfMinusInfinityIsProbabilityZero) {
   });
 }
 
+// On the host labels are checked where they come in; on a device nobody can.
+TYPED_TEST(Kernels, AClassThatIsNoneMakesTheLossNaNAndHarmsNothing) {
+  if constexpr (std::is_same_v<TypeParam, test::Cpu<typename TypeParam::Number>>) {
+    GTEST_SKIP() << "the CPU's rows trust their labels";
+  } else {
+    const LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 20, 2, ValueEncoding::kF32);
+    Labels labels(spec, kRows, 1, this->random_);
+    auto logits = this->RandomRows(20, 0);
+    labels.indices[3] = 20;
+    labels.indices[7] = UINT32_MAX;
+    const auto outcome = this->Loss(labels.sparse(), {}, logits, 0);
+    for (uint32_t r = 0; r < kRows; ++r) EXPECT_EQ(std::isnan(outcome.losses[r]), r == 1 || r == 3);
+    Rows<typename TypeParam::Number> dense(kRows * 20, 0);
+    TypeParam::Recover(labels.sparse(), kRows, 1, dense.get());
+    EXPECT_TRUE(dense.OutsideIsUntouched());
+  }
+}
+
 TYPED_TEST(Kernels, NoRowsAreNoWork) {
   const LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 10, 5);
   TypeParam::Loss(SparseLabelsOf(spec, nullptr, nullptr), 0, {}, nullptr, nullptr, nullptr);

@@ -58,6 +58,7 @@ void test::LazyGpu::MakeStreamsEarly(bool early) { make_early = early; }
 void test::LazyGpu::Enqueue(GpuStream stream, std::function<void()> work) { (void)Put(stream, std::move(work)); }
 size_t test::LazyGpu::BytesToDevice() { return bytes_to_device; }
 
+bool HasGpuKernels() { return true; }
 Result<void> HaveGpu() { return {}; }
 Result<void> UseGpu(int) { return {}; }
 Result<std::string> GpuName() { return "a lazy one"; }

@@ -423,12 +423,17 @@ def dense_loss(logits, labels, temperature, tau):
     return torch.nn.functional.cross_entropy(logits.double() / temperature, labels.dense(tau).double(), reduction="none")
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device; the kernels' bodies are tested on the CPU, in tests/cuda"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_is_cross_entropy_with_the_dense_label(kind):
-    labels = random_labels(kind)
+def test_loss_is_cross_entropy_with_the_dense_label(kind, device):
+    labels = random_labels(kind).to(device)
     generator = torch.Generator().manual_seed(1)
-    logits = (4 * torch.randn(40, 50, generator=generator)).requires_grad_()
-    weights = torch.rand(40, generator=generator)
+    logits = (4 * torch.randn(40, 50, generator=generator)).to(device).requires_grad_()
+    weights = torch.rand(40, generator=generator).to(device)
     losses, expected = ft.soft_target_loss(logits, labels, 1.5, 2.0), dense_loss(logits, labels, 1.5, 2.0)
     assert losses.dtype == torch.float32 and torch.allclose(losses.double(), expected, atol=2e-5)
     ours, theirs = (torch.autograd.grad((weights * x).sum(), logits)[0] for x in (losses, expected))
@@ -439,25 +444,47 @@ def test_loss_is_cross_entropy_with_the_dense_label(kind):
     for reduction in ("mean", "sum"):
         assert torch.allclose(ft.SoftTargetLoss(1.5, 2.0, reduction)(logits, labels), getattr(losses, reduction)())
     if kind != "logits":
-        assert torch.allclose(labels.dense(), torch.from_numpy(fkdb.recover(labels)), atol=1e-6)
+        assert torch.allclose(labels.dense().cpu(), torch.from_numpy(fkdb.recover(labels.to("cpu"))), atol=1e-6)
 
 
-def test_loss_is_an_operation_that_torch_accepts():
-    labels = random_labels("marginal-smoothing", rows=6, classes=12)
-    arguments = (torch.randn(6, 12, requires_grad=True), labels.indices, labels.values, labels._rule.text, 1.0, 1.0)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_loss_and_gradient_in_one_pass(dtype, device):
+    labels = random_labels("marginal-smoothing").to(device)
+    layer = torch.nn.Linear(20, 50, device=device)
+    x = torch.randn(40, 20, generator=torch.Generator().manual_seed(3)).to(device)
+    ft.SoftTargetLoss(1.5)(layer(x).to(dtype), labels).backward()
+    expected, layer.weight.grad = layer.weight.grad, None
+    logits = layer(x).to(dtype)
+    losses, gradient = ft.loss_and_gradient(logits, labels, temperature=1.5)
+    assert torch.equal(losses, ft.soft_target_loss(logits, labels, 1.5)) and not losses.requires_grad
+    assert gradient.dtype == dtype and gradient.shape == logits.shape
+    logits.backward(gradient)
+    assert torch.allclose(layer.weight.grad, expected, atol=0.02 * float(expected.abs().max()) if dtype != torch.float32 else 1e-7)
+    scaled = ft.loss_and_gradient(logits, labels, temperature=1.5, scale=2.0)[1]
+    assert torch.allclose(scaled.float() / 80, gradient.float(), rtol=0.02, atol=1e-6)
+    with pytest.raises(fkdb.MismatchError):
+        ft.loss_and_gradient(logits[:, 1:], labels)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_loss_is_an_operation_that_torch_accepts(device):
+    labels = random_labels("marginal-smoothing", rows=6, classes=12).to(device)
+    arguments = (torch.randn(6, 12, requires_grad=True, device=device), labels.indices, labels.values, labels._rule.text, 1.0, 1.0)
     torch.library.opcheck(torch.ops.fkdb.soft_target_loss.default, arguments)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_loss_under_autocast(dtype):
-    labels = random_labels("marginal-smoothing")
-    layer = torch.nn.Linear(20, 50)
-    x = torch.randn(40, 20, generator=torch.Generator().manual_seed(3))
+def test_loss_under_autocast(dtype, device):
+    labels = random_labels("marginal-smoothing").to(device)
+    layer = torch.nn.Linear(20, 50, device=device)
+    x = torch.randn(40, 20, generator=torch.Generator().manual_seed(3)).to(device)
     expected = ft.SoftTargetLoss()(layer(x), labels)
     expected.backward()
     full = layer.weight.grad.clone()
     layer.weight.grad = None
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(device, dtype=dtype):
         logits = layer(x)
         loss = ft.SoftTargetLoss()(logits, labels)
     assert logits.dtype == dtype and loss.dtype == torch.float32
@@ -483,6 +510,21 @@ def test_loss_and_labels_do_not_go_wrong_in_silence():
         torch.autograd.grad(gradient.pow(2).sum(), w)
     dense = torch.compile(lambda labels: labels.dense().sum(1), fullgraph=True, backend="aot_eager")(labels)
     assert torch.allclose(dense, torch.ones(40))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_loss_in_a_cuda_graph():
+    labels = random_labels("marginal-smoothing").to("cuda")
+    logits = torch.zeros(40, 50, device="cuda")
+    for _ in range(2):
+        ft.loss_and_gradient(logits, labels)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses, gradient = ft.loss_and_gradient(logits, labels)
+    logits.copy_(torch.randn(40, 50))
+    graph.replay()
+    expected = ft.loss_and_gradient(logits, labels)
+    assert torch.equal(losses, expected[0]) and torch.equal(gradient, expected[1])
 
 
 def test_loss_compiled():
