@@ -35,12 +35,13 @@ Result<void> HaveGpu() {
 
 Result<void> UseGpu(int device) { return CheckCuda(cudaSetDevice(device), ("device " + std::to_string(device)).c_str()); }
 
-Result<std::string> GpuName() {
+Result<GpuInfo> CurrentGpu() {
   int device = 0;
   cudaDeviceProp properties;
   FKDB_TRY(CheckCuda(cudaGetDevice(&device), "the current device"));
   FKDB_TRY(CheckCuda(cudaGetDeviceProperties(&properties, device), "the current device's properties"));
-  return std::string(properties.name) + ", sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
+  return GpuInfo{std::string(properties.name) + ", sm_" + std::to_string(properties.major) + std::to_string(properties.minor),
+                 static_cast<size_t>(properties.l2CacheSize)};
 }
 
 void DeviceFree::operator()(std::byte* bytes) const { (void)cudaFree(bytes); }

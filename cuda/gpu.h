@@ -24,8 +24,12 @@ bool HasGpuKernels();
 Result<void> HaveGpu();
 // Makes a device the calling thread's current one: what follows on that thread is of it.
 Result<void> UseGpu(int device);
-// Of the calling thread's current device: "NVIDIA H100 80GB HBM3, sm_90".
-Result<std::string> GpuName();
+// Of the calling thread's current device.
+struct GpuInfo {
+  std::string name;  // "NVIDIA H100 80GB HBM3, sm_90"
+  size_t l2_bytes;
+};
+Result<GpuInfo> CurrentGpu();
 
 // Bytes of device memory, or of page-locked host memory; freed when they go. Move-only.
 // Errors: ResourceExhausted (with how much was asked), Cuda.

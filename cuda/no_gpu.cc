@@ -13,7 +13,7 @@ tl::unexpected<Error> NoGpu() { return Fail(ErrorCode::kCuda, "this build of fkd
 bool HasGpuKernels() { return false; }
 Result<void> HaveGpu() { return NoGpu(); }
 Result<void> UseGpu(int) { return NoGpu(); }
-Result<std::string> GpuName() { return NoGpu(); }
+Result<GpuInfo> CurrentGpu() { return NoGpu(); }
 void DeviceFree::operator()(std::byte*) const {}
 void PinnedFree::operator()(std::byte*) const {}
 Result<DeviceBytes> AllocateDevice(size_t) { return NoGpu(); }

@@ -61,7 +61,7 @@ size_t test::LazyGpu::BytesToDevice() { return bytes_to_device; }
 bool HasGpuKernels() { return true; }
 Result<void> HaveGpu() { return {}; }
 Result<void> UseGpu(int) { return {}; }
-Result<std::string> GpuName() { return "a lazy one"; }
+Result<GpuInfo> CurrentGpu() { return GpuInfo{"none, lazily", 1 << 20}; }
 void DeviceFree::operator()(std::byte* bytes) const { delete[] bytes; }
 void PinnedFree::operator()(std::byte* bytes) const { delete[] bytes; }
 Result<DeviceBytes> AllocateDevice(size_t bytes) { return DeviceBytes(new std::byte[bytes]); }
@@ -96,7 +96,7 @@ Result<void> GpuEvent::Wait() const {
   if (event_->stream != nullptr) event_->stream->RunTo(event_->after);
   return {};
 }
-Result<float> GpuEvent::MillisecondsSince(const GpuEvent&) const { return 0.0f; }
+Result<float> GpuEvent::MillisecondsSince(const GpuEvent&) const { return 1.0f; }
 
 Result<void> CopyToDevice(std::byte* device, const std::byte* host, size_t bytes, GpuStream stream) {
   bytes_to_device += bytes;

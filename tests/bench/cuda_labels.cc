@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels on a GPU: microseconds, and the share of the bandwidth that a plain copy reaches on this card. One JSON object a
+// line; cuda_labels.py runs it beside Torch. Every launch has its own events; inputs are rotated through more memory than
+// the second-level cache holds; medians after a warm-up.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <vector>
+
+#include "cuda/gpu_ops.h"
+#include "cuda/label_ops.h"
+#include "format/bits.h"
+#include "format/compact.h"
+
+namespace fkdb {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Flags {
+  int repeats = 50;
+  int64_t most_elements = int64_t{1} << 26;  // of a matrix of logits
+};
+
+template <class T>
+constexpr const char* kType = std::is_same_v<T, float> ? "f32" : std::is_same_v<T, Half> ? "f16" : "bf16";
+
+template <class T>
+Result<DeviceBytes> ToDevice(const std::vector<T>& host) {
+  const size_t bytes = host.size() * sizeof(T);
+  FKDB_ASSIGN(DeviceBytes there, AllocateDevice(bytes));
+  FKDB_TRY(CopyToDevice(there.get(), reinterpret_cast<const std::byte*>(host.data()), bytes, nullptr));
+  FKDB_TRY(Wait(nullptr));
+  return there;
+}
+
+class Bench {
+ public:
+  Bench(const Flags& flags, GpuInfo gpu) : flags_(flags), gpu_(std::move(gpu)) {}
+
+  Result<void> Run() {
+    FKDB_ASSIGN(stream_, MakeStream());
+    FKDB_TRY(Copy());
+    for (const int64_t rows : {256, 1024, 4096, 16384, 65536}) {
+      FKDB_TRY(Loss<float>("marginal-smoothing", rows, 1000));
+      FKDB_TRY(Loss<Half>("marginal-smoothing", rows, 1000));
+      FKDB_TRY(Loss<Bf16>("marginal-smoothing", rows, 1000));
+      FKDB_TRY(Recover<float>("marginal-smoothing", rows, 1000));
+      FKDB_TRY(Recover<Bf16>("marginal-smoothing", rows, 1000));
+    }
+    for (const auto& [rows, classes] : {std::pair<int64_t, uint32_t>{65536, 10}, {65536, 100}, {8192, 4096}, {1024, 21841}, {256, 100000}}) {
+      FKDB_TRY(Loss<float>("marginal-smoothing", rows, classes));
+      FKDB_TRY(Loss<Bf16>("marginal-smoothing", rows, classes));
+    }
+    FKDB_TRY(Loss<float>("marginal-smoothing", 16384, 1000, /*mixed=*/true));
+    FKDB_TRY(Loss<float>("full", 16384, 1000));
+    FKDB_TRY(Loss<float>("logits", 16384, 1000));
+    FKDB_TRY(Recover<float>("logits", 16384, 1000));
+    FKDB_TRY(Unpack(1000000));
+    return Step(1024);
+  }
+
+ private:
+  // The median time of launch(turn) in microseconds; `turn` counts up.
+  template <class Launch>
+  Result<double> Microseconds(Launch launch) {
+    constexpr int kWarmUp = 10;
+    std::vector<GpuEvent> starts, ends;
+    for (int i = 0; i < flags_.repeats; ++i) {
+      FKDB_ASSIGN(GpuEvent start, GpuEvent::Make(true));
+      FKDB_ASSIGN(GpuEvent end, GpuEvent::Make(true));
+      starts.push_back(std::move(start));
+      ends.push_back(std::move(end));
+    }
+    for (int i = -kWarmUp; i < flags_.repeats; ++i) {
+      const auto at = static_cast<size_t>(std::max(0, i));
+      FKDB_TRY(starts[at].Record(stream_.get()));
+      FKDB_TRY(launch(static_cast<size_t>(i + kWarmUp)));
+      FKDB_TRY(ends[at].Record(stream_.get()));
+    }
+    FKDB_TRY(Wait(stream_.get()));
+    std::vector<double> times;
+    for (size_t i = 0; i < starts.size(); ++i) {
+      FKDB_ASSIGN(const float milliseconds, ends[i].MillisecondsSince(starts[i]));
+      times.push_back(milliseconds * 1e3);
+    }
+    std::nth_element(times.begin(), times.begin() + static_cast<ptrdiff_t>(times.size() / 2), times.end());
+    return times[times.size() / 2];
+  }
+
+  // As many copies of a thing of so many bytes as it takes to be out of the cache when it is its turn again.
+  size_t Turns(size_t bytes) const { return std::clamp<size_t>(4 * gpu_.l2_bytes / std::max<size_t>(bytes, 1) + 1, 2, 64); }
+
+  void Print(Json line, double microseconds, double bytes) {
+    line["microseconds"] = std::round(microseconds * 100) / 100;
+    line["gb_per_s"] = std::round(bytes / microseconds / 1e2) / 10;
+    if (copy_ > 0) line["share"] = std::round(bytes / microseconds / copy_ * 1e3) / 1e3;
+    fmt::print("{}\n", line.dump());
+    std::fflush(stdout);
+  }
+
+  Result<void> Copy() {
+    const size_t bytes = std::max<size_t>(size_t{1} << 20, static_cast<size_t>(flags_.most_elements) * 4);
+    FKDB_ASSIGN(const DeviceBytes from, AllocateDevice(bytes));
+    FKDB_ASSIGN(const DeviceBytes to, AllocateDevice(bytes));
+    FKDB_ASSIGN(const double time, Microseconds([&](size_t) { return CopyOnDevice(to.get(), from.get(), bytes, stream_.get()); }));
+    Print({{"what", "copy"}, {"bytes", bytes}, {"gpu", gpu_.name}}, time, 2.0 * static_cast<double>(bytes));
+    copy_ = 2.0 * static_cast<double>(bytes) / time;
+    return {};
+  }
+
+  static LabelSpec SpecOf(const std::string& kind, uint32_t classes) {
+    LabelSpec spec;
+    spec.kind = *ParseLabelKind(kind);
+    spec.num_classes = classes;
+    spec.top_k = std::min(classes, 5u);
+    if (spec.kind == LabelKind::kLogits) spec.values = ValueEncoding::kF32;
+    return *CheckLabelSpec(spec);
+  }
+
+  struct Labels {
+    DeviceBytes indices, values;
+    SparseLabels labels;
+  };
+  Result<Labels> MakeLabels(const LabelSpec& spec, int64_t rows) {
+    std::vector<uint32_t> indices;
+    std::vector<float> values;
+    for (int64_t n = 0; n < rows; ++n) {
+      const auto first = static_cast<uint32_t>(random_() % spec.num_classes);
+      for (uint32_t k = 0; k < spec.num_indices(); ++k) indices.push_back((first + k * 37) % spec.num_classes);
+      for (uint32_t k = 0; k < spec.num_values(); ++k) {
+        const float p = spec.num_indices() > 0 ? 0.5f / static_cast<float>(1u << k) : 1.0f / static_cast<float>(spec.num_classes);
+        values.push_back(spec.kind == LabelKind::kLogits ? 10 * static_cast<float>(random_() % 1000) / 1000 : p);
+      }
+    }
+    Labels made;
+    FKDB_ASSIGN(made.indices, ToDevice(indices));
+    FKDB_ASSIGN(made.values, ToDevice(values));
+    made.labels = SparseLabelsOf(spec, reinterpret_cast<const uint32_t*>(made.indices.get()), reinterpret_cast<const float*>(made.values.get()));
+    return made;
+  }
+
+  template <class Number>
+  Result<std::vector<DeviceBytes>> MakeLogits(int64_t count, size_t turns) {
+    std::normal_distribution<float> normal(0, 3);
+    std::vector<Number> few(1 << 16), all;
+    for (Number& number : few) FromFloat(normal(random_), &number);
+    while (static_cast<int64_t>(all.size()) < count) {
+      all.insert(all.end(), few.begin(), few.begin() + static_cast<ptrdiff_t>(std::min<int64_t>(1 << 16, count - static_cast<int64_t>(all.size()))));
+    }
+    std::vector<DeviceBytes> made;
+    for (size_t i = 0; i < turns; ++i) {
+      FKDB_ASSIGN(DeviceBytes bytes, ToDevice(all));
+      made.push_back(std::move(bytes));
+    }
+    return made;
+  }
+
+  // Bytes: logits read, gradient written, and of dense labels their values.
+  template <class Number>
+  Result<void> Loss(const std::string& kind, int64_t rows, uint32_t classes, bool mixed = false) {
+    const int64_t count = rows * classes;
+    if (count > flags_.most_elements) return {};
+    const LabelSpec spec = SpecOf(kind, classes);
+    const size_t bytes = static_cast<size_t>(count) * sizeof(Number), turns = Turns(2 * bytes);
+    FKDB_ASSIGN(const Labels labels, MakeLabels(spec, rows));
+    FKDB_ASSIGN(const std::vector<DeviceBytes> logits, MakeLogits<Number>(count, turns));
+    FKDB_ASSIGN(const std::vector<DeviceBytes> gradients, MakeLogits<Number>(count, turns));
+    FKDB_ASSIGN(const DeviceBytes losses, AllocateDevice(static_cast<size_t>(rows) * 4));
+    LossArguments arguments;
+    std::vector<uint32_t> partners;
+    for (int64_t n = 0; n < rows; ++n) partners.push_back(static_cast<uint32_t>(rows - 1 - n));
+    FKDB_ASSIGN(const DeviceBytes partners_there, ToDevice(partners));
+    FKDB_ASSIGN(const DeviceBytes lambdas_there, ToDevice(std::vector<float>(static_cast<size_t>(rows), 0.7f)));
+    if (mixed) {
+      arguments.partners = reinterpret_cast<const uint32_t*>(partners_there.get());
+      arguments.lambdas = reinterpret_cast<const float*>(lambdas_there.get());
+    }
+    FKDB_ASSIGN(const double time, Microseconds([&](size_t turn) {
+      return gpu::SoftCrossEntropy(labels.labels, rows, arguments, reinterpret_cast<const Number*>(logits[turn % turns].get()),
+                                   reinterpret_cast<float*>(losses.get()), reinterpret_cast<Number*>(gradients[turn % turns].get()), stream_.get());
+    }));
+    const double values = spec.num_indices() == 0 ? 4.0 * static_cast<double>(count) : 0;
+    Print({{"what", "loss"}, {"kind", kind}, {"mixed", mixed}, {"type", kType<Number>}, {"rows", rows}, {"classes", classes}}, time,
+          2.0 * static_cast<double>(bytes) + values);
+    return {};
+  }
+
+  template <class Number>
+  Result<void> Recover(const std::string& kind, int64_t rows, uint32_t classes) {
+    const int64_t count = rows * classes;
+    if (count > flags_.most_elements) return {};
+    const LabelSpec spec = SpecOf(kind, classes);
+    const size_t bytes = static_cast<size_t>(count) * sizeof(Number), turns = Turns(bytes);
+    FKDB_ASSIGN(const Labels labels, MakeLabels(spec, rows));
+    FKDB_ASSIGN(const std::vector<DeviceBytes> dense, MakeLogits<Number>(count, turns));
+    FKDB_ASSIGN(const double time, Microseconds([&](size_t turn) {
+      return gpu::RecoverDense(labels.labels, rows, 1, reinterpret_cast<Number*>(dense[turn % turns].get()), stream_.get());
+    }));
+    const double values = spec.num_indices() == 0 ? 4.0 * static_cast<double>(count) : 0;
+    Print({{"what", "recover"}, {"kind", kind}, {"type", kType<Number>}, {"rows", rows}, {"classes", classes}}, time,
+          static_cast<double>(bytes) + values);
+    return {};
+  }
+
+  // Compact labels of K = 5, packed: any bits are codes.
+  std::vector<std::byte> RandomCompact(const LabelSpec& spec, int64_t rows, size_t* values_at) {
+    *values_at = (static_cast<size_t>(rows) * CompactIndexBytes(spec) + 63) / 64 * 64;
+    std::vector<std::byte> compact(*values_at + static_cast<size_t>(rows) * CompactValueBytes(spec) + kBitPadding);
+    for (std::byte& byte : compact) byte = static_cast<std::byte>(random_());
+    for (size_t i = 0; i < static_cast<size_t>(rows) * spec.num_indices(); ++i) {
+      PutCompactIndex(spec, compact.data(), i, static_cast<uint32_t>(random_() % spec.num_classes));
+    }
+    return compact;
+  }
+
+  Result<void> Unpack(int64_t rows) {
+    rows = std::min(rows, flags_.most_elements);
+    const LabelSpec spec = SpecOf("marginal-smoothing", 1000);
+    size_t values_at = 0;
+    FKDB_ASSIGN(const DeviceBytes compact, ToDevice(RandomCompact(spec, rows, &values_at)));
+    const size_t count = static_cast<size_t>(rows) * 5;
+    FKDB_ASSIGN(const DeviceBytes indices, AllocateDevice(count * 4));
+    FKDB_ASSIGN(const DeviceBytes values, AllocateDevice(count * 4));
+    FKDB_ASSIGN(const double time, Microseconds([&](size_t) {
+      return gpu::UnpackLabels(spec, compact.get(), compact.get() + values_at, rows, reinterpret_cast<uint32_t*>(indices.get()),
+                               reinterpret_cast<float*>(values.get()), stream_.get());
+    }));
+    Print({{"what", "unpack"}, {"rows", rows}, {"bytes_a_crop", CompactIndexBytes(spec) + CompactValueBytes(spec)}}, time,
+          static_cast<double>(rows) * 54);
+    return {};
+  }
+
+  // All label work of a training step: over the bus, unpacked, loss and gradient.
+  Result<void> Step(int64_t rows) {
+    const LabelSpec spec = SpecOf("marginal-smoothing", 1000);
+    if (rows * 1000 > flags_.most_elements) return {};
+    size_t values_at = 0;
+    const std::vector<std::byte> compact = RandomCompact(spec, rows, &values_at);
+    FKDB_ASSIGN(const PinnedBytes pinned, AllocatePinned(compact.size()));
+    std::copy(compact.begin(), compact.end(), pinned.get());
+    FKDB_ASSIGN(const DeviceBytes there, AllocateDevice(compact.size()));
+    const size_t count = static_cast<size_t>(rows) * 5;
+    FKDB_ASSIGN(const DeviceBytes indices, AllocateDevice(count * 4));
+    FKDB_ASSIGN(const DeviceBytes values, AllocateDevice(count * 4));
+    FKDB_ASSIGN(const DeviceBytes losses, AllocateDevice(static_cast<size_t>(rows) * 4));
+    const size_t turns = Turns(static_cast<size_t>(rows) * 2000 * 4);
+    FKDB_ASSIGN(const std::vector<DeviceBytes> logits, MakeLogits<float>(rows * 1000, turns));
+    FKDB_ASSIGN(const std::vector<DeviceBytes> gradients, MakeLogits<float>(rows * 1000, turns));
+    const SparseLabels labels =
+        SparseLabelsOf(spec, reinterpret_cast<const uint32_t*>(indices.get()), reinterpret_cast<const float*>(values.get()));
+    FKDB_ASSIGN(const double time, Microseconds([&](size_t turn) -> Result<void> {
+      FKDB_TRY(CopyToDevice(there.get(), pinned.get(), compact.size(), stream_.get()));
+      FKDB_TRY(gpu::UnpackLabels(spec, there.get(), there.get() + values_at, rows, reinterpret_cast<uint32_t*>(indices.get()),
+                                 reinterpret_cast<float*>(values.get()), stream_.get()));
+      return gpu::SoftCrossEntropy(labels, rows, LossArguments{}, reinterpret_cast<const float*>(logits[turn % turns].get()),
+                                   reinterpret_cast<float*>(losses.get()), reinterpret_cast<float*>(gradients[turn % turns].get()), stream_.get());
+    }));
+    const double bus = static_cast<double>(compact.size()) / static_cast<double>(rows);
+    Print({{"what", "step"}, {"rows", rows}, {"bus_bytes_a_crop", std::round(bus * 100) / 100}}, time, static_cast<double>(rows) * 8000);
+    return {};
+  }
+
+  const Flags& flags_;
+  const GpuInfo gpu_;
+  OwnedStream stream_;
+  std::mt19937_64 random_{1};
+  double copy_ = 0;  // bytes a microsecond
+};
+
+Result<void> Main(const Flags& flags) {
+  FKDB_TRY(HaveGpu());
+  FKDB_ASSIGN(GpuInfo gpu, CurrentGpu());
+  return Bench(flags, std::move(gpu)).Run();
+}
+
+}  // namespace
+}  // namespace fkdb
+
+int main(int argc, char** argv) {
+  fkdb::Flags flags;
+  CLI::App app("fkdb's kernels on this machine's GPU, as JSON lines");
+  app.add_option("--repeats", flags.repeats, "Timed launches of each")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--most-elements", flags.most_elements, "Leave out larger matrices of logits")->check(CLI::PositiveNumber)->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  if (const auto done = fkdb::Main(flags); !done) {
+    fmt::print(stderr, "cuda_labels: {}\n", done.error().message);
+    return 5;
+  }
+  return 0;
+}
