@@ -131,13 +131,18 @@ def _torch_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tenso
     if rule.num_indices == 0:
         y = _recover(indices, values, rule, tau)
         total = y.sum(1, keepdim=True)
-        return -(y * log_p).sum(1), ((total * log_p.exp() - y) / temperature).to(logits.dtype)
+        return -(y * log_p).sum(1), ((total * log_p.exp() - y) / temperature).to(_kept_type(logits))
     y, tail = _tail_rule(rule, indices, values)
     index = indices.long()
     total = y.sum(1, keepdim=True) + tail * (rule.num_classes - rule.num_indices)
     losses = -((y - tail) * log_p.gather(1, index)).sum(1) - (tail * torch.where(tail > 0, log_p, 0)).sum(1)
     gradient = (total * log_p.exp() - tail).scatter_add_(1, index, tail - y) / temperature
-    return losses, gradient.to(logits.dtype)
+    return losses, gradient.to(_kept_type(logits))
+
+
+def _kept_type(logits: torch.Tensor) -> torch.dtype:
+    """Of a gradient that is kept until its factor is known: what is small without a loss scale would be 0 in float16."""
+    return torch.float32 if logits.dtype == torch.float16 else logits.dtype
 
 
 def _tail_rule(rule: _Rule, indices: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,13 +168,13 @@ def _recover(indices: torch.Tensor, values: torch.Tensor, rule: _Rule, tau: floa
 @_loss.register_kernel("cpu")
 def _cpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
               tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    z = _floats(logits)
+    z = (logits if logits.dtype in (torch.float32, torch.bfloat16) else logits.float()).contiguous()
     losses = torch.empty(len(z), dtype=torch.float32)
     gradient = torch.empty_like(z)
     compute: Any = _core.soft_cross_entropy  # which takes tensors as arrays
     compute(_Rule.parse(spec).spec(), indices.contiguous(), values.contiguous(), z, losses, gradient, temperature, tau, 1.0,
             torch.get_num_threads())
-    return losses, gradient.to(logits.dtype)
+    return losses, gradient.to(_kept_type(logits))
 
 
 def _made_later(logits: torch.Tensor) -> bool:
@@ -202,7 +207,7 @@ def _gpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor,
 @_loss.register_fake
 def _fake_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
                tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    gradient = logits.new_empty((0, logits.shape[1])) if _made_later(logits) else torch.empty_like(logits)
+    gradient = logits.new_empty((0, logits.shape[1])) if _made_later(logits) else torch.empty_like(logits, dtype=_kept_type(logits))
     return logits.new_empty(logits.shape[0], dtype=torch.float32), gradient
 
 
@@ -211,7 +216,7 @@ def _both(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spe
     """The losses, and the gradient of each times its scale."""
     if not _made_later(logits):
         losses, gradient = _loss(logits, indices, values, spec, temperature, tau)
-        return losses, (gradient * row_scales.unsqueeze(1)).to(gradient.dtype)
+        return losses, (gradient * row_scales.unsqueeze(1)).to(logits.dtype)
     z = _floats(logits)
     losses, gradient = z.new_empty(len(z), dtype=torch.float32), torch.empty_like(z)
     _on_gpu(z, indices, values, spec, temperature, tau, losses, gradient, row_scales)
@@ -222,9 +227,8 @@ def _both(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spe
 @torch.library.custom_op("fkdb::soft_target_loss_backward", mutates_args=())
 def _row_gradients(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor, indices: torch.Tensor,
                    values: torch.Tensor, spec: str, temperature: float, tau: float) -> torch.Tensor:
-    # In float32: a loss scale then comes in before a float16 gradient is rounded.
     if not _made_later(logits):
-        return (gradient * losses_gradient.unsqueeze(1)).to(gradient.dtype)
+        return (gradient * losses_gradient.unsqueeze(1)).to(logits.dtype)
     return _both(logits, indices, values, spec, temperature, tau, losses_gradient.float().contiguous())[1]
 
 

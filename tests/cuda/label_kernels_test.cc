@@ -69,7 +69,7 @@ class Kernels : public testing::Test {
 
   void SetUp() override {
     if constexpr (test::kIsGpu<Place>) {
-      if (const auto gpu = HaveGpu(); !gpu) GTEST_SKIP() << "the same tests run on the CPU: " << gpu.error().message;
+      if (const std::string why = test::WhyNoGpu(); !why.empty()) GTEST_SKIP() << "the same tests run on the CPU: " << why;
     }
   }
 

@@ -5,6 +5,7 @@
 
 #include <barrier>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <span>
@@ -130,6 +131,14 @@ struct Lanes {
     labels.num_indices == 0 ? with(std::true_type{}) : with(std::false_type{});
   }
 };
+
+// Empty if there is one; with FKDB_NEED_GPU it is a failure that there is none.
+inline std::string WhyNoGpu() {
+  const auto gpu = HaveGpu();
+  if (gpu) return "";
+  EXPECT_EQ(std::getenv("FKDB_NEED_GPU"), nullptr) << gpu.error().message;
+  return gpu.error().message;
+}
 
 // Memory of the GPU with a copy of `host`, that begins as far from a 16-byte boundary as it does.
 template <class T>

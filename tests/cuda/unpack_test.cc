@@ -105,7 +105,7 @@ TEST(Unpack, AWordGivesTheBitsOfTheRecord) {
 }
 
 TEST(Unpack, OnTheGpuGivesTheBitsOfTheRecord) {
-  if (const auto gpu = HaveGpu(); !gpu) GTEST_SKIP() << "the kernel's body runs on the CPU: " << gpu.error().message;
+  if (const std::string why = test::WhyNoGpu(); !why.empty()) GTEST_SKIP() << "the kernel's body runs on the CPU: " << why;
   ForEachBatch([](const Batch& batch) {
     batch.Expect([&](std::vector<uint32_t>& indices, std::vector<float>& values) {
       const test::OnGpu<const std::byte> compact_indices{std::span(batch.indices)}, compact_values{std::span(batch.values)};

@@ -468,6 +468,23 @@ def test_loss_and_gradient_in_one_pass(dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_a_loss_scale_comes_before_rounding_to_float16(device):
+    labels = random_labels("hard").to(device)
+    logits = (4 * torch.randn(40, 50, generator=torch.Generator().manual_seed(1))).to(device).half().requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    dense_loss(exact, labels, 1, 1).sum().backward()
+    small = (exact.grad.abs() < 1e-8) & (exact.grad.abs() > 1e-9)  # binary16's smallest is 6e-8
+    assert small.sum() > 5
+    for scaled in (65536 * ft.soft_target_loss(logits, labels).sum(), None):
+        if scaled is None:
+            gradient = ft.loss_and_gradient(logits, labels, scale=65536)[1]
+        else:
+            gradient, = torch.autograd.grad(scaled, logits)
+        assert gradient.dtype == torch.float16
+        assert torch.allclose(gradient.double()[small] / 65536, exact.grad[small], rtol=0.01)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_loss_is_an_operation_that_torch_accepts(device):
     labels = random_labels("marginal-smoothing", rows=6, classes=12).to(device)
     arguments = (torch.randn(6, 12, requires_grad=True, device=device), labels.indices, labels.values, labels._rule.text, 1.0, 1.0)
