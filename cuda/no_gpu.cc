@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // gpu.h and gpu_ops.h in a build without FKDB_CUDA.
 #include "cuda/gpu.h"
+#include "cuda/gpu_crops.h"
 #include "cuda/gpu_ops.h"
 
 namespace fkdb {
@@ -41,6 +42,10 @@ template <class Number>
 Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&, const Number*, float*, Number*, GpuStream) {
   return NoGpu();
 }
+template <class Number>
+Result<void> CropImages(const CropFormat&, const ImageCrop*, uint32_t, const CropPlaces&, uint8_t*, Number*, GpuStream) {
+  return NoGpu();
+}
 Result<void> UnpackLabels(const LabelSpec&, const std::byte*, const std::byte*, int64_t, uint32_t*, float*, GpuStream) {
   return NoGpu();
 }
@@ -48,7 +53,8 @@ Result<void> UnpackLabels(const LabelSpec&, const std::byte*, const std::byte*, 
 #define FKDB_INSTANTIATE(Number)                                                                              \
   template Result<void> RecoverDense(const SparseLabels&, int64_t, float, Number*, GpuStream);                \
   template Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&, const Number*,   \
-                                         float*, Number*, GpuStream);
+                                         float*, Number*, GpuStream);                                         \
+  template Result<void> CropImages(const CropFormat&, const ImageCrop*, uint32_t, const CropPlaces&, uint8_t*, Number*, GpuStream);
 FKDB_INSTANTIATE(float)
 FKDB_INSTANTIATE(Half)
 FKDB_INSTANTIATE(Bf16)

@@ -8,18 +8,10 @@
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#define FKDB_HOST_DEVICE __host__ __device__
-#else
-#define FKDB_HOST_DEVICE
-#endif
-// The loop that follows is unrolled in the GPU's code, where an array whose every index is known lies in registers.
-#ifdef __CUDA_ARCH__
-#define FKDB_UNROLL _Pragma("unroll")
-#else
-#define FKDB_UNROLL
 #endif
 
 #include "format/half.h"
+#include "format/host_device.h"
 
 namespace fkdb {
 

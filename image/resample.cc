@@ -8,23 +8,6 @@
 #include <cstring>
 
 namespace fkdb {
-namespace {
-
-double Triangle(double x) {
-  x = std::fabs(x);
-  return x < 1 ? 1 - x : 0;
-}
-
-// Keys' cubic with a = -1/2.
-double Cubic(double x) {
-  constexpr double a = -0.5;
-  x = std::fabs(x);
-  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
-  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
-  return 0;
-}
-
-}  // namespace
 
 std::string_view Name(Interpolation interpolation) {
   return interpolation == Interpolation::kBilinear ? "bilinear" : "bicubic";
@@ -57,40 +40,21 @@ void Prepare(uint32_t in, uint32_t out, Interpolation interpolation, std::vector
   if (in == kernel->in && out == kernel->out) return;
   kernel->in = in;
   kernel->out = out;
-  const double radius = interpolation == Interpolation::kBilinear ? 1 : 2;
-  const double scale = static_cast<double>(in) / out;
-  const double stretch = std::max(scale, 1.0);  // antialiasing: shrinking widens the filter
-  const double support = radius * stretch;
-  kernel->taps = (static_cast<uint32_t>(std::ceil(support)) * 2 + 1 + 3) / 4 * 4;
+  const ResampleAxis axis(in, out, interpolation == Interpolation::kBicubic);
+  kernel->taps = (static_cast<uint32_t>(std::ceil(axis.support())) * 2 + 1 + 3) / 4 * 4;
   kernel->first.resize(out);
   kernel->count.resize(out);
   kernel->weights.assign(size_t{out} * kernel->taps, 0);
   exact->resize(kernel->taps);
-  const double inverse = 1 / stretch;
   for (uint32_t x = 0; x < out; ++x) {
-    const double center = (x + 0.5) * scale;
-    const auto low = static_cast<int64_t>(center - support + 0.5);
-    const auto high = static_cast<int64_t>(center + support + 0.5);
-    const auto first = static_cast<uint32_t>(std::max<int64_t>(low, 0));
-    const uint32_t count = static_cast<uint32_t>(std::min<int64_t>(high, in)) - first;
+    const ResampleWindow window = axis.Window(x);
     double sum = 0;
-    for (uint32_t i = 0; i < count; ++i) {
-      const double distance = (i + first - center + 0.5) * inverse;
-      (*exact)[i] = interpolation == Interpolation::kBilinear ? Triangle(distance) : Cubic(distance);
-      sum += (*exact)[i];
-    }
-    for (uint32_t i = 0; i < count; ++i) {
-      const double w = (sum != 0 ? (*exact)[i] / sum : (*exact)[i]) * (1 << kWeightBits);
-      kernel->weights[size_t{x} * kernel->taps + i] = static_cast<int32_t>(w < 0 ? w - 0.5 : w + 0.5);
-    }
-    kernel->first[x] = first;
-    kernel->count[x] = count;
+    for (uint32_t i = 0; i < window.count; ++i) sum += (*exact)[i] = axis.Weight(window, i);
+    for (uint32_t i = 0; i < window.count; ++i) kernel->weights[size_t{x} * kernel->taps + i] = ResampleAxis::Rounded((*exact)[i], sum);
+    kernel->first[x] = window.first;
+    kernel->count[x] = window.count;
   }
 }
-
-}  // namespace
-
-namespace {
 
 size_t Padded(size_t row_bytes) { return (row_bytes + 63) / 64 * 64; }
 

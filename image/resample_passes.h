@@ -7,9 +7,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "image/resample_weights.h"
+
 namespace fkdb {
 
-constexpr int kWeightBits = 22;  // after the point: 32 - 8 for the sample - 2 for overshoot
 // What must be readable behind the last sample of an input row.
 constexpr size_t kRowPadding = 128;
 

@@ -54,9 +54,20 @@ struct Batch {
     ASSERT_TRUE(found_indices.back() == 77 && found_values.back() == 77) << "wrote behind the end";
     found_indices.pop_back();
     ASSERT_EQ(found_indices, expected_indices) << Describe(spec);
+    if (expected_values.empty()) return;
     ASSERT_EQ(std::memcmp(found_values.data(), expected_values.data(), expected_values.size() * sizeof(float)), 0) << Describe(spec);
   }
 };
+
+// Ratios so steep that the last values would be 0: every code at its last.
+Batch SteepestBatch() {
+  std::mt19937_64 random(1);
+  Batch batch(MakeSpec(LabelKind::kMarginalSmoothing, 1000, 10, ValueEncoding::kPacked), 2, random);
+  std::fill(batch.values.begin(), batch.values.end() - kBitPadding, std::byte{0xff});
+  ExpandValues(batch.spec, batch.values.data(), batch.rows, batch.expected_values.data());
+  EXPECT_EQ(batch.expected_values.back(), 0x1p-126f);
+  return batch;
+}
 
 template <class Body>
 void ForEachBatch(Body body) {
@@ -72,6 +83,7 @@ void ForEachBatch(Body body) {
     for (const uint32_t rows : {1u, 7u, 37u}) body(Batch(spec, rows, random));
   }
   body(Batch(MakeSpec(LabelKind::kMarginalSmoothing, 1000, 5, ValueEncoding::kPacked), 1000, random));
+  body(SteepestBatch());
 }
 
 TEST(Unpack, GivesTheBitsOfTheRecord) {

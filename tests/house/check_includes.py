@@ -15,8 +15,8 @@ import tempfile
 MAY_INCLUDE = {
     "format": [],
     "db": ["format/"],
-    "image": ["format/result.h", "format/box.h", "format/half.h", "format/random.h"],
-    "cuda": ["format/"],
+    "image": ["format/result.h", "format/box.h", "format/half.h", "format/random.h", "format/host_device.h"],
+    "cuda": ["format/", "image/resample_weights.h"],
     "reader": ["format/", "db/"],
     "writer": ["format/", "db/", "image/"],
     "trainer": ["format/", "reader/", "image/", "cuda/", "writer/teacher.h"],
