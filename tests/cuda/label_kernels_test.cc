@@ -117,12 +117,14 @@ class Kernels : public testing::Test {
         if (y[c] != 0) loss -= y[c] * (z(c) - std::log(total));
         sum += y[c];
       }
+      worst_loss_ = std::max(worst_loss_, std::fabs(outcome.losses[r] - loss) / std::max(1.0, loss));
       ASSERT_NEAR(outcome.losses[r], loss, 1e-5 * std::max(1.0, loss)) << what << " row " << r;
       const double scale = double{arguments.gradient_scale} / arguments.temperature *
                            (arguments.row_scales == nullptr ? 1 : arguments.row_scales[r]);
       for (size_t c = 0; c < classes; ++c) {
         const double g = scale * (sum * std::exp(z(c)) / total - y[c]);
         const double near = std::fabs(g) * kRounding<Number> * 1.01 + kSmallest<Number> + 2e-6 * std::fabs(scale);
+        worst_gradient_ = std::max(worst_gradient_, std::fabs(outcome.gradient[r * classes + c] - g) / std::fabs(scale));
         ASSERT_NEAR(outcome.gradient[r * classes + c], g, near) << what << " row " << r << " class " << c;
       }
     }
@@ -130,22 +132,12 @@ class Kernels : public testing::Test {
 
   testing::ScopedTrace trace_{__FILE__, __LINE__, "FKDB_TEST_SEED=" + std::to_string(Seed())};
   std::mt19937_64 random_{Seed()};
+  double worst_loss_ = 0, worst_gradient_ = 0;  // seen so far: of max(1, loss), and of the gradient's scale
 };
 
-struct PlaceNames {
-  template <class Place>
-  static std::string GetName(int) {
-    return Place::Name();
-  }
-};
-using Places = testing::Types<
-    test::Cpu<float>, test::Cpu<Half>, test::Cpu<Bf16>, test::Gpu<float>, test::Gpu<Half>, test::Gpu<Bf16>,
-    test::Lanes<float, 4, 8, true>, test::Lanes<Half, 4, 8, true>, test::Lanes<Bf16, 4, 8, true>,
-    test::Lanes<float, 32, 32, true>, test::Lanes<Half, 32, 32, true>, test::Lanes<Bf16, 32, 32, true>,
-    test::Lanes<float, 4, 16, false>, test::Lanes<Half, 4, 16, false>, test::Lanes<Bf16, 4, 16, false>>;
-TYPED_TEST_SUITE(Kernels, Places, PlaceNames);
+TYPED_TEST_SUITE_P(Kernels);
 
-TYPED_TEST(Kernels, DenseRecoveryEqualsTheFormulasAndTheReference) {
+TYPED_TEST_P(Kernels, DenseRecoveryEqualsTheFormulasAndTheReference) {
   using Number = typename TypeParam::Number;
   for (const LabelSpec& spec : this->Specs()) {
     constexpr float kTau = 2.5f;
@@ -171,7 +163,7 @@ TYPED_TEST(Kernels, DenseRecoveryEqualsTheFormulasAndTheReference) {
   }
 }
 
-TYPED_TEST(Kernels, LossAndGradientEqualFloat64) {
+TYPED_TEST_P(Kernels, LossAndGradientEqualFloat64) {
   for (const LabelSpec& spec : this->Specs()) {
     for (const float temperature : {1.0f, 4.0f}) {
       LossArguments arguments;
@@ -187,9 +179,11 @@ TYPED_TEST(Kernels, LossAndGradientEqualFloat64) {
       });
     }
   }
+  this->RecordProperty("worst_loss", std::to_string(this->worst_loss_ * 1e6) + "e-6");
+  this->RecordProperty("worst_gradient", std::to_string(this->worst_gradient_ * 1e6) + "e-6");
 }
 
-TYPED_TEST(Kernels, LossAloneIsTheSame) {
+TYPED_TEST_P(Kernels, LossAloneIsTheSame) {
   for (const LabelSpec& spec : this->Specs()) {
     const Labels labels(spec, kRows, 1, this->random_);
     auto logits = this->RandomRows(spec.num_classes, 0);
@@ -200,7 +194,7 @@ TYPED_TEST(Kernels, LossAloneIsTheSame) {
   }
 }
 
-TYPED_TEST(Kernels, GradientMayOverwriteTheLogits) {
+TYPED_TEST_P(Kernels, GradientMayOverwriteTheLogits) {
   for (const LabelSpec& spec : this->Specs()) {
     const Labels labels(spec, kRows, 1, this->random_);
     auto logits = this->RandomRows(spec.num_classes, 1);
@@ -213,7 +207,7 @@ TYPED_TEST(Kernels, GradientMayOverwriteTheLogits) {
 }
 
 // mixup and CutMix: the label of a row and a partner's, which may share classes or be the same row.
-TYPED_TEST(Kernels, MixedLabelsEqualDenseOnesThatWereMixed) {
+TYPED_TEST_P(Kernels, MixedLabelsEqualDenseOnesThatWereMixed) {
   for (const LabelSpec& spec : this->Specs()) {
     const size_t classes = spec.num_classes;
     LossArguments arguments;
@@ -237,7 +231,7 @@ TYPED_TEST(Kernels, MixedLabelsEqualDenseOnesThatWereMixed) {
 }
 
 // As many stored classes as there are leave no tail; and rows of every length, at every place in a vector.
-TYPED_TEST(Kernels, EveryClassStoredAndRowsOfEveryLength) {
+TYPED_TEST_P(Kernels, EveryClassStoredAndRowsOfEveryLength) {
   for (const uint32_t classes : {2u, 3u, 4u, 5u, 7u, 8u, 9u, 15u, 16u, 17u, 31u, 33u, 63u, 64u, 65u, 97u, 100u, 127u, 129u}) {
     for (const auto& [kind, k] : {std::pair(LabelKind::kMarginalSmoothing, classes), {LabelKind::kMarginalRenorm, classes},
                                   {LabelKind::kMarginalSmoothing, 2u}, {LabelKind::kFull, 0u}}) {
@@ -252,7 +246,7 @@ TYPED_TEST(Kernels, EveryClassStoredAndRowsOfEveryLength) {
 }
 
 // The lengths where the GPU goes over from one arrangement of lanes to the next, and what is longer than all.
-TYPED_TEST(Kernels, LongRows) {
+TYPED_TEST_P(Kernels, LongRows) {
   for (const uint32_t classes : {249u, 253u, 254u, 1017u, 1021u, 1022u, 4096u, 8185u, 8189u, 8190u, 21841u, 24569u, 24573u, 24574u, 100000u}) {
     for (const LabelKind kind : {LabelKind::kMarginalSmoothing, LabelKind::kFull, LabelKind::kLogits}) {
       const LabelSpec spec = MakeSpec(kind, classes, 5);
@@ -265,7 +259,7 @@ TYPED_TEST(Kernels, LongRows) {
   }
 }
 
-TYPED_TEST(Kernels, TheSameBitsAtEveryRun) {
+TYPED_TEST_P(Kernels, TheSameBitsAtEveryRun) {
   for (const LabelSpec& spec : this->Specs()) {
     const Labels labels(spec, kRows, 1, this->random_);
     auto logits = this->RandomRows(spec.num_classes, 0);
@@ -277,7 +271,7 @@ TYPED_TEST(Kernels, TheSameBitsAtEveryRun) {
 }
 
 // The loss's slope along each axis, by differences.
-TYPED_TEST(Kernels, GradientIsTheSlopeOfTheLoss) {
+TYPED_TEST_P(Kernels, GradientIsTheSlopeOfTheLoss) {
   if constexpr (std::is_same_v<typename TypeParam::Number, float>) {
     for (const LabelKind kind : test::kAllKinds) {
       const LabelSpec spec = MakeSpec(kind, 12, 3, ValueEncoding::kF32);
@@ -305,7 +299,7 @@ TYPED_TEST(Kernels, GradientIsTheSlopeOfTheLoss) {
 }
 
 // Computed in float32 and scaled before it is rounded: a gradient of 1e-7, which is 0 in binary16, survives.
-TYPED_TEST(Kernels, TheScaleIsAppliedBeforeRounding) {
+TYPED_TEST_P(Kernels, TheScaleIsAppliedBeforeRounding) {
   constexpr uint32_t kClasses = 10;
   const LabelSpec spec = MakeSpec(LabelKind::kHard, kClasses, 1);
   const std::vector<uint32_t> indices(kRows, 3);
@@ -318,7 +312,7 @@ TYPED_TEST(Kernels, TheScaleIsAppliedBeforeRounding) {
   for (uint32_t r = 0; r < kRows; ++r) EXPECT_NEAR(outcome.gradient[r * kClasses], expected, 0.01 * expected);
 }
 
-TYPED_TEST(Kernels, SpikedLogitsStayFinite) {
+TYPED_TEST_P(Kernels, SpikedLogitsStayFinite) {
   using Number = typename TypeParam::Number;
   for (const uint32_t classes : {20u, 1000u}) {
     const LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, classes, 5);
@@ -336,7 +330,7 @@ TYPED_TEST(Kernels, SpikedLogitsStayFinite) {
 }
 
 // Which logits are none: what label_ops.h says of them.
-TYPED_TEST(Kernels, ANaNOrInfiniteLogitMakesItsRowNaNAndNoOther) {
+TYPED_TEST_P(Kernels, ANaNOrInfiniteLogitMakesItsRowNaNAndNoOther) {
   for (const LabelKind kind : test::kAllKinds) {
     const LabelSpec spec = MakeSpec(kind, 20, 5, ValueEncoding::kF32);
     const Labels labels(spec, kRows, 1, this->random_);
@@ -351,7 +345,7 @@ TYPED_TEST(Kernels, ANaNOrInfiniteLogitMakesItsRowNaNAndNoOther) {
 }
 
 // A class that a student rules out costs nothing where the label says 0 too, and without bound where it does not.
-TYPED_TEST(Kernels, ALogitOfMinusInfinityIsProbabilityZero) {
+TYPED_TEST_P(Kernels, ALogitOfMinusInfinityIsProbabilityZero) {
   const LabelSpec full = MakeSpec(LabelKind::kFull, 4, 0, ValueEncoding::kF32);
   const LabelSpec smooth = MakeSpec(LabelKind::kSmoothing, 4, 1, ValueEncoding::kF32);
   std::vector<float> values, half(kRows, 0.5f);
@@ -372,7 +366,7 @@ TYPED_TEST(Kernels, ALogitOfMinusInfinityIsProbabilityZero) {
 }
 
 // On the host labels are checked where they come in; on a device nobody can.
-TYPED_TEST(Kernels, AClassThatIsNoneMakesTheLossNaNAndHarmsNothing) {
+TYPED_TEST_P(Kernels, AClassThatIsNoneMakesTheLossNaNAndHarmsNothing) {
   if constexpr (std::is_same_v<TypeParam, test::Cpu<typename TypeParam::Number>>) {
     GTEST_SKIP() << "the CPU's rows trust their labels";
   } else {
@@ -389,11 +383,27 @@ TYPED_TEST(Kernels, AClassThatIsNoneMakesTheLossNaNAndHarmsNothing) {
   }
 }
 
-TYPED_TEST(Kernels, NoRowsAreNoWork) {
+TYPED_TEST_P(Kernels, NoRowsAreNoWork) {
   const LabelSpec spec = MakeSpec(LabelKind::kMarginalSmoothing, 10, 5);
   TypeParam::Loss(SparseLabelsOf(spec, nullptr, nullptr), 0, {}, nullptr, nullptr, nullptr);
   TypeParam::Recover(SparseLabelsOf(spec, nullptr, nullptr), 0, 1, nullptr);
 }
+
+REGISTER_TYPED_TEST_SUITE_P(Kernels, DenseRecoveryEqualsTheFormulasAndTheReference, LossAndGradientEqualFloat64,
+                            LossAloneIsTheSame, GradientMayOverwriteTheLogits, MixedLabelsEqualDenseOnesThatWereMixed,
+                            EveryClassStoredAndRowsOfEveryLength, LongRows, TheSameBitsAtEveryRun,
+                            GradientIsTheSlopeOfTheLoss, TheScaleIsAppliedBeforeRounding, SpikedLogitsStayFinite,
+                            ANaNOrInfiniteLogitMakesItsRowNaNAndNoOther, ALogitOfMinusInfinityIsProbabilityZero,
+                            AClassThatIsNoneMakesTheLossNaNAndHarmsNothing, NoRowsAreNoWork);
+
+using CpuPlaces = testing::Types<test::Cpu<float>, test::Cpu<Half>, test::Cpu<Bf16>>;
+using GpuPlaces = testing::Types<test::Gpu<float>, test::Gpu<Half>, test::Gpu<Bf16>>;
+using LanePlaces = testing::Types<test::Lanes<float, 4, 8, true>, test::Lanes<Half, 4, 8, true>, test::Lanes<Bf16, 4, 8, true>,
+                                  test::Lanes<float, 32, 32, true>, test::Lanes<Half, 32, 32, true>, test::Lanes<Bf16, 32, 32, true>,
+                                  test::Lanes<float, 4, 16, false>, test::Lanes<Half, 4, 16, false>, test::Lanes<Bf16, 4, 16, false>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(OnCpu, Kernels, CpuPlaces);
+INSTANTIATE_TYPED_TEST_SUITE_P(OnGpu, Kernels, GpuPlaces);
+INSTANTIATE_TYPED_TEST_SUITE_P(ByLanes, Kernels, LanePlaces);
 
 // Every thousandth float from -104 to 0: an error of 2 units in the last place is 2.4e-7 at most.
 TEST(HostRow, ExpErrsByLessThanTwoUnitsInTheLastPlace) {

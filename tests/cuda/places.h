@@ -64,14 +64,8 @@ class ThreadLanes {
 };
 
 template <class T>
-std::string NameOf() {
-  return std::is_same_v<T, float> ? "F32" : std::is_same_v<T, Half> ? "F16" : "Bf16";
-}
-
-template <class T>
 struct Cpu {
   using Number = T;
-  static std::string Name() { return "Cpu" + NameOf<T>(); }
   static bool Takes(const SparseLabels&) { return true; }
   template <class Body>
   static void ForEachWay(Body body) {
@@ -89,9 +83,6 @@ template <class T, int kLanes, int kNumbers, bool kOneTile>
 struct Lanes {
   using Number = T;
   using Group = ThreadLanes<kLanes>;
-  static std::string Name() {
-    return (kOneTile ? "Lanes" : "TilesOfLanes") + std::to_string(kLanes) + "x" + std::to_string(kNumbers) + NameOf<T>();
-  }
   template <bool kDense>
   using Row = TileRow<Number, Group, kNumbers, kOneTile, kDense>;
   static bool Takes(const SparseLabels& labels) {
@@ -167,7 +158,6 @@ class OnGpu {
 template <class T>
 struct Gpu {
   using Number = T;
-  static std::string Name() { return "Gpu" + NameOf<T>(); }
   static bool Takes(const SparseLabels&) { return true; }
   template <class Body>
   static void ForEachWay(Body body) {
