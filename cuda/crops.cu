@@ -80,11 +80,6 @@ Result<void> CropImages(const CropFormat& format, const ImageCrop* crops, uint32
   return Fail(ErrorCode::kInvalidArgument, std::to_string(format.channels) + " channels: expected 1 or 3");
 }
 
-#define FKDB_INSTANTIATE(Number) \
-  template Result<void> CropImages(const CropFormat&, const ImageCrop*, uint32_t, const CropPlaces&, uint8_t*, Number*, GpuStream);
-FKDB_INSTANTIATE(float)
-FKDB_INSTANTIATE(Half)
-FKDB_INSTANTIATE(Bf16)
-#undef FKDB_INSTANTIATE
+FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE_GPU_CROPS)
 
 }  // namespace fkdb::gpu

@@ -25,4 +25,8 @@ template <class Number>
 Result<void> CropImages(const CropFormat& format, const ImageCrop* crops, uint32_t num_crops, const CropPlaces& places, uint8_t* between,
                         Number* out, GpuStream stream);
 
+// In whoever defines the template.
+#define FKDB_INSTANTIATE_GPU_CROPS(Number) \
+  template Result<void> CropImages(const CropFormat&, const ImageCrop*, uint32_t, const CropPlaces&, uint8_t*, Number*, GpuStream);
+
 }  // namespace fkdb::gpu

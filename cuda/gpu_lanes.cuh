@@ -14,6 +14,8 @@ constexpr int kWarp = 32;
 struct WarpLanes {
   using Accumulator = float;
 
+  static __device__ void Meet() { __syncwarp(); }
+
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
   static constexpr __host__ __device__ int size() { return kWarp; }
   static __device__ float Max(float value) {
@@ -33,6 +35,8 @@ struct WarpLanes {
 template <int kLanes>
 struct BlockLanes {
   using Accumulator = float;
+
+  static __device__ void Meet() { __syncthreads(); }
 
   static __device__ int lane() { return static_cast<int>(threadIdx.x); }
   static constexpr __host__ __device__ int size() { return kLanes; }

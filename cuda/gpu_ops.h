@@ -36,4 +36,9 @@ constexpr uint32_t kOneReadClasses = 24569, kOneReadClassesDense = 8185;
 Result<void> UnpackLabels(const LabelSpec& spec, const std::byte* indices, const std::byte* values, int64_t rows,
                           uint32_t* out_indices, float* out_values, GpuStream stream);
 
+// In whoever defines the two templates.
+#define FKDB_INSTANTIATE_GPU_OPS(Number)                                                       \
+  template Result<void> RecoverDense(const SparseLabels&, int64_t, float, Number*, GpuStream); \
+  template Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&, const Number*, float*, Number*, GpuStream);
+
 }  // namespace fkdb::gpu

@@ -83,9 +83,7 @@ void SoftCrossEntropy(const SparseLabels& labels, int64_t begin, int64_t end, co
 #define FKDB_INSTANTIATE(Number)                                                                                        \
   template void RecoverDense(const SparseLabels&, int64_t, float, Number*);                                            \
   template void SoftCrossEntropy(const SparseLabels&, int64_t, int64_t, const LossArguments&, const Number*, float*, Number*);
-FKDB_INSTANTIATE(float)
-FKDB_INSTANTIATE(Half)
-FKDB_INSTANTIATE(Bf16)
+FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE)
 #undef FKDB_INSTANTIATE
 
 }  // namespace fkdb

@@ -26,7 +26,7 @@ struct BlockRows {
 
 // Blocks that a multiprocessor's registers suffice for: as many as they can be without spilling.
 template <class Rows, bool kDense>
-constexpr int kBlocks = Rows::kThreads > 256 ? 1 : kDense ? 2 : 3;
+constexpr int kBlocks = Rows::kThreads > 256 ? 1 : (kDense ? 512 : 768) / Rows::kThreads;
 
 template <class Rows, class Number, int kNumbers, bool kOneTile, bool kDense>
 __global__ void __launch_bounds__(Rows::kThreads, (kBlocks<Rows, kDense>))
@@ -61,11 +61,12 @@ struct Arrangement {
 };
 using Small = Arrangement<WarpRows, 8, true>;
 using Medium = Arrangement<WarpRows, 32, true>;
+using Longer = Arrangement<BlockRows<64>, 32, true>;
 using Large = Arrangement<BlockRows<256>, 32, true>;
-using Huge = Arrangement<BlockRows<1024>, 24, true>;
+using Huge = Arrangement<BlockRows<768>, 32, true>;
 using Endless = Arrangement<BlockRows<1024>, 16, false>;
 static_assert(TileRow<Bf16, BlockLanes<256>, 32, true, true>::kCapacity == kOneReadClassesDense);
-static_assert(TileRow<Bf16, BlockLanes<1024>, 24, true, false>::kCapacity == kOneReadClasses);
+static_assert(TileRow<Bf16, BlockLanes<768>, 32, true, false>::kCapacity == kOneReadClasses);
 
 template <class Rows>
 unsigned Blocks(int64_t rows) {
@@ -73,13 +74,14 @@ unsigned Blocks(int64_t rows) {
 }
 
 // Calls launch with the smallest arrangement whose tile holds a row of C classes, wherever it begins, and whether labels
-// are dense. Those leave no registers for 1024 threads of 32 numbers.
+// are dense. Those leave no registers for 768 threads of 32 numbers.
 template <class Number, class Launch>
 void ForLabels(const SparseLabels& labels, Launch launch) {
   const uint32_t c = labels.num_classes;
   const auto with = [&](auto dense) {
     if (Small::Holds<Number>(c)) return launch(Small{}, dense);
     if (Medium::Holds<Number>(c)) return launch(Medium{}, dense);
+    if (Longer::Holds<Number>(c)) return launch(Longer{}, dense);
     if (Large::Holds<Number>(c)) return launch(Large{}, dense);
     if constexpr (!dense.value) {
       if (Huge::Holds<Number>(c)) return launch(Huge{}, dense);
@@ -118,13 +120,6 @@ Result<void> SoftCrossEntropy(const SparseLabels& labels, int64_t rows, const Lo
   return CheckLaunch("soft cross-entropy");
 }
 
-#define FKDB_INSTANTIATE(Number)                                                                              \
-  template Result<void> RecoverDense(const SparseLabels&, int64_t, float, Number*, GpuStream);                \
-  template Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&, const Number*,   \
-                                         float*, Number*, GpuStream);
-FKDB_INSTANTIATE(float)
-FKDB_INSTANTIATE(Half)
-FKDB_INSTANTIATE(Bf16)
-#undef FKDB_INSTANTIATE
+FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE_GPU_OPS)
 
 }  // namespace fkdb::gpu

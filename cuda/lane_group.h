@@ -3,8 +3,8 @@
 // (gpu_lanes.cuh), on the CPU it is one lane, whose long loops run over the processor's vectors (host_row.h). The tests
 // have one more, of threads that meet at barriers: it runs the GPU's bodies where there is no GPU.
 //
-// A group offers lane() and size(); Max and Sum over its lanes, each of which gets the result and must call them;
-// Accumulator, the type of sums over a row.
+// A group offers lane() and size(); Meet, behind which its lanes see what others wrote before it; Max and Sum over its
+// lanes, each of which gets the result; Accumulator, the type of sums over a row. All lanes must call them, in one order.
 #pragma once
 
 #include "cuda/number.h"
@@ -16,6 +16,7 @@ struct OneLane {
 
   static constexpr int lane() { return 0; }
   static constexpr int size() { return 1; }
+  static void Meet() {}
   static float Max(float value) { return value; }
   // Replaces each of the values by its sum.
   template <class... Values>

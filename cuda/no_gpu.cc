@@ -50,15 +50,8 @@ Result<void> UnpackLabels(const LabelSpec&, const std::byte*, const std::byte*, 
   return NoGpu();
 }
 
-#define FKDB_INSTANTIATE(Number)                                                                              \
-  template Result<void> RecoverDense(const SparseLabels&, int64_t, float, Number*, GpuStream);                \
-  template Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&, const Number*,   \
-                                         float*, Number*, GpuStream);                                         \
-  template Result<void> CropImages(const CropFormat&, const ImageCrop*, uint32_t, const CropPlaces&, uint8_t*, Number*, GpuStream);
-FKDB_INSTANTIATE(float)
-FKDB_INSTANTIATE(Half)
-FKDB_INSTANTIATE(Bf16)
-#undef FKDB_INSTANTIATE
+FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE_GPU_OPS)
+FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE_GPU_CROPS)
 
 }  // namespace gpu
 }  // namespace fkdb

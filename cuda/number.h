@@ -22,6 +22,9 @@ struct Bf16 {  // bfloat16
   uint16_t bits;
 };
 
+// FOR(type) for each.
+#define FKDB_FOR_EACH_NUMBER(FOR) FOR(float) FOR(Half) FOR(Bf16)
+
 FKDB_HOST_DEVICE inline float ToFloat(float number) { return number; }
 FKDB_HOST_DEVICE inline float ToFloat(Half number) {
 #ifdef __CUDA_ARCH__

@@ -53,15 +53,14 @@ class TileRow {
     for (int tile = 0; tile < Tiles(); ++tile) {
       FKDB_UNROLL
       for (int i = 0; i < kNumbers; ++i) x_[i] = label.tail;
-      if constexpr (kDense) {
-        ForEach(tile, [&](int i, int c) { x_[i] = label.at(static_cast<uint32_t>(c)); });
-      } else {
-        for (uint32_t k = 0; k < label.count; ++k) {
-          const float y = label.at(k);
-          IfMine(tile, label.indices[k], [&](int i) { x_[i] = y; });
-        }
-      }
+      if constexpr (kDense) ForEach(tile, [&](int i, int c) { x_[i] = label.at(static_cast<uint32_t>(c)); });
       Store(tile);
+    }
+    if constexpr (!kDense) {
+      Group::Meet();  // the tail is there, whoever wrote it
+      for (uint32_t k = static_cast<uint32_t>(Group::lane()); k < label.count; k += static_cast<uint32_t>(Group::size())) {
+        if (InRow(static_cast<int>(label.indices[k]))) FromFloat(label.at(k), gradient_ + label.indices[k]);
+      }
     }
   }
 
@@ -105,12 +104,14 @@ class TileRow {
   FKDB_HOST_DEVICE Sums SumExp() {
     if constexpr (kOneTile) {
       sums_ = {0, 0};
-      ForEach(0, [&](int i, int) {
+      const int of_lane = FirstOfLane(0);
+      FKDB_UNROLL
+      for (int i = 0; i < kNumbers; ++i) {
         const float z = (x_[i] - largest_) * inverse_t_;
-        x_[i] = Exp(z);
+        x_[i] = Exp(z);  // 0 where there is no class
         sums_.exp += x_[i];
-        sums_.plain += z;
-      });
+        sums_.plain += InRow(of_lane + i / kWide * kStep + i % kWide) ? z : 0;
+      }
       Group::Sum(sums_.exp, sums_.plain);
     }
     return sums_;
@@ -154,10 +155,13 @@ class TileRow {
   static constexpr int kVectors = kNumbers / kWide;             // vectors a lane holds
   static_assert(kVectors * kWide == kNumbers);
 
-  // Its relative error is some 2^-22 near z = 0 and grows with -z, as what it is an error of shrinks.
+  // exp(z), or 0 where that is below 2^-126. Its relative error is some 2^-22 near z = 0 and grows with -z, as what it is
+  // an error of shrinks.
   FKDB_HOST_DEVICE static float Exp(float z) {
 #ifdef __CUDA_ARCH__
-    return __expf(z);
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(z * 1.44269504f));
+    return power;
 #else
     return std::exp(z);
 #endif
@@ -201,10 +205,14 @@ class TileRow {
     const uint32_t at = c + static_cast<uint32_t>(head_), vector = at / kWide, w = at % kWide;
     constexpr auto kLanes = static_cast<uint32_t>(Group::size());
     if (vector % kLanes != static_cast<uint32_t>(Group::lane())) return;
-    const int v = static_cast<int>(vector / kLanes) - tile * kVectors;
+    const int mine = static_cast<int>(vector / kLanes) - tile * kVectors;
     FKDB_UNROLL
-    for (int i = 0; i < kNumbers; ++i) {
-      if (i / kWide == v && static_cast<uint32_t>(i % kWide) == w) body(i);
+    for (int v = 0; v < kVectors; ++v) {
+      if (v != mine) continue;
+      FKDB_UNROLL
+      for (int i = 0; i < kWide; ++i) {
+        if (static_cast<uint32_t>(i) == w) body(v * kWide + i);
+      }
     }
   }
 

@@ -78,21 +78,24 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A warp 32 crops: each lane adds up one, in the order of its classes; then all write one after another.
+// A block 32 crops: each lane of its first warp adds up one, in the order of its classes; then all threads write.
 __global__ void __launch_bounds__(kThreads) UnpackFull(const std::byte* values, int64_t rows, uint32_t classes, float* out) {
-  __shared__ double level[1 << kFullBits];
+  __shared__ double level[1 << kFullBits], sums[kWarp];
   TakeLevels(kFull, level);
   __syncthreads();
-  const int64_t first = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp * kWarp;
-  const auto* codes = reinterpret_cast<const uint8_t*>(values);
-  const int64_t mine = first + WarpLanes::lane();
-  double sum = 0;
-  for (uint32_t c = 0; mine < rows && c < classes; ++c) sum += level[codes[mine * classes + c]];
-  for (int i = 0; i < kWarp && first + i < rows; ++i) {
-    const double of_row = __shfl_sync(~0u, sum, i);
-    const int64_t at = (first + i) * classes;
+  const int64_t first = int64_t{blockIdx.x} * kWarp;
+  const auto* codes = reinterpret_cast<const uint8_t*>(values) + first * classes;
+  const int here = static_cast<int>(rows - first < kWarp ? rows - first : kWarp);
+  if (threadIdx.x < here) {
+    double sum = 0;
+    for (uint32_t c = 0; c < classes; ++c) sum += level[codes[int64_t{threadIdx.x} * classes + c]];
+    sums[threadIdx.x] = sum;
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x) / kWarp; i < here; i += kThreads / kWarp) {
+    const int64_t at = int64_t{i} * classes;
     for (uint32_t c = static_cast<uint32_t>(WarpLanes::lane()); c < classes; c += kWarp) {
-      out[at + c] = static_cast<float>(level[codes[at + c]] / of_row);
+      out[first * classes + at + c] = static_cast<float>(level[codes[at + c]] / sums[i]);
     }
   }
 }
@@ -129,7 +132,7 @@ void LaunchWiden(const std::byte* in, int64_t count, Out* out, GpuStream stream)
 void LaunchPacked(const LabelSpec& spec, const std::byte* values, int64_t rows, float* out, GpuStream stream) {
   const auto bytes = static_cast<uint32_t>(CompactValueBytes(spec));
   if (spec.kind == LabelKind::kFull) {
-    UnpackFull<<<BlocksFor(rows), kThreads, 0, stream>>>(values, rows, spec.num_classes, out);
+    UnpackFull<<<static_cast<unsigned>((rows + kWarp - 1) / kWarp), kThreads, 0, stream>>>(values, rows, spec.num_classes, out);
   } else if (spec.kind == LabelKind::kLogits) {
     UnpackLogits<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(values, spec.num_classes, out);
   } else if (spec.top_k <= kMostWordValues) {

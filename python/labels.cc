@@ -102,7 +102,7 @@ using GpuRows = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cuda>;
 // these are. Puts the work on `stream` and returns. Indices are not looked at: they are the device's.
 void LossOnGpu(const LabelSpec& spec, const OnGpu<int32_t, 2>& indices, const OnGpu<float, 2>& values, const GpuRows& logits,
                const OnGpu<float, 1>& losses, const std::optional<GpuRows>& gradient, const std::optional<OnGpu<float, 1>>& row_scales,
-               float temperature, float tau, uintptr_t stream) {
+               float temperature, float tau, float gradient_scale, uintptr_t stream) {
   const size_t rows = logits.shape(0);
   if (logits.shape(1) != spec.num_classes || indices.shape(0) != rows || values.shape(0) != rows ||
       indices.shape(1) != spec.num_indices() || values.shape(1) != spec.num_values() || losses.shape(0) != rows ||
@@ -114,6 +114,7 @@ void LossOnGpu(const LabelSpec& spec, const OnGpu<int32_t, 2>& indices, const On
   LossArguments arguments;
   arguments.temperature = temperature;
   arguments.tau = tau;
+  arguments.gradient_scale = gradient_scale;
   if (row_scales) arguments.row_scales = row_scales->data();
   ForNumbers(logits.dtype(), [&]<class Number>(Number*) {
     Unwrap(gpu::SoftCrossEntropy(labels, static_cast<int64_t>(rows), arguments, static_cast<const Number*>(logits.data()), losses.data(),
@@ -180,7 +181,7 @@ Raises InvalidArgumentError, UnsupportedError (an unknown name).)")
              nb::arg("threads"));
   module.def("soft_cross_entropy_on_gpu", &LossOnGpu, nb::arg("spec"), nb::arg("indices").noconvert(), nb::arg("values").noconvert(),
              nb::arg("logits").noconvert(), nb::arg("losses").noconvert(), nb::arg("gradient").noconvert().none(), nb::arg("row_scales").noconvert().none(),
-             nb::arg("temperature"), nb::arg("tau"), nb::arg("stream"));
+             nb::arg("temperature"), nb::arg("tau"), nb::arg("gradient_scale"), nb::arg("stream"));
   module.attr("has_gpu_kernels") = HasGpuKernels();
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/torch_teacher.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -150,6 +151,8 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
                                                   path, ModelNames()));
   }
   FKDB_ASSIGN(const torch::Device device, ParseDevice(options.device));
+  // Labels are of float32: convolutions of 10-bit mantissas, Torch's default on GPUs, are for students.
+  at::globalContext().setAllowTF32CuDNN(false);
   FKDB_ASSIGN(Network network, built_in ? LoadBuiltIn(model_name, path, device, options.channels)
                                         : LoadScript(path, device));
   // Named without its folder: where a teacher lay says nothing about the labels.

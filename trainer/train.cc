@@ -192,7 +192,9 @@ class Training {
     const torch::Tensor logits = model_->forward(batch.inputs).contiguous();
     const auto [loss, gradient] = LabelLoss(logits.detach(), batch.labels, static_cast<float>(config_.temperature),
                                             static_cast<float>(config_.tau));
+    profile_.forward += Lap(&watch);
     batches_->Prefetch();
+    profile_.idle += watch.Lap();
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
       return Fail(ErrorCode::kModel,

@@ -94,11 +94,10 @@ def loss_and_gradient(logits: torch.Tensor, labels: SparseLabels, temperature: f
     scale: 1 / N if None, that of the mean loss. With float16 logits it is the place for a loss scale: the gradient is
     rounded once, after it.
     """
-    rows = len(logits)
     indices, values = _checked(logits, labels)
-    row_scales = torch.full((rows,), 1 / max(1, rows) if scale is None else scale, dtype=torch.float32, device=logits.device)
-    with torch.no_grad():
-        return _both(logits.detach(), indices, values, labels._rule.text, temperature, tau, row_scales)
+    losses, gradient = _one_pass(logits.detach(), indices, values, labels._rule.text, temperature, tau,
+                                 1 / max(1, len(logits)) if scale is None else scale)
+    return losses, gradient
 
 
 def _checked(logits: torch.Tensor, labels: SparseLabels) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,13 +167,9 @@ def _recover(indices: torch.Tensor, values: torch.Tensor, rule: _Rule, tau: floa
 @_loss.register_kernel("cpu")
 def _cpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
               tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    z = (logits if logits.dtype in (torch.float32, torch.bfloat16) else logits.float()).contiguous()
-    losses = torch.empty(len(z), dtype=torch.float32)
-    gradient = torch.empty_like(z)
-    compute: Any = _core.soft_cross_entropy  # which takes tensors as arrays
-    compute(_Rule.parse(spec).spec(), indices.contiguous(), values.contiguous(), z, losses, gradient, temperature, tau, 1.0,
-            torch.get_num_threads())
-    return losses, gradient.to(_kept_type(logits))
+    z = logits.to(_kept_type(logits))
+    losses, gradient = _one_pass(z, indices, values, spec, temperature, tau, 1.0)
+    return losses, gradient
 
 
 def _made_later(logits: torch.Tensor) -> bool:
@@ -183,15 +178,38 @@ def _made_later(logits: torch.Tensor) -> bool:
 
 
 def _on_gpu(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float, tau: float,
-            losses: torch.Tensor, gradient: torch.Tensor | None, row_scales: torch.Tensor | None) -> None:
+            losses: torch.Tensor, gradient: torch.Tensor | None, scale: float, row_scales: torch.Tensor | None) -> None:
     compute: Any = _core.soft_cross_entropy_on_gpu  # which takes tensors as arrays
     with torch.cuda.device(logits.device):
         compute(_Rule.parse(spec).spec(), indices.contiguous(), values.contiguous(), logits, losses, gradient, row_scales,
-                temperature, tau, torch.cuda.current_stream().cuda_stream)
+                temperature, tau, scale, torch.cuda.current_stream().cuda_stream)
 
 
 def _floats(logits: torch.Tensor) -> torch.Tensor:
     return (logits if logits.dtype in (torch.float32, torch.bfloat16, torch.float16) else logits.float()).contiguous()
+
+
+@torch.library.custom_op("fkdb::loss_and_gradient", mutates_args=())
+def _one_pass(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float, tau: float,
+              scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    if logits.device.type != "cpu" and not _made_later(logits):
+        losses, gradient = _torch_loss(logits, indices, values, spec, temperature, tau)
+        return losses, (gradient * scale).to(logits.dtype).contiguous()
+    z = _floats(logits)
+    losses, gradient = z.new_empty(len(z), dtype=torch.float32), torch.empty_like(z)
+    if logits.device.type == "cpu":
+        compute: Any = _core.soft_cross_entropy
+        compute(_Rule.parse(spec).spec(), indices.contiguous(), values.contiguous(), z, losses, gradient, temperature, tau, scale,
+                torch.get_num_threads())
+    else:
+        _on_gpu(z, indices, values, spec, temperature, tau, losses, gradient, scale, None)
+    return losses, gradient.to(logits.dtype)
+
+
+@_one_pass.register_fake
+def _fake_pass(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float, tau: float,
+               scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return logits.new_empty(logits.shape[0], dtype=torch.float32), torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 @_loss.register_kernel("cuda")
@@ -200,27 +218,15 @@ def _gpu_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor,
     if not _made_later(logits):
         return _torch_loss(logits, indices, values, spec, temperature, tau)
     losses = logits.new_empty(len(logits), dtype=torch.float32)
-    _on_gpu(_floats(logits), indices, values, spec, temperature, tau, losses, None, None)
+    _on_gpu(_floats(logits), indices, values, spec, temperature, tau, losses, None, 1.0, None)
     return losses, logits.new_empty((0, logits.shape[1]))
 
 
 @_loss.register_fake
 def _fake_loss(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float,
                tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    gradient = logits.new_empty((0, logits.shape[1])) if _made_later(logits) else torch.empty_like(logits, dtype=_kept_type(logits))
+    gradient = logits.new_empty((0, logits.shape[1])) if _made_later(logits) else torch.empty_like(logits, dtype=_kept_type(logits), memory_format=torch.contiguous_format)
     return logits.new_empty(logits.shape[0], dtype=torch.float32), gradient
-
-
-def _both(logits: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, spec: str, temperature: float, tau: float,
-          row_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The losses, and the gradient of each times its scale."""
-    if not _made_later(logits):
-        losses, gradient = _loss(logits, indices, values, spec, temperature, tau)
-        return losses, (gradient * row_scales.unsqueeze(1)).to(logits.dtype)
-    z = _floats(logits)
-    losses, gradient = z.new_empty(len(z), dtype=torch.float32), torch.empty_like(z)
-    _on_gpu(z, indices, values, spec, temperature, tau, losses, gradient, row_scales)
-    return losses, gradient.to(logits.dtype)
 
 
 # An operation of its own, and of the logits too, so that who differentiates it again hears that this cannot be.
@@ -229,13 +235,17 @@ def _row_gradients(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits
                    values: torch.Tensor, spec: str, temperature: float, tau: float) -> torch.Tensor:
     if not _made_later(logits):
         return (gradient * losses_gradient.unsqueeze(1)).to(logits.dtype)
-    return _both(logits, indices, values, spec, temperature, tau, losses_gradient.float().contiguous())[1]
+    z = _floats(logits)
+    made = torch.empty_like(z)
+    _on_gpu(z, indices, values, spec, temperature, tau, z.new_empty(len(z), dtype=torch.float32), made, 1.0,
+            losses_gradient.float().contiguous())
+    return made.to(logits.dtype)
 
 
 @_row_gradients.register_fake
 def _fake_rows(gradient: torch.Tensor, losses_gradient: torch.Tensor, logits: torch.Tensor, indices: torch.Tensor,
                values: torch.Tensor, spec: str, temperature: float, tau: float) -> torch.Tensor:
-    return torch.empty_like(logits)
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -247,7 +247,7 @@ TYPED_TEST_P(Kernels, EveryClassStoredAndRowsOfEveryLength) {
 
 // The lengths where the GPU goes over from one arrangement of lanes to the next, and what is longer than all.
 TYPED_TEST_P(Kernels, LongRows) {
-  for (const uint32_t classes : {249u, 253u, 254u, 1017u, 1021u, 1022u, 4096u, 8185u, 8189u, 8190u, 21841u, 24569u, 24573u, 24574u, 100000u}) {
+  for (const uint32_t classes : {249u, 253u, 254u, 1017u, 1021u, 1022u, 2041u, 2045u, 2046u, 4096u, 8185u, 8189u, 8190u, 21841u, 24569u, 24573u, 24574u, 100000u}) {
     for (const LabelKind kind : {LabelKind::kMarginalSmoothing, LabelKind::kFull, LabelKind::kLogits}) {
       const LabelSpec spec = MakeSpec(kind, classes, 5);
       if (!TypeParam::Takes(SparseLabelsOf(spec, nullptr, nullptr))) continue;

@@ -129,14 +129,7 @@ Result<void> UnpackLabels(const LabelSpec& spec, const std::byte* indices, const
   return Put(stream, [=] { fkdb::UnpackLabels(spec, indices, values, static_cast<size_t>(rows), out_indices, out_values); });
 }
 
-#define FKDB_INSTANTIATE(Number)                                                                              \
-  template Result<void> RecoverDense(const SparseLabels&, int64_t, float, Number*, GpuStream);                \
-  template Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&, const Number*,   \
-                                         float*, Number*, GpuStream);
-FKDB_INSTANTIATE(float)
-FKDB_INSTANTIATE(Half)
-FKDB_INSTANTIATE(Bf16)
-#undef FKDB_INSTANTIATE
+FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE_GPU_OPS)
 
 }  // namespace gpu
 }  // namespace fkdb

@@ -28,6 +28,7 @@ class ThreadLanes {
 
   static int lane() { return lane_; }
   static constexpr int size() { return kLanes; }
+  static void Meet() { meeting_.arrive_and_wait(); }
   static float Max(float value) {
     return Combine(value, [](float a, float b) { return fmaxf(a, b); });
   }

@@ -554,6 +554,11 @@ def test_loss_compiled():
     gradient = torch.autograd.grad(compiled, layer.weight)[0]
     plain = criterion(layer(x), labels)
     assert torch.allclose(compiled, plain) and torch.allclose(gradient, torch.autograd.grad(plain, layer.weight)[0], atol=1e-6)
+    # Logits that are not contiguous: the gradient is.
+    w = torch.randn(50, 40, requires_grad=True)
+    step = torch.compile(lambda w: criterion((2 * w).t(), labels), fullgraph=True, backend=backend)
+    gradient, plain = (torch.autograd.grad(loss, w)[0] for loss in (step(w), criterion((2 * w).t(), labels)))
+    assert torch.allclose(gradient, plain, atol=1e-6)
 
 
 def test_loss_refuses_what_does_not_fit():
