@@ -123,7 +123,7 @@ class Kernels : public testing::Test {
                            (arguments.row_scales == nullptr ? 1 : arguments.row_scales[r]);
       for (size_t c = 0; c < classes; ++c) {
         const double g = scale * (sum * std::exp(z(c)) / total - y[c]);
-        const double near = std::fabs(g) * kRounding<Number> * 1.01 + kSmallest<Number> + 2e-6 * std::fabs(scale);
+        const double near = std::fabs(g) * kRounding<Number> * 1.01 + kSmallest<Number> + 5e-6 * std::fabs(scale);
         worst_gradient_ = std::max(worst_gradient_, std::fabs(outcome.gradient[r * classes + c] - g) / std::fabs(scale));
         ASSERT_NEAR(outcome.gradient[r * classes + c], g, near) << what << " row " << r << " class " << c;
       }
