@@ -254,7 +254,7 @@ TEST(LabelLoss, IsTorchsOnDenseLabels) {
     const auto [loss, gradient] = LabelLoss(logits.detach(), labels, 2, 1);
     EXPECT_EQ(loss.scalar_type(), torch::kFloat32);
     EXPECT_EQ(gradient.scalar_type(), type);
-    EXPECT_NEAR(loss.item<float>(), expected.item<float>(), near);
+    EXPECT_NEAR(loss.item<float>(), expected.item<float>(), std::min(near, 1e-2));
     logits.backward(gradient);
     EXPECT_LT((weights.grad() - slope).abs().max().item<double>(), near * slope.abs().max().item<double>()) << type;
   }
