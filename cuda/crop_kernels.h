@@ -17,7 +17,7 @@ struct ImageCrop {
   uint32_t row_bytes;
   PixelBox box;  // in that region
   uint32_t flip;
-  uint64_t between;  // where its rows between the passes begin, in bytes; see PlaceCrops
+  uint64_t between;  // where its rows between the passes begin, in bytes; of its group; see PlaceCrops
 };
 
 // How they become input: (channels, height, width) each, or with the channels last.
@@ -27,6 +27,8 @@ struct CropFormat {
   bool cubic;  // else bilinear
   bool channels_last;
   float mean[3], std[3];  // of values in 0 to 1
+
+  FKDB_HOST_DEVICE uint64_t samples() const { return uint64_t{channels} * height * width; }  // of an input
 };
 
 // Column x of the rows [first, first + kRows) of a crop, to between (box.height, width, channels).

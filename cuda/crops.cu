@@ -55,14 +55,14 @@ __global__ void __launch_bounds__(kThreads) ResizeColumns(CropFormat format, con
 }
 
 template <class Number, int kChannels>
-Result<void> Launch(const CropFormat& format, const ImageCrop* crops, uint32_t num_crops, uint32_t tallest, uint8_t* between, Number* out,
-                    GpuStream stream) {
-  const uint64_t samples = uint64_t{kChannels} * format.height * format.width;
-  for (uint32_t first = 0; first < num_crops; first += kMostCropsAGrid) {
-    const uint32_t here = num_crops - first < kMostCropsAGrid ? num_crops - first : kMostCropsAGrid;
-    ResizeRows<kChannels><<<dim3((tallest + kRowsAThread - 1) / kRowsAThread, here), kThreads, 0, stream>>>(format, crops + first, between);
+Result<void> Launch(const CropFormat& format, const ImageCrop* crops, const CropGroup& group, uint8_t* between, Number* out, GpuStream stream) {
+  for (uint32_t done = 0; done < group.num_crops; done += kMostCropsAGrid) {
+    const uint32_t here = group.num_crops - done < kMostCropsAGrid ? group.num_crops - done : kMostCropsAGrid;
+    const uint32_t first = group.first + done;
+    ResizeRows<kChannels><<<dim3((group.tallest + kRowsAThread - 1) / kRowsAThread, here), kThreads, 0, stream>>>(format, crops + first, between);
     FKDB_TRY(CheckLaunch("resizing rows"));
-    ResizeColumns<Number, kChannels><<<dim3(format.height, here), kThreads, 0, stream>>>(format, crops + first, between, out + first * samples);
+    ResizeColumns<Number, kChannels>
+        <<<dim3(format.height, here), kThreads, 0, stream>>>(format, crops + first, between, out + first * format.samples());
     FKDB_TRY(CheckLaunch("resizing columns"));
   }
   return {};
@@ -71,12 +71,11 @@ Result<void> Launch(const CropFormat& format, const ImageCrop* crops, uint32_t n
 }  // namespace
 
 template <class Number>
-Result<void> CropImages(const CropFormat& format, const ImageCrop* crops, uint32_t num_crops, const CropPlaces& places, uint8_t* between,
-                        Number* out, GpuStream stream) {
-  if (num_crops == 0) return {};
+Result<void> CropImages(const CropFormat& format, const ImageCrop* crops, const CropGroup& group, uint8_t* between, Number* out,
+                        GpuStream stream) {
   if (format.height == 0 || format.width == 0) return Fail(ErrorCode::kInvalidArgument, "inputs of no pixels");
-  if (format.channels == 1) return Launch<Number, 1>(format, crops, num_crops, places.tallest, between, out, stream);
-  if (format.channels == 3) return Launch<Number, 3>(format, crops, num_crops, places.tallest, between, out, stream);
+  if (format.channels == 1) return Launch<Number, 1>(format, crops, group, between, out, stream);
+  if (format.channels == 3) return Launch<Number, 3>(format, crops, group, between, out, stream);
   return Fail(ErrorCode::kInvalidArgument, std::to_string(format.channels) + " channels: expected 1 or 3");
 }
 

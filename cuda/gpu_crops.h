@@ -5,28 +5,31 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "cuda/crop_kernels.h"
 #include "cuda/gpu.h"
 
 namespace fkdb::gpu {
 
-// What the crops of a batch need between the passes.
-struct CropPlaces {
-  uint64_t between_bytes;
-  uint32_t tallest;  // box, in rows
+// Crops of a batch that are made at a time.
+struct CropGroup {
+  uint32_t first, num_crops;
+  uint64_t between_bytes;  // what they need between the passes
+  uint32_t tallest;        // box, in rows
 };
-// Sets their `between`.
-CropPlaces PlaceCrops(std::span<ImageCrop> crops, const CropFormat& format);
+// Groups that need no more than `most_bytes` each, or are of one crop; in order. Sets the crops' `between`.
+std::vector<CropGroup> PlaceCrops(std::span<ImageCrop> crops, const CropFormat& format, uint64_t most_bytes);
 
-// Number is float, Half or Bf16. crops (num_crops), between (places.between_bytes), out (num_crops, channels, height,
-// width) or channels last: all on the device, as are the crops' pixels. Errors: InvalidArgument (channels, sizes), Cuda.
+// Number is float, Half or Bf16. crops (N): of the batch, as they were placed; between (group.between_bytes); out (N,
+// channels, height, width) or channels last, of which the group's are made: all on the device, as are the crops' pixels.
+// Errors: InvalidArgument (channels, sizes), Cuda.
 template <class Number>
-Result<void> CropImages(const CropFormat& format, const ImageCrop* crops, uint32_t num_crops, const CropPlaces& places, uint8_t* between,
-                        Number* out, GpuStream stream);
+Result<void> CropImages(const CropFormat& format, const ImageCrop* crops, const CropGroup& group, uint8_t* between, Number* out,
+                        GpuStream stream);
 
 // In whoever defines the template.
 #define FKDB_INSTANTIATE_GPU_CROPS(Number) \
-  template Result<void> CropImages(const CropFormat&, const ImageCrop*, uint32_t, const CropPlaces&, uint8_t*, Number*, GpuStream);
+  template Result<void> CropImages(const CropFormat&, const ImageCrop*, const CropGroup&, uint8_t*, Number*, GpuStream);
 
 }  // namespace fkdb::gpu

@@ -43,7 +43,7 @@ Result<void> SoftCrossEntropy(const SparseLabels&, int64_t, const LossArguments&
   return NoGpu();
 }
 template <class Number>
-Result<void> CropImages(const CropFormat&, const ImageCrop*, uint32_t, const CropPlaces&, uint8_t*, Number*, GpuStream) {
+Result<void> CropImages(const CropFormat&, const ImageCrop*, const CropGroup&, uint8_t*, Number*, GpuStream) {
   return NoGpu();
 }
 Result<void> UnpackLabels(const LabelSpec&, const std::byte*, const std::byte*, int64_t, uint32_t*, float*, GpuStream) {

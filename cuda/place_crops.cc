@@ -5,14 +5,18 @@
 
 namespace fkdb::gpu {
 
-CropPlaces PlaceCrops(std::span<ImageCrop> crops, const CropFormat& format) {
-  CropPlaces places = {0, 0};
-  for (ImageCrop& crop : crops) {
-    crop.between = places.between_bytes;
-    places.between_bytes += uint64_t{crop.box.height} * format.width * format.channels;
-    places.tallest = std::max(places.tallest, crop.box.height);
+std::vector<CropGroup> PlaceCrops(std::span<ImageCrop> crops, const CropFormat& format, uint64_t most_bytes) {
+  std::vector<CropGroup> groups;
+  for (uint32_t i = 0; i < crops.size(); ++i) {
+    const uint64_t bytes = uint64_t{crops[i].box.height} * format.width * format.channels;
+    if (groups.empty() || groups.back().between_bytes + bytes > most_bytes) groups.push_back({i, 0, 0, 0});
+    CropGroup& group = groups.back();
+    crops[i].between = group.between_bytes;
+    group.between_bytes += bytes;
+    group.tallest = std::max(group.tallest, crops[i].box.height);
+    ++group.num_crops;
   }
-  return places;
+  return groups;
 }
 
 }  // namespace fkdb::gpu

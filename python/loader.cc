@@ -49,8 +49,8 @@ PipelinePtr Open(const std::shared_ptr<DataSet>& data, const LabelSetPtr& labels
     FKDB_ASSIGN(pipeline->supervision, DbSupervision(labels->reader, crop_order, seed));
     std::vector<Pass> passes;
     for (uint32_t i = 0; i < num_passes; ++i) passes.push_back({first_epoch + i * crops_per_image, crops_per_image});
-    FKDB_ASSIGN(pipeline->loader, BatchLoader::Make(*data, *pipeline->supervision, input, first_pass, std::move(passes), batch_size, seed,
-                                                    first_step, workers, {rank, ranks}));
+    LoaderConfig config = {input, first_pass, std::move(passes), batch_size, seed, first_step, workers, {rank, ranks}};
+    FKDB_ASSIGN(pipeline->loader, BatchLoader::Make(*data, *pipeline->supervision, std::move(config)));
     return std::make_shared<InItsProcess<Pipeline>>(std::move(pipeline));
   });
 }

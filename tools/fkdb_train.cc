@@ -20,7 +20,7 @@ namespace fkdb {
 namespace {
 
 struct Flags : CommonFlags {
-  std::string images, val, db, supervision, crop_order = "cycle", preload = "auto", out = "fkdb-run";
+  std::string images, val, db, supervision, crop_order = "cycle", preload = "auto", crop_on = "cpu", out = "fkdb-run";
   PixelFlags pixels;
   TrainConfig train;
   std::optional<uint32_t> crops_per_image, val_resize, val_crop;
@@ -111,6 +111,10 @@ Result<int> Run(Flags& flags) {
   config.supervision = flags.supervision + (from_db ? ":" + flags.crop_order : "");
   config.crops_per_image = flags.crops_per_image.value_or(from_db ? 4 : 1);
   config.out = flags.out;
+  config.crop_on_gpu = flags.crop_on == "gpu";
+  if (config.crop_on_gpu && config.device == "cpu") {
+    return Fail(ErrorCode::kInvalidArgument, "--crop-on gpu is for trainings on one: --device cuda");
+  }
 
   std::unique_ptr<DataSet> validation;
   if (!flags.val.empty()) {
@@ -188,6 +192,9 @@ int fkdb::RunTrain(int argc, char** argv) {
   app.add_option("--device", train.device, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--threads", train.num_threads, "Torch's threads on the CPU (0: one a processor)")->capture_default_str();
   app.add_option("--workers", train.workers, "Threads that load batches")->check(CLI::Range(1, 256))->capture_default_str();
+  app.add_option("--crop-on", flags.crop_on, "Where crops are made of decoded images, to the same bits: cpu, or the gpu that trains")
+      ->check(CLI::IsMember({"cpu", "gpu"}))
+      ->capture_default_str();
   app.add_option("--out", flags.out, "Folder for checkpoint, weights and metrics")->capture_default_str();
   app.add_flag("--resume", train.resume, "Continue from the checkpoint in --out");
   app.add_option("--checkpoint-steps", train.checkpoint_steps, "Save every N steps too (0: after each pass)")

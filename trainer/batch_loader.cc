@@ -27,22 +27,16 @@ uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (uint64_t{bat
 // soon as it can be.
 class Loader : public BatchLoader {
  public:
-  Loader(const DataSet& data, const Supervision& supervision, CropInputs inputs, uint64_t first_pass, std::vector<Pass> passes,
-         uint32_t batch_size, uint64_t seed, uint64_t first_step, int workers, Shard shard, BatchMemory memory)
+  Loader(const DataSet& data, const Supervision& supervision, CropInputs inputs, LoaderConfig config)
       : data_(data),
         supervision_(supervision),
         inputs_(std::move(inputs)),
-        first_pass_(first_pass),
-        passes_(std::move(passes)),
-        batch_size_(batch_size),
-        seed_(seed),
-        shard_(shard),
-        memory_(std::move(memory)),
-        ahead_(2 + static_cast<uint64_t>(workers) / FewestImagesAStep()),
-        next_step_(first_step) {
+        config_(std::move(config)),
+        ahead_(2 + static_cast<uint64_t>(config_.workers) / FewestImagesAStep()),
+        next_step_(config_.first_step) {
     SkipDonePasses();
   }
-  Result<void> Start(int workers) { return StartThreads(workers, [this] { Work(); }, &workers_); }
+  Result<void> Start() { return StartThreads(config_.workers, [this] { Work(); }, &workers_); }
   ~Loader() override {  // the threads join as they are destroyed, before the rest
     const std::lock_guard lock(mutex_);
     closed_ = true;
@@ -55,7 +49,7 @@ class Loader : public BatchLoader {
     work_.notify_all();
     if (failed_) return nullptr;
     ready_.wait(lock, [&] {
-      return !broken_ || (steps_.empty() ? next_pass_ == passes_.size() : steps_.front()->ready());
+      return !broken_ || (steps_.empty() ? next_pass_ == config_.passes.size() : steps_.front()->ready());
     });
     failed_ = !broken_;
     if (failed_) return Fail(broken_.error());
@@ -100,14 +94,14 @@ class Loader : public BatchLoader {
   };
 
   uint64_t FewestImagesAStep() const {
-    uint64_t fewest = batch_size_;
-    for (const Pass& pass : passes_) fewest = std::min(fewest, ImagesAStep(pass.crops, batch_size_));
+    uint64_t fewest = config_.batch_size;
+    for (const Pass& pass : config_.passes) fewest = std::min(fewest, ImagesAStep(pass.crops, config_.batch_size));
     return fewest;
   }
 
   void SkipDonePasses() {
-    while (next_pass_ < passes_.size() &&
-           next_step_ >= NumSteps(supervision_.images().size(), passes_[next_pass_].crops, batch_size_, shard_.ranks)) {
+    while (next_pass_ < config_.passes.size() &&
+           next_step_ >= NumSteps(supervision_.images().size(), config_.passes[next_pass_].crops, config_.batch_size, config_.shard.ranks)) {
       ++next_pass_;
       next_step_ = 0;
     }
@@ -148,15 +142,15 @@ class Loader : public BatchLoader {
     for (const auto& step : steps_) {
       if (step->labelled && step->taken < step->plan.ordinals.size()) return Task{step.get(), step->taken++};
     }
-    if (steps_.size() == ahead_ || next_pass_ == passes_.size()) return std::nullopt;
+    if (steps_.size() == ahead_ || next_pass_ == config_.passes.size()) return std::nullopt;
     auto step = std::make_unique<Step>();
     if (spare_.empty()) {
-      step->batch = std::make_unique<TrainBatch>(memory_);
+      step->batch = std::make_unique<TrainBatch>(config_.memory);
     } else {
       step->batch = std::move(spare_.back());
       spare_.pop_back();
     }
-    step->plan = {first_pass_ + next_pass_, passes_[next_pass_], {}};
+    step->plan = {config_.first_pass + next_pass_, config_.passes[next_pass_], {}};
     step->batch->pass = step->plan.pass_number;
     step->batch->step = next_step_++;
     step->batch->seconds = {};
@@ -185,22 +179,27 @@ class Loader : public BatchLoader {
   Result<void> LoadLabels(Step* step, TrainBatch::Seconds* seconds) const {
     Stopwatch watch;
     TrainBatch& batch = *step->batch;
-    const Permutation order = ImageOrder(supervision_.images().size(), seed_, step->plan.pass_number);
-    const uint64_t images = ImagesAStep(step->plan.pass.crops, batch_size_), first = batch.step * images;
-    const uint64_t of_each = order.size() / shard_.ranks;
+    const Permutation order = ImageOrder(supervision_.images().size(), config_.seed, step->plan.pass_number);
+    const uint64_t images = ImagesAStep(step->plan.pass.crops, config_.batch_size), first = batch.step * images;
+    const uint64_t of_each = order.size() / config_.shard.ranks;
     for (uint64_t i = first; i < std::min(first + images, of_each); ++i) {
-      step->plan.ordinals.push_back(supervision_.images()[order(i * shard_.ranks + shard_.rank)]);
+      step->plan.ordinals.push_back(supervision_.images()[order(i * config_.shard.ranks + config_.shard.rank)]);
     }
     FKDB_TRY(supervision_.FillLabels(step->plan, &batch.labels));
     seconds->load += watch.Lap();
     const LabelSpec& spec = batch.labels.spec();
     const size_t crops = batch.labels.size();
-    batch.arrays.indices.resize(crops * spec.num_indices());
-    batch.arrays.values.resize(crops * spec.num_values());
-    UnpackLabels(spec, batch.labels.indices(), batch.labels.values(), crops, batch.arrays.indices.data(),
-                 batch.arrays.values.data());
-    batch.input_bytes.Resize(crops * inputs_.samples() * sizeof(float));
-    batch.inputs = {reinterpret_cast<float*>(batch.input_bytes.data()), crops * inputs_.samples()};
+    if (config_.expand) {
+      batch.arrays.indices.resize(crops * spec.num_indices());
+      batch.arrays.values.resize(crops * spec.num_values());
+      UnpackLabels(spec, batch.labels.indices(), batch.labels.values(), crops, batch.arrays.indices.data(), batch.arrays.values.data());
+    }
+    if (config_.crop) {
+      batch.input_bytes.Resize(crops * inputs_.samples() * sizeof(float));
+      batch.inputs = {reinterpret_cast<float*>(batch.input_bytes.data()), crops * inputs_.samples()};
+    } else {
+      batch.regions.Clear(step->plan.ordinals.size());
+    }
     seconds->unpack += watch.Lap();
     return {};
   }
@@ -211,13 +210,18 @@ class Loader : public BatchLoader {
     TrainBatch& batch = *step->batch;
     const size_t crops = step->plan.pass.crops, first = image * crops;
     const auto boxes = batch.labels.boxes().subspan(first, crops);
+    PixelBox around;
     const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
       seconds->load += watch.Lap();
       FKDB_TRY(supervision_.AddCrops(step->plan, image, width, height, &batch.labels));
-      return Around(boxes);
+      return around = Around(boxes);
     };
     FKDB_TRY(data_.LoadRegion(step->plan.ordinals[image], region, &scratch->image));
-    scratch->inputs.Run(scratch->image, boxes, batch.labels.flips().subspan(first, crops), batch.inputs.data() + first * inputs_.samples());
+    if (config_.crop) {
+      scratch->inputs.Run(scratch->image, boxes, batch.labels.flips().subspan(first, crops), batch.inputs.data() + first * inputs_.samples());
+    } else {
+      batch.regions.Add(image, scratch->image, around);
+    }
     seconds->decode += watch.Lap();
     return {};
   }
@@ -225,12 +229,7 @@ class Loader : public BatchLoader {
   const DataSet& data_;
   const Supervision& supervision_;
   const CropInputs inputs_;  // each worker has a copy
-  const uint64_t first_pass_;
-  const std::vector<Pass> passes_;
-  const uint32_t batch_size_;
-  const uint64_t seed_;
-  const Shard shard_;
-  const BatchMemory memory_;
+  const LoaderConfig config_;
   const uint64_t ahead_;  // steps under way or ready
 
   bool failed_ = false;                  // the caller's, like the next two
@@ -239,7 +238,7 @@ class Loader : public BatchLoader {
 
   std::mutex mutex_;
   std::condition_variable work_, ready_;
-  size_t next_pass_ = 0;  // of passes_
+  size_t next_pass_ = 0;  // of config_.passes
   uint64_t next_step_;    // of that pass
   std::deque<std::unique_ptr<Step>> steps_;  // in their order
   std::vector<std::unique_ptr<TrainBatch>> spare_;
@@ -251,7 +250,7 @@ class Loader : public BatchLoader {
 }  // namespace
 
 uint64_t TrainBatch::bytes() const {
-  return inputs.size() * sizeof(float) + labels.bytes().size() + arrays.indices.size() * sizeof(uint32_t) +
+  return inputs.size() * sizeof(float) + regions.bytes() + labels.bytes().size() + arrays.indices.size() * sizeof(uint32_t) +
          arrays.values.size() * sizeof(float);
 }
 
@@ -260,25 +259,22 @@ uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint
   return (num_images / ranks + images - 1) / images;
 }
 
-Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision,
-                                                       const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
-                                                       uint32_t batch_size, uint64_t seed, uint64_t first_step,
-                                                       int workers, Shard shard, BatchMemory memory) {
-  FKDB_ASSIGN(CropInputs inputs, CropInputs::Make(input));
+Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision, LoaderConfig config) {
+  FKDB_ASSIGN(CropInputs inputs, CropInputs::Make(config.input));
   if (inputs.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
   }
-  if (workers < 1) return Fail(ErrorCode::kInvalidArgument, fmt::format("{} workers: expected 1 or more", workers));
+  if (config.workers < 1) return Fail(ErrorCode::kInvalidArgument, fmt::format("{} workers: expected 1 or more", config.workers));
+  const Shard& shard = config.shard;
   if (shard.rank >= shard.ranks) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("rank {} of {}: expected one of 0 to {}", shard.rank, shard.ranks, shard.ranks - 1));
   }
-  if (batch_size == 0) return Fail(ErrorCode::kInvalidArgument, "batches of 0 crops: expected 1 or more");
+  if (config.batch_size == 0) return Fail(ErrorCode::kInvalidArgument, "batches of 0 crops: expected 1 or more");
   if (supervision.images().size() < shard.ranks) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images for {} processes", supervision.images().size(), shard.ranks));
   }
-  auto loader = std::make_unique<Loader>(data, supervision, std::move(inputs), first_pass, std::move(passes), batch_size, seed, first_step,
-                                         workers, shard, std::move(memory));
-  FKDB_TRY(loader->Start(workers));
+  auto loader = std::make_unique<Loader>(data, supervision, std::move(inputs), std::move(config));
+  FKDB_TRY(loader->Start());
   return std::unique_ptr<BatchLoader>(std::move(loader));
 }
 

@@ -12,20 +12,22 @@
 #include "image/crop_inputs.h"
 #include "image/data_set.h"
 #include "reader/label_batch.h"
+#include "trainer/decoded_regions.h"
 #include "trainer/schedule.h"
 #include "trainer/supervision.h"
 
 namespace fkdb {
 
 struct TrainBatch {
-  explicit TrainBatch(const BatchMemory& memory = {}) : input_bytes(memory), labels(memory) {}
+  explicit TrainBatch(const BatchMemory& memory = {}) : input_bytes(memory), regions(memory), labels(memory) {}
 
   uint64_t pass = 0;        // its number
   uint64_t step = 0;        // of the pass
-  std::span<float> inputs;  // (N, channels, height, width)
+  std::span<float> inputs;  // (N, channels, height, width); none where a device crops
   BatchBuffer input_bytes;  // they lie here
+  DecodedRegions regions;   // of the images, in their order, where a device crops
   LabelBatch labels;        // N crops
-  LabelArrays arrays;       // of `labels`, expanded
+  LabelArrays arrays;       // of `labels`, expanded; none where a device expands them
   // Seconds of the workers that made it, by what they went into.
   struct Seconds {
     double load = 0;    // label records, image files
@@ -49,18 +51,26 @@ struct Shard {
   uint64_t rank = 0, ranks = 1;
 };
 
+struct LoaderConfig {
+  InputSpec input;
+  uint64_t first_pass = 0;   // the number of passes[0]
+  std::vector<Pass> passes;
+  uint32_t batch_size = 0;   // crops a step, of each process, rounded up to whole images; the last step of a pass may be smaller
+  uint64_t seed = 0;
+  uint64_t first_step = 0;   // of the first pass; those before are left out
+  int workers = 1;
+  Shard shard = {};
+  BatchMemory memory = {};   // of the batches' inputs, regions and labels
+  bool crop = true;          // false: a device does it, of the batches' regions
+  bool expand = true;        // false: a device does it, of the batches' compact labels
+};
+
 // One pass after another: the first batch of one is made while the last of the one before is used.
 // Destroying it stops its workers.
 class BatchLoader {
  public:
-  // Pass passes[i] has the number first_pass + i. `batch_size` crops a step, rounded up to whole images;
-  // the last step of a pass may be smaller. Steps of the first pass before `first_step` are left out.
-  // `shard`: batch_size is each process's own. `memory`: of the batches' inputs and labels.
-  // Borrows data and supervision.
-  static Result<std::unique_ptr<BatchLoader>> Make(const DataSet& data, const Supervision& supervision,
-                                                   const InputSpec& input, uint64_t first_pass, std::vector<Pass> passes,
-                                                   uint32_t batch_size, uint64_t seed, uint64_t first_step,
-                                                   int workers, Shard shard = {}, BatchMemory memory = {});
+  // Borrows data and supervision. Errors: InvalidArgument (numbers, normalization).
+  static Result<std::unique_ptr<BatchLoader>> Make(const DataSet& data, const Supervision& supervision, LoaderConfig config);
   virtual ~BatchLoader() = default;
 
   // The next batch, valid until the next call, or null after the last pass. Its memory is used for

@@ -10,15 +10,23 @@
 
 namespace fkdb {
 
-BatchMemory DeviceBatches::Memory(c10::Device device) {
-  return device.is_cuda() ? GpuFeed::Memory(device.index()) : BatchMemory{};
-}
-
-Result<DeviceBatches> DeviceBatches::Make(std::unique_ptr<BatchLoader> loader, c10::Device device, uint32_t channels, const InputSpec& input) {
-  DeviceBatches batches(std::move(loader), device, {channels, input.height, input.width});
+Result<DeviceBatches> DeviceBatches::Make(const DataSet& data, const Supervision& supervision, LoaderConfig config, c10::Device device) {
+  const std::array<int64_t, 3> shape = {data.channels(), config.input.height, config.input.width};
+  std::optional<CropFormat> crops;
+  if (!config.crop) {
+    if (!device.is_cuda()) return Fail(ErrorCode::kInvalidArgument, "crops are made on a GPU only where one trains");
+    FKDB_ASSIGN(crops, GpuFeed::FormatOf(config.input));
+  }
+  if (device.is_cuda()) {
+    config.memory = GpuFeed::Memory(device.index());
+    config.expand = false;
+  }
+  FKDB_ASSIGN(auto loader, BatchLoader::Make(data, supervision, std::move(config)));
+  DeviceBatches batches(std::move(loader), device, shape);
   if (device.is_cuda()) {
     const c10::DeviceGuard guard(device);
-    FKDB_ASSIGN(batches.feed_, GpuFeed::Make(batches.loader_.get()));
+    FKDB_ASSIGN(GpuFeed feed, GpuFeed::Make(batches.loader_.get(), crops));
+    batches.feed_.emplace(std::move(feed));
   }
   return batches;
 }

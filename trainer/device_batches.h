@@ -18,11 +18,10 @@ namespace fkdb {
 // One thread at a time.
 class DeviceBatches {
  public:
-  // What a loader for that device shall make its batches in.
-  static BatchMemory Memory(c10::Device device);
-
-  // Inputs are of `channels` and input's height and width. Errors: Cuda.
-  static Result<DeviceBatches> Make(std::unique_ptr<BatchLoader> loader, c10::Device device, uint32_t channels, const InputSpec& input);
+  // Of a loader that is made here. On a GPU its batches are in pinned memory and their labels expanded by the GPU, which
+  // makes the crops too if config.crop is false. Borrows data and supervision. Errors: Cuda, Unsupported (the GPU has no such
+  // crops), those of BatchLoader::Make.
+  static Result<DeviceBatches> Make(const DataSet& data, const Supervision& supervision, LoaderConfig config, c10::Device device);
 
   struct Batch {
     const TrainBatch* host;

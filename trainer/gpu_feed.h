@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // A loader's batches in the GPU's memory, one ahead: while a step computes, the next batch crosses the bus on a stream of
-// its own, out of the pinned memory that it was made in. No Torch in it.
+// its own, out of the pinned memory that it was made in. If the loader left its crops to a device, they are made there, on
+// that stream too. No Torch in it.
 #pragma once
 
 #include <array>
 #include <memory>
+#include <optional>
 
 #include "cuda/gpu.h"
+#include "cuda/gpu_crops.h"
 #include "trainer/batch_loader.h"
 
 namespace fkdb {
@@ -16,9 +19,11 @@ class GpuFeed {
  public:
   // Memory for the loader that is fed from: pinned, for the copies of `device`.
   static BatchMemory Memory(int device);
+  // How crops of such an input are made on a GPU. Errors: Unsupported (its convention of resampling).
+  static Result<CropFormat> FormatOf(const InputSpec& input);
 
-  // Borrows `loader`. Copies are the current device's. Errors: Cuda.
-  static Result<GpuFeed> Make(BatchLoader* loader);
+  // Borrows `loader`. Copies are the current device's. crops: of a loader that was made with crop = false. Errors: Cuda.
+  static Result<GpuFeed> Make(BatchLoader* loader, std::optional<CropFormat> crops = {});
 
   // On the device, but for `host`, which says how many and of what kind.
   struct Batch {
@@ -36,16 +41,27 @@ class GpuFeed {
   void Prefetch();
 
   GpuFeed(GpuFeed&&);
-  GpuFeed& operator=(GpuFeed&&);
   ~GpuFeed();
 
  private:
+  // Memory that only grows.
+  struct Buffer {
+    template <class Unused>
+    Result<void> Fit(size_t bytes, Unused unused);
+
+    DeviceBytes data;
+    size_t size = 0;
+  };
   struct Slot;
   GpuFeed();
   Result<void> Fill(Slot* slot);
+  Result<void> MakeCrops(Slot* slot);
+  Result<void> Send(std::span<const std::byte> bytes, std::byte* to) { return CopyToDevice(to, bytes.data(), bytes.size(), copies_.get()); }
 
   BatchLoader* loader_ = nullptr;
+  std::optional<CropFormat> crop_format_;
   OwnedStream copies_;
+  Buffer regions_, crops_, between_;  // of the batch that copies_ is at
   std::array<std::unique_ptr<Slot>, 2> slots_;
   int current_ = -1;    // the slot that Next gave last
   bool ahead_ = false;  // the other one has been filled

@@ -124,11 +124,16 @@ class Training {
   }
 
   Result<TrainResult> Run() {
-    FKDB_ASSIGN(auto loader, BatchLoader::Make(data_, supervision_, config_.input, position_.pass,
-                                               {passes_.begin() + static_cast<ptrdiff_t>(position_.pass), passes_.end()},
-                                               config_.batch_size, config_.seed, position_.step, config_.workers, {},
-                                               DeviceBatches::Memory(device_)));
-    FKDB_ASSIGN(batches_, DeviceBatches::Make(std::move(loader), device_, data_.channels(), config_.input));
+    const LoaderConfig loader = {.input = config_.input,
+                                 .first_pass = position_.pass,
+                                 .passes = {passes_.begin() + static_cast<ptrdiff_t>(position_.pass), passes_.end()},
+                                 .batch_size = config_.batch_size,
+                                 .seed = config_.seed,
+                                 .first_step = position_.step,
+                                 .workers = config_.workers,
+                                 .crop = !config_.crop_on_gpu};
+    FKDB_ASSIGN(DeviceBatches batches, DeviceBatches::Make(data_, supervision_, loader, device_));
+    batches_.emplace(std::move(batches));
     while (position_.pass < passes_.size() && !Stopped()) FKDB_TRY(RunPass());
     result_.finished = position_.pass == passes_.size();
     result_.steps = position_.all_steps;

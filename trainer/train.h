@@ -35,6 +35,7 @@ struct TrainConfig {
   int num_threads = 0;           // of Torch on the CPU; 0: one a processor
   int workers = 1;               // that load batches
   std::string device = "cpu";
+  bool crop_on_gpu = false;      // workers only decode, the device that trains crops: the same bits
   std::filesystem::path out;     // folder: checkpoint, weights, metrics
   bool resume = false;           // from the checkpoint in `out`; begin if there is none
   uint64_t checkpoint_steps = 0; // save every so many steps as well; 0: at the end of a pass only

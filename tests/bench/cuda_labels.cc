@@ -14,6 +14,7 @@
 #include <random>
 #include <vector>
 
+#include "cuda/gpu_crops.h"
 #include "cuda/gpu_ops.h"
 #include "cuda/label_ops.h"
 #include "format/bits.h"
@@ -64,7 +65,8 @@ class Bench {
     FKDB_TRY(Loss<float>("logits", 16384, 1000));
     FKDB_TRY(Recover<float>("logits", 16384, 1000));
     FKDB_TRY(Unpack(1000000));
-    return Step(1024);
+    FKDB_TRY(Step(1024));
+    return Crops(256, 4);
   }
 
  private:
@@ -278,6 +280,41 @@ class Bench {
     }));
     const double bus = static_cast<double>(compact.size()) / static_cast<double>(rows);
     Print({{"what", "step"}, {"rows", rows}, {"bus_bytes_a_crop", std::round(bus * 100) / 100}}, time, static_cast<double>(rows) * 8000);
+    return {};
+  }
+
+  // A batch's crops of 500 x 375 images, decoded and on the device, to 224 x 224. Bytes: the boxes' pixels read, inputs written.
+  Result<void> Crops(uint32_t images, uint32_t crops_of_each) {
+    const CropFormat format = {3, 224, 224, false, false, {0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}};
+    constexpr uint32_t kHeight = 375, kWidth = 500;
+    const uint32_t num_crops = images * crops_of_each;
+    if (static_cast<int64_t>(num_crops * format.samples()) > 8 * flags_.most_elements) return {};
+    std::vector<uint8_t> pixels(size_t{images} * kHeight * kWidth * 3);
+    for (uint8_t& sample : pixels) sample = static_cast<uint8_t>(random_());
+    FKDB_ASSIGN(const DeviceBytes pixels_there, ToDevice(pixels));
+    std::vector<ImageCrop> crops;
+    double bytes = static_cast<double>(num_crops * format.samples()) * sizeof(float);
+    for (uint32_t i = 0; i < num_crops; ++i) {
+      const auto height = static_cast<uint32_t>(100 + random_() % (kHeight - 100)), width = static_cast<uint32_t>(100 + random_() % (kWidth - 100));
+      const PixelBox box = {static_cast<uint32_t>(random_() % (kHeight - height)), static_cast<uint32_t>(random_() % (kWidth - width)), height, width};
+      const auto* image = reinterpret_cast<const uint8_t*>(pixels_there.get()) + size_t{i / crops_of_each} * kHeight * kWidth * 3;
+      crops.push_back({image, kWidth * 3, box, i % 2, 0});
+      bytes += 3.0 * height * width;
+    }
+    const std::vector<gpu::CropGroup> groups = gpu::PlaceCrops(crops, format, uint64_t{16} << 20);
+    FKDB_ASSIGN(const DeviceBytes crops_there, ToDevice(crops));
+    uint64_t between_bytes = 0;
+    for (const auto& group : groups) between_bytes = std::max(between_bytes, group.between_bytes);
+    FKDB_ASSIGN(const DeviceBytes between, AllocateDevice(between_bytes));
+    FKDB_ASSIGN(const DeviceBytes out, AllocateDevice(num_crops * format.samples() * sizeof(float)));
+    FKDB_ASSIGN(const double time, Microseconds([&](size_t) -> Result<void> {
+      for (const auto& group : groups) {
+        FKDB_TRY(gpu::CropImages(format, reinterpret_cast<const ImageCrop*>(crops_there.get()), group, reinterpret_cast<uint8_t*>(between.get()),
+                                 reinterpret_cast<float*>(out.get()), stream_.get()));
+      }
+      return {};
+    }));
+    Print({{"what", "crops"}, {"crops", num_crops}, {"images", images}, {"crops_per_second", std::round(num_crops / time * 1e6)}}, time, bytes);
     return {};
   }
 

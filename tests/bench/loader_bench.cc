@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The input path alone: batches as fkdb-train loads them, for a model that costs nothing.
 //
-//   loader_bench --images DIR [--db DB] [--crops-per-image M] [--batch-size N] [--input-size N] [--workers N] --batches N
+//   loader_bench --images DIR [--db DB] [--crops-per-image M] [--batch-size N] [--input-size N] [--workers N] [--decode-only] --batches N
 //
 // One JSON line: crops and images a second, and the resident set after a tenth of the batches and after all.
 #include <fmt/format.h>
@@ -25,6 +25,7 @@ struct Flags {
   std::string images, db;
   uint32_t crops_per_image = 1, batch_size = 64, input_size = 224;
   int workers = 1;
+  bool decode_only = false;
   uint64_t batches = 0;
 };
 
@@ -54,7 +55,7 @@ Result<int> Run(const Flags& flags) {
     passes.push_back({static_cast<uint32_t>(passes.size() * flags.crops_per_image), flags.crops_per_image});
     steps += NumSteps(supervision->images().size(), flags.crops_per_image, flags.batch_size);
   }
-  FKDB_ASSIGN(const auto loader, BatchLoader::Make(*data, *supervision, input, 0, passes, flags.batch_size, 1, 0, flags.workers));
+  FKDB_ASSIGN(const auto loader, BatchLoader::Make(*data, *supervision, {input, 0, passes, flags.batch_size, 1, 0, flags.workers, {}, {}, !flags.decode_only}));
   const uint64_t warm = std::min(loader->max_batches(), flags.batches / 2);
   uint64_t batches = 0, crops = 0;
   double early_mib = 0;
@@ -88,6 +89,7 @@ int main(int argc, char** argv) {
   app.add_option("--batch-size", flags.batch_size)->capture_default_str();
   app.add_option("--input-size", flags.input_size)->capture_default_str();
   app.add_option("--workers", flags.workers)->capture_default_str();
+  app.add_flag("--decode-only", flags.decode_only, "Leave the crops to a GPU that is not there");
   app.add_option("--batches", flags.batches)->required();
   CLI11_PARSE(app, argc, argv);
   const auto done = fkdb::Run(flags);

@@ -216,6 +216,8 @@ def test_usage(fkdb, labels):
     fkdb.fails(1, f"{labels}: no image 'x' in it", "dump", labels, "--image", "x")
     fkdb.fails(1, f"{labels}: no image 500: the label set has 500 (counted from 0)", "dump", labels, "--ordinal", 500)
     fkdb.fails(1, f"{labels}: image '00003': no crop 4: it has 4 (counted from 0)", "dump", labels, "--ordinal", 3, "--crop", 4)
+    fkdb.fails(2, "--crop-on gpu is for trainings on one: --device cuda", "train", "--images", TRAIN, "--model", "resnet6-w4", "--epochs", 1,
+               "--crop-on", "gpu", "--out", "/tmp/never")
     fkdb.fails(2, "--supervision db needs a label set: --db DB", "train", "--images", TRAIN, "--model", "resnet6-w4",
                "--epochs", 1, "--supervision", "db")
     fkdb.fails(2, "model 'vgg' is not known: expected resnet18, resnet6-wN (N channels in its first layer, 1 to 1024)",

@@ -9,6 +9,7 @@
 #include "cuda/gpu_crops.h"
 #include "format/half.h"
 #include "image/crop_inputs.h"
+#include "tests/cuda/crop_bodies.h"
 #include "tests/cuda/places.h"
 
 namespace fkdb {
@@ -88,47 +89,19 @@ void ExpectSame(const Case& one, const std::vector<T>& made, bool channels_last)
   }
 }
 
-// What the kernels' threads do, one after another; few weights at a time.
-template <int kRows, int kChannels, class T>
-void RunBodies(const CropFormat& format, const std::vector<ImageCrop>& crops, std::vector<uint8_t>* between, T* out) {
-  constexpr uint32_t kWeights = 5;
-  for (const ImageCrop& crop : crops) {
-    uint8_t* rows = between->data() + crop.between;
-    const ResampleAxis along_x(crop.box.width, format.width, format.cubic), along_y(crop.box.height, format.height, format.cubic);
-    for (uint32_t first = 0; first < crop.box.height; first += kRows) {
-      for (uint32_t x = 0; x < format.width; ++x) ResizeColumn<kRows, kChannels>(crop, format, along_x, x, first, rows);
-    }
-    for (uint32_t y = 0; y < format.height; ++y) {
-      const ResampleWindow window = along_y.Window(y);
-      double sum = 0;
-      for (uint32_t i = 0; i < window.count; ++i) sum += along_y.Weight(window, i);
-      for (uint32_t x = 0; x < format.width; ++x) {
-        int32_t sums[kChannels];
-        std::fill(sums, sums + kChannels, ResampleAxis::kHalf);
-        for (uint32_t from = 0; from < window.count; from += kWeights) {
-          const uint32_t end = std::min(window.count, from + kWeights);
-          int32_t weights[kWeights];
-          for (uint32_t i = from; i < end; ++i) weights[i - from] = ResampleAxis::Rounded(along_y.Weight(window, i), sum);
-          AddRows<kChannels>(format, rows, window.first + from, window.first + end, weights, x, sums);
-        }
-        WriteInput<T, kChannels>(format, x, y, sums, out);
-      }
-    }
-    out += size_t{kChannels} * format.height * format.width;
-  }
-}
+constexpr uint64_t kMostBytes = 30000;  // less than some crops need, more than several of others
 
 template <class T>
 void CheckBodies(const Case& one, bool channels_last) {
   CropFormat format = one.format;
   format.channels_last = channels_last;
   auto crops = one.Crops(one.image.pixels.data());
-  const auto places = gpu::PlaceCrops(crops, format);
-  std::vector<uint8_t> between(places.between_bytes + 1, 77);
   std::vector<T> made(one.expected.size());
-  if (format.channels == 1) RunBodies<8, 1>(format, crops, &between, made.data());
-  else RunBodies<8, 3>(format, crops, &between, made.data());
-  EXPECT_EQ(between.back(), 77) << "wrote behind the last row";
+  for (const gpu::CropGroup& group : gpu::PlaceCrops(crops, format, kMostBytes)) {
+    std::vector<uint8_t> between(group.between_bytes + 1, 77);
+    test::RunCropBodies(format, crops.data(), group, between.data(), made.data());
+    EXPECT_EQ(between.back(), 77) << "wrote behind the last row";
+  }
   ExpectSame(one, made, channels_last);
 }
 
@@ -146,15 +119,17 @@ void CheckOnGpu(const Case& one, bool channels_last) {
   format.channels_last = channels_last;
   const test::OnGpu<const uint8_t> pixels{std::span(one.image.pixels)};
   auto crops = one.Crops(pixels.get());
-  const auto places = gpu::PlaceCrops(crops, format);
+  const auto groups = gpu::PlaceCrops(crops, format, kMostBytes);
   const test::OnGpu<ImageCrop> crops_there{std::span(crops)};
-  std::vector<uint8_t> between(places.between_bytes);
-  const test::OnGpu<uint8_t> between_there{std::span(between)};
   std::vector<T> made(one.expected.size());
   const test::OnGpu<T> made_there{std::span(made)};
-  const auto done = gpu::CropImages(format, crops_there.get(), static_cast<uint32_t>(crops.size()), places, between_there.get(),
-                                    made_there.get(), nullptr);
-  ASSERT_TRUE(done) << done.error().message;
+  for (const gpu::CropGroup& group : groups) {
+    std::vector<uint8_t> between(group.between_bytes);
+    const test::OnGpu<uint8_t> between_there{std::span(between)};
+    const auto done = gpu::CropImages(format, crops_there.get(), group, between_there.get(), made_there.get(), nullptr);
+    ASSERT_TRUE(done) << done.error().message;
+    ASSERT_TRUE(Wait(nullptr));
+  }
   made_there.Back();
   ExpectSame(one, made, channels_last);
 }
@@ -168,13 +143,29 @@ TEST(Crops, TheKernelsGiveTheBitsOfTheHost) {
   });
 }
 
+TEST(Crops, GroupsAreOfOneCropOrSmallEnough) {
+  const CropFormat format = {3, 7, 10, false, false, {}, {}};
+  const uint32_t heights[] = {1, 2, 30, 4, 4, 2, 1, 1};  // of 30 bytes a row
+  std::vector<ImageCrop> crops;
+  for (const uint32_t height : heights) crops.push_back({nullptr, 0, {0, 0, height, 1}, 0, 99});
+  std::vector<std::vector<uint64_t>> found;
+  for (const gpu::CropGroup& group : gpu::PlaceCrops(crops, format, 300)) {
+    found.push_back({group.first, group.num_crops, group.between_bytes, group.tallest});
+  }
+  EXPECT_EQ(found, (std::vector<std::vector<uint64_t>>{{0, 2, 90, 2}, {2, 1, 900, 30}, {3, 3, 300, 4}, {6, 2, 60, 1}}));
+  std::vector<uint64_t> between;
+  for (const ImageCrop& crop : crops) between.push_back(crop.between);
+  EXPECT_EQ(between, (std::vector<uint64_t>{0, 30, 0, 0, 120, 240, 0, 30}));
+  EXPECT_TRUE(gpu::PlaceCrops({}, format, 300).empty());
+}
+
 TEST(Crops, WhatCannotBeDoneIsRefused) {
   if (!HasGpuKernels()) GTEST_SKIP() << "this build has no kernels";
   float out = 0;
   CropFormat format = {2, 4, 4, false, false, {}, {}};
-  EXPECT_EQ(gpu::CropImages(format, nullptr, 1, {}, nullptr, &out, nullptr).error().message, "2 channels: expected 1 or 3");
+  EXPECT_EQ(gpu::CropImages(format, nullptr, {0, 1, 0, 0}, nullptr, &out, nullptr).error().message, "2 channels: expected 1 or 3");
   format = {3, 0, 4, false, false, {}, {}};
-  EXPECT_EQ(gpu::CropImages(format, nullptr, 1, {}, nullptr, &out, nullptr).error().message, "inputs of no pixels");
+  EXPECT_EQ(gpu::CropImages(format, nullptr, {0, 1, 0, 0}, nullptr, &out, nullptr).error().message, "inputs of no pixels");
 }
 
 }  // namespace

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/cuda/lazy_gpu.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
+#include <map>
+#include <memory>
 #include <utility>
 
 #include "cuda/gpu_ops.h"
 #include "cuda/label_ops.h"
 #include "cuda/unpack.h"
+#include "tests/cuda/crop_bodies.h"
 
 struct CUstream_st {
   std::deque<std::function<void()>> work;  // not yet done
@@ -48,8 +52,19 @@ Result<void> Put(GpuStream stream, std::function<void()> work) {
   return {};
 }
 
+// Freed memory is kept for a while: work that comes too late is found out.
+std::map<std::byte*, size_t> device_sizes;
+std::deque<std::pair<std::unique_ptr<std::byte[]>, size_t>> freed;
+size_t freed_bytes = 0;
+constexpr size_t kMostFreedBytes = size_t{128} << 20;
+size_t late_uses = 0;
+
 Result<void> PutCopy(std::byte* to, const std::byte* from, size_t bytes, GpuStream stream) {
-  return Put(stream, [=] { std::memcpy(to, from, bytes); });
+  return Put(stream, [=] {
+    test::LazyGpu::Use(to);
+    test::LazyGpu::Use(from);
+    std::memcpy(to, from, bytes);
+  });
 }
 
 }  // namespace
@@ -57,14 +72,28 @@ Result<void> PutCopy(std::byte* to, const std::byte* from, size_t bytes, GpuStre
 void test::LazyGpu::MakeStreamsEarly(bool early) { make_early = early; }
 void test::LazyGpu::Enqueue(GpuStream stream, std::function<void()> work) { (void)Put(stream, std::move(work)); }
 size_t test::LazyGpu::BytesToDevice() { return bytes_to_device; }
+void test::LazyGpu::Use(const void* memory) {
+  const auto* bytes = static_cast<const std::byte*>(memory);
+  late_uses += std::any_of(freed.begin(), freed.end(), [&](const auto& f) { return f.first.get() <= bytes && bytes < f.first.get() + f.second; });
+}
+size_t test::LazyGpu::LateUses() { return late_uses; }
 
 bool HasGpuKernels() { return true; }
 Result<void> HaveGpu() { return {}; }
 Result<void> UseGpu(int) { return {}; }
 Result<GpuInfo> CurrentGpu() { return GpuInfo{"none, lazily", 1 << 20}; }
-void DeviceFree::operator()(std::byte* bytes) const { delete[] bytes; }
+void DeviceFree::operator()(std::byte* bytes) const {
+  const size_t size = device_sizes.extract(bytes).mapped();
+  freed.emplace_back(bytes, size);
+  freed_bytes += size;
+  for (; freed_bytes > kMostFreedBytes; freed.pop_front()) freed_bytes -= freed.front().second;
+}
 void PinnedFree::operator()(std::byte* bytes) const { delete[] bytes; }
-Result<DeviceBytes> AllocateDevice(size_t bytes) { return DeviceBytes(new std::byte[bytes]); }
+Result<DeviceBytes> AllocateDevice(size_t bytes) {
+  auto* memory = new std::byte[bytes];
+  device_sizes[memory] = bytes;
+  return DeviceBytes(memory);
+}
 Result<PinnedBytes> AllocatePinned(size_t bytes) { return PinnedBytes(new std::byte[bytes]); }
 
 void StreamDestroy::operator()(GpuStream stream) const {
@@ -124,12 +153,24 @@ Result<void> SoftCrossEntropy(const SparseLabels& labels, int64_t rows, const Lo
                               Number* gradient, GpuStream stream) {
   return Put(stream, [=] { fkdb::SoftCrossEntropy(labels, 0, rows, arguments, logits, losses, gradient); });
 }
+template <class Number>
+Result<void> CropImages(const CropFormat& format, const ImageCrop* crops, const CropGroup& group, uint8_t* between, Number* out,
+                        GpuStream stream) {
+  return Put(stream, [=] {
+    for (const void* used : {static_cast<const void*>(crops), static_cast<const void*>(crops[group.first].pixels), static_cast<const void*>(between),
+                             static_cast<const void*>(out)}) {
+      test::LazyGpu::Use(used);
+    }
+    test::RunCropBodies(format, crops, group, between, out);
+  });
+}
 Result<void> UnpackLabels(const LabelSpec& spec, const std::byte* indices, const std::byte* values, int64_t rows, uint32_t* out_indices,
                           float* out_values, GpuStream stream) {
   return Put(stream, [=] { fkdb::UnpackLabels(spec, indices, values, static_cast<size_t>(rows), out_indices, out_values); });
 }
 
 FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE_GPU_OPS)
+FKDB_FOR_EACH_NUMBER(FKDB_INSTANTIATE_GPU_CROPS)
 
 }  // namespace gpu
 }  // namespace fkdb

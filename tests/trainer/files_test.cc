@@ -210,7 +210,7 @@ TEST_F(MatchTest, BatchesAreTheSameWithAnyNumberOfWorkersAndCoverEveryCropOnce) 
     std::vector<std::vector<float>> inputs;  // with one worker, step by step
     std::vector<std::vector<uint32_t>> indices;
     for (const int workers : {1, 2, 8}) {
-      const auto loader = BatchLoader::Make(*data, **supervision, input, pass, {{static_cast<uint32_t>(pass), 1}}, 6, 3, 0, workers);
+      const auto loader = BatchLoader::Make(*data, **supervision, {input, pass, {{static_cast<uint32_t>(pass), 1}}, 6, 3, 0, workers});
       ASSERT_TRUE(loader);
       size_t step = 0;
       while (true) {
@@ -244,8 +244,8 @@ TEST_F(MatchTest, ALoaderBeginsAtAnyStep) {
   const auto supervision = HardSupervision(*data, {}, 1);
   ASSERT_TRUE(supervision);
   const InputSpec input = {4, 4, Interpolation::kBilinear, {0.5}, {0.5}};
-  const auto whole = BatchLoader::Make(*data, **supervision, input, 2, {{4, 2}}, 8, 1, 0, 1);
-  const auto rest = BatchLoader::Make(*data, **supervision, input, 2, {{4, 2}}, 8, 1, 3, 1);
+  const auto whole = BatchLoader::Make(*data, **supervision, {input, 2, {{4, 2}}, 8, 1, 0, 1});
+  const auto rest = BatchLoader::Make(*data, **supervision, {input, 2, {{4, 2}}, 8, 1, 3, 1});
   for (int step = 0; step < 3; ++step) ASSERT_TRUE(*(*whole)->Next());
   for (int step = 3; step < 5; ++step) {
     const auto a = (*whole)->Next(), b = (*rest)->Next();
@@ -262,7 +262,7 @@ TEST_F(MatchTest, AnImageResizedSinceLabellingIsNamed) {
   const auto data = Open("a");
   const Reader labels = BuildDb(*data, 7);
   const auto supervision = DbSupervision(labels, CropOrder::kCycle, 3);
-  const auto loader = BatchLoader::Make(*data, **supervision, {4, 4, Interpolation::kBilinear, {0.5}, {0.5}}, 0, {{0, 1}}, 20, 3, 0, 1);
+  const auto loader = BatchLoader::Make(*data, **supervision, {{4, 4, Interpolation::kBilinear, {0.5}, {0.5}}, 0, {{0, 1}}, 20, 3, 0, 1});
   const auto batch = (*loader)->Next();
   ASSERT_FALSE(batch);
   EXPECT_EQ(batch.error().code, ErrorCode::kMismatch);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <optional>
 
 #include "tests/cuda/lazy_gpu.h"
 #include "tests/format/test_labels.h"
@@ -16,13 +17,15 @@ namespace {
 
 using test::LazyGpu;
 using test::MadeUp;
+using test::MadeUpPhotos;
 
 const InputSpec kInput = {8, 8, Interpolation::kBilinear, {0.5}, {0.5}};
 
-std::unique_ptr<BatchLoader> Open(const DataSet& data, const Supervision& supervision, BatchMemory memory = {}) {
+std::unique_ptr<BatchLoader> Open(const DataSet& data, const Supervision& supervision, const InputSpec& input, BatchMemory memory = {},
+                                  bool crop = true) {
   // 3 images a step, then 6 of one crop: later batches are larger and smaller than earlier ones.
   const std::vector<Pass> passes = {{0, 2}, {2, 1}, {3, 4}};
-  return std::move(*BatchLoader::Make(data, supervision, kInput, 0, passes, 6, 1, 0, 2, {}, std::move(memory)));
+  return std::move(*BatchLoader::Make(data, supervision, {input, 0, passes, 6, 1, 0, 2, {}, std::move(memory), crop, crop}));
 }
 
 // What is read of a batch.
@@ -32,11 +35,11 @@ struct Seen {
   bool operator==(const Seen&) const = default;
 };
 
-TEST(GpuFeed, EveryBatchIsThereWhenItsWorkIsDone) {
-  const MadeUp data(23);
+// A feed gives what its loader gives, whatever is early or late; also where it makes the crops.
+void CheckFeed(const DataSet& data, const InputSpec& input, bool crop_on_gpu) {
   const auto supervision = HardSupervision(data, {}, 1);
   std::vector<Seen> expected;
-  const auto plain = Open(data, **supervision);
+  const auto plain = Open(data, **supervision, input);
   while (const TrainBatch* batch = *plain->Next()) {
     expected.push_back({test::InputsOf(*batch), {}});
     const auto labels = batch->labels.label_bytes();
@@ -50,8 +53,10 @@ TEST(GpuFeed, EveryBatchIsThereWhenItsWorkIsDone) {
       LazyGpu::MakeStreamsEarly(false);
       const OwnedStream compute = *MakeStream();
       LazyGpu::MakeStreamsEarly(early);
-      const auto loader = Open(data, **supervision, GpuFeed::Memory(0));
-      auto feed = *GpuFeed::Make(loader.get());
+      const auto loader = Open(data, **supervision, input, GpuFeed::Memory(0), !crop_on_gpu);
+      std::optional<CropFormat> crops;
+      if (crop_on_gpu) crops = *GpuFeed::FormatOf(input);
+      auto feed = *GpuFeed::Make(loader.get(), crops);
       std::vector<Seen> seen;
       seen.reserve(expected.size());
       for (;;) {
@@ -59,8 +64,12 @@ TEST(GpuFeed, EveryBatchIsThereWhenItsWorkIsDone) {
         ASSERT_TRUE(batch) << batch.error().message;
         if (*batch == nullptr) break;
         ASSERT_LT(seen.size(), expected.size());
-        seen.push_back({std::vector<float>((*batch)->host->inputs.size()), std::vector<std::byte>((*batch)->host->labels.size() * 2)});
+        EXPECT_EQ((*batch)->host->inputs.empty(), crop_on_gpu);
+        EXPECT_EQ((*batch)->host->arrays.indices.empty(), crop_on_gpu);
+        seen.push_back({std::vector<float>(expected[seen.size()].inputs.size()), std::vector<std::byte>((*batch)->host->labels.size() * 2)});
         LazyGpu::Enqueue(compute.get(), [to = &seen.back(), from = **batch] {
+          LazyGpu::Use(from.inputs);
+          LazyGpu::Use(from.indices);
           std::memcpy(to->inputs.data(), from.inputs, to->inputs.size() * sizeof(float));
           std::memcpy(to->indices.data(), from.indices, to->indices.size());
         });
@@ -68,10 +77,27 @@ TEST(GpuFeed, EveryBatchIsThereWhenItsWorkIsDone) {
       }
       ASSERT_TRUE(Wait(compute.get()));
       EXPECT_EQ(seen.size(), expected.size());
-      for (size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], expected[i]) << "batch " << i;
+      for (size_t i = 0; i < seen.size(); ++i) EXPECT_TRUE(seen[i] == expected[i]) << "batch " << i;
       EXPECT_EQ(*feed.Next(compute.get()), nullptr);
     }
   }
+  EXPECT_EQ(LazyGpu::LateUses(), 0u);
+}
+
+TEST(GpuFeed, EveryBatchIsThereWhenItsWorkIsDone) { CheckFeed(MadeUp(23), kInput, false); }
+
+TEST(GpuFeed, CropsOfDecodedRegionsAreTheLoadersInBits) {
+  CheckFeed(MadeUp(23), kInput, true);
+  const Normalization n = DefaultNormalization(3);
+  CheckFeed(MadeUpPhotos(23), {17, 12, Interpolation::kBicubic, n.mean, n.std}, true);
+}
+
+TEST(GpuFeed, AConventionThatItsKernelsDoNotHaveIsRefused) {
+  InputSpec input = kInput;
+  input.pass_order = PassOrder::kAsPillow13;
+  EXPECT_EQ(GpuFeed::FormatOf(input).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(GpuFeed::FormatOf(input).error().message,
+            "crops resampled as 'pillow-integer-13' are not made on a GPU, only 'pillow-integer-horizontal-first' ones: leave them to the CPU");
 }
 
 TEST(GpuFeed, ALoadersErrorComesInItsPlace) {
@@ -81,7 +107,7 @@ TEST(GpuFeed, ALoadersErrorComesInItsPlace) {
   });
   const auto supervision = HardSupervision(data, {}, 1);
   LazyGpu::MakeStreamsEarly(false);
-  const auto loader = std::move(*BatchLoader::Make(data, **supervision, kInput, 0, {{0, 1}}, 1, 1, 0, 2, {}, GpuFeed::Memory(0)));
+  const auto loader = std::move(*BatchLoader::Make(data, **supervision, {kInput, 0, {{0, 1}}, 1, 1, 0, 2, {}, GpuFeed::Memory(0)}));
   auto feed = *GpuFeed::Make(loader.get());
   int batches = 0;
   for (;;) {

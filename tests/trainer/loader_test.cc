@@ -38,7 +38,7 @@ class LoaderTest : public test::TempFolder {
     supervision_ = std::move(*HardSupervision(data, {}, 1));
     const Normalization n = DefaultNormalization(data.channels());
     return std::move(
-        *BatchLoader::Make(data, *supervision_, {8, 8, Interpolation::kBilinear, n.mean, n.std}, 0, {pass}, batch_size, 1, 0, workers));
+        *BatchLoader::Make(data, *supervision_, {{8, 8, Interpolation::kBilinear, n.mean, n.std}, 0, {pass}, batch_size, 1, 0, workers}));
   }
   // The error that ends the batches. Nothing comes after it.
   static Error FirstError(BatchLoader& loader) {
@@ -230,7 +230,7 @@ TEST_F(LoaderTest, ShardsAreDisjoint) {
       std::vector<uint64_t> seen;
       const Permutation order = ImageOrder(23, 1, pass);
       for (uint64_t rank = 0; rank < ranks; ++rank) {
-        const auto loader = BatchLoader::Make(data, **supervision, input, pass, {{0, 2}}, 4, 1, 0, 2, {rank, ranks});
+        const auto loader = BatchLoader::Make(data, **supervision, {input, pass, {{0, 2}}, 4, 1, 0, 2, {rank, ranks}});
         uint64_t steps = 0, place = rank;
         while (const TrainBatch* batch = *(*loader)->Next()) {
           ++steps;
@@ -249,9 +249,9 @@ TEST_F(LoaderTest, ShardsAreDisjoint) {
     }
     EXPECT_EQ(left_out.size() > 1, 23 % ranks != 0);
   }
-  const auto none = BatchLoader::Make(data, **supervision, input, 0, {{0, 2}}, 4, 1, 0, 2, {3, 3});
+  const auto none = BatchLoader::Make(data, **supervision, {input, 0, {{0, 2}}, 4, 1, 0, 2, {3, 3}});
   EXPECT_EQ(none.error().message, "rank 3 of 3: expected one of 0 to 2");
-  EXPECT_EQ(BatchLoader::Make(data, **supervision, input, 0, {{0, 2}}, 4, 1, 0, 2, {0, 24}).error().message, "23 images for 24 processes");
+  EXPECT_EQ(BatchLoader::Make(data, **supervision, {input, 0, {{0, 2}}, 4, 1, 0, 2, {0, 24}}).error().message, "23 images for 24 processes");
 }
 
 // Operations that cannot be done to a student's crops are not left out in silence.
@@ -276,9 +276,9 @@ TEST_F(LoaderTest, PassesFollowOneAnother) {
   const std::vector<Pass> passes = {{3, 2}, {5, 2}, {7, 1}, {8, 1}};
   const InputSpec input = {8, 8, Interpolation::kBilinear, {0.5}, {0.5}};
   for (const int workers : kWorkers) {
-    const auto all = BatchLoader::Make(data, **supervision, input, 20, passes, 6, 1, 2, workers);  // 3 images a step, 6 of one crop
+    const auto all = BatchLoader::Make(data, **supervision, {input, 20, passes, 6, 1, 2, workers});  // 3 images a step, 6 of one crop
     for (uint64_t i = 0; i < passes.size(); ++i) {
-      const auto one = BatchLoader::Make(data, **supervision, input, 20 + i, {passes[i]}, 6, 1, i == 0 ? 2 : 0, workers);
+      const auto one = BatchLoader::Make(data, **supervision, {input, 20 + i, {passes[i]}, 6, 1, i == 0 ? 2u : 0u, workers});
       while (const TrainBatch* expected = *(*one)->Next()) {
         const TrainBatch* found = *(*all)->Next();
         ASSERT_NE(found, nullptr);
@@ -289,7 +289,7 @@ TEST_F(LoaderTest, PassesFollowOneAnother) {
       }
     }
     EXPECT_EQ(*(*all)->Next(), nullptr);
-    const auto at_the_end = BatchLoader::Make(data, **supervision, input, 20, {passes[0], passes[3]}, 6, 1, 4, workers);
+    const auto at_the_end = BatchLoader::Make(data, **supervision, {input, 20, {passes[0], passes[3]}, 6, 1, 4, workers});
     EXPECT_EQ((*(*at_the_end)->Next())->pass, 21u);
   }
 }
