@@ -39,6 +39,15 @@ void Describe(Visit& visit, Part& part) {
   } else if constexpr (std::is_same_v<P, TeacherInfo>) {
     visit("name", part.name);
     visit("sha256", part.sha256);
+    visit.Optional("weight", part.weight);
+    visit.Optional("output", part.output);
+    visit.Optional("input", part.input);
+  } else if constexpr (std::is_same_v<P, TeacherInputInfo>) {
+    visit("height", part.height);
+    visit("width", part.width);
+    visit("interpolation", part.interpolation);
+    visit("mean", part.mean);
+    visit("std", part.std);
   } else if constexpr (std::is_same_v<P, AugmentationInfo>) {
     visit("crops", part.crops);
     visit("seed", part.seed);
@@ -68,6 +77,7 @@ void DescribeRecipe(Visit& visit, M& m) {
   visit("labels", m.spec);
   visit("data_set", m.data_set);
   visit("teachers", m.teachers);
+  visit.Optional("teacher_average", m.teacher_average);
   visit("augmentation", m.augmentation);
   visit("teacher_batch_size", m.teacher_batch_size);
   visit.Optional("imported_from", m.imported_from);
@@ -224,8 +234,8 @@ std::string FirstDifference(const Json& stored, const Json& wanted, const std::s
     return "";
   }
   if (stored == wanted) return "";
-  constexpr size_t kLongList = 8;  // of which one element says more than the whole
-  if (stored.is_array() && wanted.is_array() && stored.size() == wanted.size() && stored.size() > kLongList) {
+  constexpr size_t kLongList = 8;  // of which one element says more than the whole, as it does of objects
+  if (stored.is_array() && wanted.is_array() && stored.size() == wanted.size() && (stored.size() > kLongList || stored[0].is_object())) {
     size_t i = 0;
     while (stored[i] == wanted[i]) ++i;
     return FirstDifference(stored[i], wanted[i], fmt::format("{}[{}]", path, i), words);

@@ -27,9 +27,20 @@ struct DataSetInfo {
   bool operator==(const DataSetInfo&) const = default;
 };
 
+// How a crop became a teacher's input.
+struct TeacherInputInfo {
+  uint32_t height = 0, width = 0;  // pixels
+  std::string interpolation;
+  std::vector<double> mean, std;  // (channels), of values in 0 to 1
+  bool operator==(const TeacherInputInfo&) const = default;
+};
+
 struct TeacherInfo {
   std::string name;    // as the user gave it
   std::string sha256;  // of the teacher's file, hex
+  double weight = 0;   // of several teachers; 0: there is one
+  std::string output;  // "probabilities"; empty: logits
+  TeacherInputInfo input;  // of one that saw something else than the label set's own input (AugmentationInfo); else of height 0
   bool operator==(const TeacherInfo&) const = default;
 };
 
@@ -65,6 +76,7 @@ struct Manifest {
   LabelSpec spec;
   DataSetInfo data_set;
   std::vector<TeacherInfo> teachers;
+  std::string teacher_average;  // "probabilities" or "logits" of several teachers; empty: there is one
   AugmentationInfo augmentation;
   uint32_t teacher_batch_size = 0;
   std::string imported_from;  // the format that the labels were converted from ("fkd"); empty if they were made here

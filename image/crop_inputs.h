@@ -23,6 +23,7 @@ struct InputSpec {
   std::vector<double> mean;  // (channels)
   std::vector<double> std;   // (channels)
   PassOrder pass_order = PassOrder::kHorizontalFirst;
+  bool operator==(const InputSpec&) const = default;
 };
 
 // Keeps its scratch memory: one object a thread.

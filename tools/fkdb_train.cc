@@ -15,6 +15,7 @@
 #include "trainer/match.h"
 #include "trainer/supervision.h"
 #include "trainer/train.h"
+#include "writer/recipe.h"
 
 namespace fkdb {
 namespace {
@@ -93,9 +94,7 @@ Result<int> Run(Flags& flags) {
     pixels = reader->manifest().augmentation;
   }
   FKDB_ASSIGN(pixels, flags.pixels.Over(pixels));
-  FKDB_ASSIGN(const Interpolation interpolation, ParseInterpolation(pixels.interpolation));
-  FKDB_ASSIGN(const PassOrder pass_order, ParsePassOrder(pixels.resampling));
-  config.input = {pixels.input_height, pixels.input_width, interpolation, pixels.mean, pixels.std, pass_order};
+  FKDB_ASSIGN(config.input, InputOf(pixels));
 
   std::unique_ptr<Supervision> supervision;
   if (from_db) {

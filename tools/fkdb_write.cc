@@ -2,6 +2,8 @@
 // fkdb-write: labels random crops of every image with a teacher and stores them in one file.
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "image/data_set.h"
@@ -11,12 +13,17 @@
 #include "tools/programs.h"
 #include "trainer/torch_teacher.h"
 #include "writer/label_job.h"
+#include "writer/probe.h"
+#include "writer/recipe.h"
 
 namespace fkdb {
 namespace {
 
+constexpr double kDryRunSeconds = 3;  // of the teachers' time
+
 struct Flags : CommonFlags {
-  std::string images, teacher, out, device = "cpu";
+  std::string images, teacher, out, average = "probabilities", device = "cpu";
+  std::vector<double> weights;  // of several teachers
   // The recipe: what is not asked for is the default, or that of the label set to append to.
   std::optional<std::string> label, encoding;
   std::optional<uint32_t> top_k, batch_size;
@@ -24,7 +31,7 @@ struct Flags : CommonFlags {
   std::optional<uint64_t> seed;
   PixelFlags pixels;
   uint32_t crops = 200;
-  bool no_classes = false;
+  bool no_classes = false, dry_run = false;
   uint64_t limit = 0;
   LabelJobOptions job;
 
@@ -75,20 +82,101 @@ std::string ProgressLine(const LabelProgress& p) {
                      rate, p.crops > 0 ? HumanSeconds(left) : "?");
 }
 
+// "a.pt,b.pt" are two, unless there is a file of that name.
+std::vector<std::string> SplitTeachers(const std::string& text) {
+  std::error_code ec;
+  std::vector<std::string> specs;
+  for (size_t from = 0; from <= text.size();) {
+    const bool whole = std::filesystem::is_regular_file(text.substr(from), ec);
+    const size_t comma = whole ? text.size() : std::min(text.find(',', from), text.size());
+    specs.push_back(text.substr(from, comma - from));
+    from = comma + 1;
+  }
+  return specs;
+}
+
+Result<std::vector<std::unique_ptr<Teacher>>> LoadTeachers(const Flags& flags, const DataSet& data) {
+  const LabelJobOptions& job = flags.job;
+  FKDB_ASSIGN(const InputSpec input, InputOf(job.augmentation));
+  if (input.mean.size() != data.channels()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", input.mean.size(), data.channels()));
+  }
+  std::vector<std::unique_ptr<Teacher>> teachers;
+  for (const std::string& spec : SplitTeachers(flags.teacher)) {
+    FKDB_ASSIGN(auto teacher, LoadTeacher(spec, {input, job.batch_size, flags.device}));
+    teachers.push_back(std::move(teacher));
+  }
+  return teachers;
+}
+
+Result<Ensemble> MakeEnsemble(const Flags& flags, const std::vector<std::unique_ptr<Teacher>>& teachers) {
+  if (!flags.weights.empty() && flags.weights.size() != teachers.size()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("--teacher-weights: {} for {} teachers", flags.weights.size(), teachers.size()));
+  }
+  std::vector<Ensemble::Member> members;
+  for (size_t i = 0; i < teachers.size(); ++i) members.push_back({teachers[i].get(), flags.weights.empty() ? 1 : flags.weights[i]});
+  FKDB_ASSIGN(const Average average, ParseAverage(flags.average));
+  return Ensemble(std::move(members), average);
+}
+
+std::string TeacherText(const Ensemble::Member& member, bool several) {
+  const Teacher& t = *member.teacher;
+  const InputSpec& in = t.input();
+  return fmt::format("{}: {} of {} classes from {} x {} {} inputs{}\n", t.name(), t.output_kind() == OutputKind::kLogits ? "logits" : "probabilities",
+                     t.num_outputs(), in.height, in.width, Name(in.interpolation), several ? fmt::format(", weight {}", member.weight) : "");
+}
+
+// What a job would take, said before it begins.
+Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& teachers, const ProbeResult& probe) {
+  const bool several = teachers.members.size() > 1;
+  const double crops = static_cast<double>(data.size()) * flags.job.augmentation.crops;
+  const double seconds = crops / probe.crops_per_second(), bytes = crops * probe.bytes_per_crop();
+  if (flags.dry_run && flags.json) {
+    nlohmann::ordered_json json = {{"images", data.size()}, {"crops", static_cast<uint64_t>(crops)}, {"teachers", nlohmann::ordered_json::array()}};
+    for (const auto& member : teachers.members) {
+      const InputSpec& in = member.teacher->input();
+      nlohmann::ordered_json teacher = {{"name", member.teacher->name()},
+                                        {"outputs", member.teacher->num_outputs()},
+                                        {"output", member.teacher->output_kind() == OutputKind::kLogits ? "logits" : "probabilities"},
+                                        {"input", {in.mean.size(), in.height, in.width}},
+                                        {"interpolation", Name(in.interpolation)}};
+      if (several) teacher["weight"] = member.weight;
+      json["teachers"].push_back(std::move(teacher));
+    }
+    if (several) json["average"] = Name(teachers.average);
+    json.update({{"probe_crops", probe.crops},
+                 {"crops_per_second", probe.crops_per_second()},
+                 {"bytes_per_crop", probe.bytes_per_crop()},
+                 {"projected_seconds", seconds},
+                 {"projected_bytes", static_cast<uint64_t>(bytes)}});
+    return PrintOut(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  }
+  std::string text;
+  for (const auto& member : teachers.members) text += TeacherText(member, several);
+  if (several) text += fmt::format("the average of their {}\n", Name(teachers.average));
+  text += fmt::format("{} crops at {:.0f} crops/s: about {}; about {}\n", static_cast<uint64_t>(crops), probe.crops_per_second(), HumanSeconds(seconds),
+                      HumanBytes(bytes));
+  if (flags.dry_run) return PrintOut(text);
+  if (!flags.quiet) fmt::print(stderr, "{}", text);
+  return {};
+}
+
 Result<int> Run(Flags& flags) {
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
   LabelJobOptions& job = flags.job;
   FKDB_TRY(SetRecipe(flags, *data, &job));
   StampProvenance("fkdb-write", &job.provenance);
 
-  const TeacherOptions teacher_options = {data->channels(), job.augmentation.input_height, job.augmentation.input_width,
-                                          job.batch_size, flags.device};
-  FKDB_ASSIGN(const std::unique_ptr<Teacher> teacher, LoadTeacher(flags.teacher, teacher_options));
+  FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, *data));
+  FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));
+  job.stop = StopOnSignals();
+  FKDB_ASSIGN(const ProbeResult probe, ProbeTeachers(*data, ensemble, job, flags.dry_run ? kDryRunSeconds : 0));
+  FKDB_TRY(PrintPlan(flags, *data, ensemble, probe));
+  if (flags.dry_run) return kExitOk;
 
   Progress progress(flags.quiet);
   job.progress = [&](const LabelProgress& p) { progress.Show(ProgressLine(p)); };
-  job.stop = StopOnSignals();
-  auto labelled = LabelImages(*data, *teacher, flags.out, job);
+  auto labelled = LabelImages(*data, ensemble, flags.out, job);
   progress.Done();
   FKDB_ASSIGN(const LabelJobResult result, std::move(labelled));
   if (result.interrupted) {
@@ -109,8 +197,14 @@ int fkdb::RunWrite(int argc, char** argv) {
   CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
   app.add_option("--images", flags.images, "A folder of JPEG and PNG images or of tar shards, or an IDX file of images")->required();
-  app.add_option("--teacher", flags.teacher, "A TorchScript file, or MODEL:WEIGHTS.safetensors")->required();
+  app.add_option("--teacher", flags.teacher, "A TorchScript file, or MODEL:WEIGHTS.safetensors; several, with commas between: their average")
+      ->required();
+  app.add_option("--teacher-weights", flags.weights, "Of several teachers in the average, one for each (equal)")->delimiter(',');
+  app.add_option("--average", flags.average, "What of several teachers is averaged: probabilities (after the softmax) or logits")
+      ->check(CLI::IsMember({"probabilities", "logits"}))
+      ->capture_default_str();
   app.add_option("--out", flags.out, "The label set to write, NAME.fkdb")->required();
+  app.add_flag("--dry-run", flags.dry_run, "Stop before anything is written: what the teachers give, how long it would take, how large it would be");
   app.add_option("--crops", flags.crops, "Random crops an image, M; with --append-crops: so many more")->capture_default_str();
   app.add_option("--append-crops", flags.job.append_to,
                  "Give the images of this label set more crops: OUT has its crops and the new ones. The recipe is its own");

@@ -17,6 +17,7 @@
 #include "trainer/device.h"
 #include "trainer/models.h"
 #include "trainer/safetensors.h"
+#include "trainer/teacher_card.h"
 
 namespace fkdb {
 namespace {
@@ -31,17 +32,19 @@ std::string FirstLine(const char* message) {
 
 class TorchTeacher : public Teacher {
  public:
-  TorchTeacher(std::string name, std::filesystem::path file, Network network, torch::Device device,
-               const TeacherOptions& options)
+  TorchTeacher(std::string name, std::filesystem::path file, Network network, torch::Device device, TeacherCard card)
       : name_(std::move(name)),
         file_(std::move(file)),
         network_(std::move(network)),
         device_(device),
-        input_{options.channels, options.input_height, options.input_width} {}
+        card_(std::move(card)),
+        shape_{static_cast<int64_t>(card_.input.mean.size()), card_.input.height, card_.input.width} {}
 
   const std::string& name() const override { return name_; }
   const std::filesystem::path& file() const override { return file_; }
+  const InputSpec& input() const override { return card_.input; }
   uint32_t num_outputs() const override { return num_outputs_; }
+  OutputKind output_kind() const override { return card_.output; }
 
   Result<void> Forward(const float* input, int64_t n, float* output) const override {
     try {
@@ -56,7 +59,7 @@ class TorchTeacher : public Teacher {
   // The first runs of a TorchScript module compile it, and may compute otherwise than later ones.
   Result<void> WarmUp(int64_t batch) {
     batch = (batch + kBatchMultiple - 1) / kBatchMultiple * kBatchMultiple;
-    const std::vector<float> zeros(static_cast<size_t>(batch * input_[0] * input_[1] * input_[2]));
+    const std::vector<float> zeros(static_cast<size_t>(batch * shape_[0] * shape_[1] * shape_[2]));
     try {
       for (int run = 0; run < 3; ++run) {
         FKDB_ASSIGN(const torch::Tensor y, Run(zeros.data(), batch));
@@ -79,11 +82,11 @@ class TorchTeacher : public Teacher {
     static_cast<void>(single);
     const c10::InferenceMode inference;
     const torch::Tensor x =
-        torch::from_blob(const_cast<float*>(input), {n, input_[0], input_[1], input_[2]}, torch::kFloat32);
+        torch::from_blob(const_cast<float*>(input), {n, shape_[0], shape_[1], shape_[2]}, torch::kFloat32);
     const torch::Tensor y = network_(x.to(device_)).to(torch::kCPU, torch::kFloat32).contiguous();
     if (y.dim() != 2 || y.size(0) != n || (num_outputs_ != 0 && y.size(1) != num_outputs_)) {
       return Broken(fmt::format("gives an output of shape [{}] for an input of [{}, {}, {}, {}], expected [{}, C]",
-                                fmt::join(y.sizes(), ", "), n, input_[0], input_[1], input_[2], n));
+                                fmt::join(y.sizes(), ", "), n, shape_[0], shape_[1], shape_[2], n));
     }
     return y;
   }
@@ -92,7 +95,8 @@ class TorchTeacher : public Teacher {
   std::filesystem::path file_;
   Network network_;
   torch::Device device_;
-  int64_t input_[3];
+  TeacherCard card_;
+  int64_t shape_[3];  // of an input
   uint32_t num_outputs_ = 0;
 };
 
@@ -142,10 +146,6 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
       return Fail(ErrorCode::kInvalidArgument,
                   fmt::format("teacher '{}' has no weights: expected {}:WEIGHTS.safetensors", spec, spec));
     }
-    if (path.find(',') != std::string::npos) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  fmt::format("teacher '{}': several teachers at once are not supported yet: give one", path));
-    }
     return Fail(ErrorCode::kNotFound, fmt::format("teacher '{}': no such file (expected a TorchScript file, or "
                                                   "MODEL:WEIGHTS.safetensors with one of {})",
                                                   path, ModelNames()));
@@ -153,12 +153,13 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
   FKDB_ASSIGN(const torch::Device device, ParseDevice(options.device));
   // Labels are of float32: convolutions of 10-bit mantissas, Torch's default on GPUs, are for students.
   at::globalContext().setAllowTF32CuDNN(false);
-  FKDB_ASSIGN(Network network, built_in ? LoadBuiltIn(model_name, path, device, options.channels)
+  FKDB_ASSIGN(TeacherCard card, ReadTeacherCard(path, options.input));
+  FKDB_ASSIGN(Network network, built_in ? LoadBuiltIn(model_name, path, device, static_cast<uint32_t>(card.input.mean.size()))
                                         : LoadScript(path, device));
   // Named without its folder: where a teacher lay says nothing about the labels.
   const std::string file_name = std::filesystem::path(path).filename().string();
   auto teacher = std::make_unique<TorchTeacher>(built_in ? model_name + ":" + file_name : file_name, path,
-                                                std::move(network), device, options);
+                                                std::move(network), device, std::move(card));
   FKDB_TRY(teacher->WarmUp(options.batch_size));
   return teacher;
 }

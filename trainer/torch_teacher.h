@@ -12,9 +12,7 @@
 namespace fkdb {
 
 struct TeacherOptions {
-  uint32_t channels = 3;      // of the input
-  uint32_t input_height = 224;
-  uint32_t input_width = 224;
+  InputSpec input;            // unless its card (teacher_card.h) says otherwise
   uint32_t batch_size = 64;   // of the warm-up
   std::string device = "cpu";
 };
@@ -22,7 +20,7 @@ struct TeacherOptions {
 // `spec`: the path of a TorchScript file, or MODEL:WEIGHTS with a name trainer/models.h knows and a
 // safetensors file, e.g. "resnet18:weights.safetensors". The model is frozen, optimized for
 // inference, warmed up, and must give (N, C) for (N, channels, height, width).
-// Errors: NotFound, Model (does not load, run, or give such an output), Mismatch (weights of another
+// Errors: those of its card, NotFound, Model (does not load, run, or give such an output), Mismatch (weights of another
 // model), InvalidArgument, Cuda (no such device).
 Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const TeacherOptions& options);
 

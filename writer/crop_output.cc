@@ -11,16 +11,16 @@ namespace {
 
 constexpr double kSumTolerance = 1e-3;  // float16 outputs of many classes come this far
 
-bool IsDistribution(std::span<const float> p) {
+}  // namespace
+
+bool IsDistribution(std::span<const float> output) {
   double sum = 0;
-  for (const float value : p) {
+  for (const float value : output) {
     if (!(value >= 0)) return false;
     sum += value;
   }
   return std::abs(sum - 1) <= kSumTolerance;
 }
-
-}  // namespace
 
 bool StoreOutput(const LabelSpec& spec, OutputKind kind, std::span<const float> output, uint32_t crop, Record* record) {
   std::vector<float> probabilities;

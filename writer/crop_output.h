@@ -7,13 +7,12 @@
 
 #include "format/label_spec.h"
 #include "format/record.h"
+#include "writer/teacher.h"
 
 namespace fkdb {
 
-enum class OutputKind {
-  kLogits,         // z; the spec's temperature is applied
-  kProbabilities,  // p, a distribution: no negative number, sum 1 within 1e-3
-};
+// Whether it is one, within float16's rounding: no negative number, sum 1 within 1e-3.
+bool IsDistribution(std::span<const float> output);
 
 // output (C) -> crop `crop` of record's indices and values, which are sized. False if the output is not
 // what its kind says: NaN, infinity, no distribution. Labels of kind `logits` want logits.

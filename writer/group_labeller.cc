@@ -13,11 +13,6 @@
 namespace fkdb {
 namespace {
 
-size_t RoundUp(size_t n) {
-  constexpr size_t kMultiple = kBatchMultiple;
-  return (n + kMultiple - 1) / kMultiple * kMultiple;
-}
-
 bool Stopped(const std::atomic<bool>* stop) { return stop && stop->load(std::memory_order_relaxed); }
 
 }  // namespace
@@ -26,37 +21,28 @@ uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image) {
   return batch_size / std::gcd(batch_size, crops_per_image);
 }
 
-Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Teacher& teacher, const Manifest& recipe,
+Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
                                           bool skip_bad, const LabelSet* base) {
   const AugmentationInfo& a = recipe.augmentation;
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
-  FKDB_ASSIGN(const Interpolation interpolation, ParseInterpolation(a.interpolation));
-  FKDB_ASSIGN(const PassOrder pass_order, ParsePassOrder(a.resampling));
-  FKDB_ASSIGN(CropInputs crop_inputs, CropInputs::Make({a.input_height, a.input_width, interpolation, a.mean, a.std, pass_order}));
-  if (crop_inputs.channels() != data.channels()) {
-    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", crop_inputs.channels(),
-                                                         data.channels()));
+  FKDB_ASSIGN(EnsembleBatch batch, EnsembleBatch::Make(teachers, recipe.spec.temperature, recipe.teacher_batch_size));
+  if (batch.channels() != data.channels()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("teachers of {} channels for images of {}", batch.channels(), data.channels()));
   }
-  return GroupLabeller(data, teacher, recipe, skip_bad, base, sampler, std::move(crop_inputs));
+  return GroupLabeller(data, std::move(batch), recipe, skip_bad, base, sampler);
 }
 
-GroupLabeller::GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
-                             const LabelSet* base, CropSampler sampler, CropInputs crop_inputs)
+GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad, const LabelSet* base,
+                             CropSampler sampler)
     : data_(data),
-      teacher_(teacher),
       spec_(recipe.spec),
       augmentation_(recipe.augmentation),
-      batch_size_(recipe.teacher_batch_size),
       skip_bad_(skip_bad),
       base_(base),
       crops_(augmentation_.crops - (base ? base->manifest().augmentation.crops : 0)),
       has_classes_(!recipe.data_set.class_names.empty()),
       sampler_(std::move(sampler)),
-      crop_inputs_(std::move(crop_inputs)),
-      inputs_(RoundUp(batch_size_) * crop_inputs_.samples()),
-      outputs_(RoundUp(batch_size_) * teacher.num_outputs()) {
-  slots_.reserve(batch_size_);
-}
+      batch_(std::move(batch)) {}
 
 Result<RecordView> GroupLabeller::BaseOf(uint64_t ordinal) const {
   FKDB_ASSIGN(const auto bytes, base_->RecordBytes(ordinal));
@@ -105,22 +91,17 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
 
 Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t first) {
   if (slots_.empty()) return {};
-  const size_t padded = RoundUp(slots_.size());
-  const size_t samples = crop_inputs_.samples();
-  std::fill(inputs_.begin() + static_cast<ptrdiff_t>(slots_.size() * samples), inputs_.begin() + static_cast<ptrdiff_t>(padded * samples), 0.0f);
-  FKDB_TRY(teacher_.Forward(inputs_.data(), static_cast<int64_t>(padded), outputs_.data()));
-  const size_t c = teacher_.num_outputs();
+  FKDB_TRY(batch_.Run());
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Slot slot = slots_[i];
-    Record& record = (*records)[slot.record];
-    if (!StoreOutput(spec_, OutputKind::kLogits, std::span(outputs_).subspan(i * c, c), slot.crop, &record)) {
-      return Fail(ErrorCode::kModel,
-                  fmt::format("teacher '{}' gave NaN or infinity for crop {} of image '{}': check the model and "
-                              "its normalization",
-                              teacher_.name(), slot.crop, Printable(data_.keys()[first + slot.record])));
-    }
+    if (StoreOutput(spec_, batch_.kind(), batch_.output(i), slot.crop, &(*records)[slot.record])) continue;
+    const Teacher& teacher = batch_.Culprit(i);
+    const std::string_view what = teacher.output_kind() == OutputKind::kLogits ? "NaN or infinity" : "something else than probabilities";
+    return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gave {} for crop {} of image '{}': check the model and its normalization",
+                                               teacher.name(), what, slot.crop, Printable(data_.keys()[first + slot.record])));
   }
   slots_.clear();
+  batch_.Clear();
   return {};
 }
 
@@ -136,14 +117,14 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
                                                                  const std::atomic<bool>* stop) {
   std::vector<Record> records(end - first);
   slots_.clear();
+  batch_.Clear();
   for (uint64_t ordinal = first; ordinal < end; ++ordinal) {
     Record& record = records[ordinal - first];
     FKDB_ASSIGN(const std::optional<Image> image, BeginImage(ordinal, &record));
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
-      crop_inputs_.Run(*image, {&record.pixel_boxes[crop], 1}, {&record.flips[crop], 1},
-                       inputs_.data() + slots_.size() * crop_inputs_.samples());
+      batch_.Add(*image, record.pixel_boxes[crop], record.flips[crop]);
       slots_.push_back({ordinal - first, crop});
-      if (slots_.size() < batch_size_) continue;
+      if (!batch_.full()) continue;
       if (Stopped(stop)) return std::vector<std::vector<std::byte>>();
       const size_t count = slots_.size();
       FKDB_TRY(RunBatch(&records, first));

@@ -19,10 +19,9 @@
 #include "db/manifest.h"
 #include "format/record.h"
 #include "format/result.h"
-#include "image/crop_inputs.h"
 #include "image/crop_sampler.h"
 #include "image/data_set.h"
-#include "writer/teacher.h"
+#include "writer/ensemble.h"
 
 namespace fkdb {
 
@@ -31,10 +30,10 @@ uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image);
 
 class GroupLabeller {
  public:
-  // `recipe`: spec, augmentation, class names and teacher_batch_size are used. With `base`, a label set
+  // `recipe`: spec, sampling, class names and teacher_batch_size are used. With `base`, a label set
   // of the same images, its crops come first and only those beyond them are labelled, in groups of
-  // their own. Borrows data set, teacher and base. Errors: InvalidArgument (sampling, normalization).
-  static Result<GroupLabeller> Make(const DataSet& data, const Teacher& teacher, const Manifest& recipe,
+  // their own. Borrows data set, teachers and base. Errors: InvalidArgument (sampling, a teacher's input).
+  static Result<GroupLabeller> Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
                                     bool skip_bad, const LabelSet* base = nullptr);
 
   // The encoded records of images [first, end), which must be one group (or the last one).
@@ -46,9 +45,12 @@ class GroupLabeller {
                                                     std::atomic<uint64_t>* crops_done,
                                                     const std::atomic<bool>* stop);
 
+  // What went through the teachers.
+  const EnsembleBatch& batch() const { return batch_; }
+
  private:
-  GroupLabeller(const DataSet& data, const Teacher& teacher, const Manifest& recipe, bool skip_bad,
-                const LabelSet* base, CropSampler sampler, CropInputs crop_inputs);
+  GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad, const LabelSet* base,
+                CropSampler sampler);
 
   // Fills the record's fields that come from the image, and the boxes and flips of its new crops.
   // No image: it is skipped.
@@ -65,19 +67,15 @@ class GroupLabeller {
   };
 
   const DataSet& data_;
-  const Teacher& teacher_;
   LabelSpec spec_;
   AugmentationInfo augmentation_;
-  size_t batch_size_;
   bool skip_bad_;
   const LabelSet* base_;
   uint32_t crops_;  // to label of each image
   bool has_classes_;
   CropSampler sampler_;
-  CropInputs crop_inputs_;
-  std::vector<float> inputs_;     // (batch_size rounded up, channels, height, width)
-  std::vector<float> outputs_;    // (batch_size rounded up, num_outputs)
-  std::vector<Slot> slots_;       // the crops in the batch
+  EnsembleBatch batch_;
+  std::vector<Slot> slots_;  // the crops in it
   std::vector<std::byte> file_;
 };
 

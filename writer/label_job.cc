@@ -21,6 +21,24 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+Result<void> DescribeTeachers(const Ensemble& teachers, Manifest* recipe) {
+  FKDB_ASSIGN(const InputSpec students, InputOf(recipe->augmentation));
+  const bool several = teachers.members.size() > 1;
+  for (const auto& [teacher, weight] : teachers.members) {
+    TeacherInfo info;
+    info.name = teacher->name();
+    FKDB_ASSIGN(info.sha256, Sha256OfFile(teacher->file()));
+    if (several) info.weight = weight;
+    if (teacher->output_kind() == OutputKind::kProbabilities) info.output = "probabilities";
+    if (const InputSpec& in = teacher->input(); in != students) {
+      info.input = {in.height, in.width, std::string(Name(in.interpolation)), in.mean, in.std};
+    }
+    recipe->teachers.push_back(std::move(info));
+  }
+  if (several) recipe->teacher_average = Name(teachers.average);
+  return {};
+}
+
 // Makes `recipe`, of more crops for the images of `base`, that of the joint label set.
 Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* recipe) {
   const auto in = [&](ErrorCode code, std::string what) {
@@ -47,13 +65,15 @@ Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* r
 
 }  // namespace
 
-Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options,
+Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options,
                             const LabelSet* base) {
   const auto bad = [](std::string message) { return Fail(ErrorCode::kInvalidArgument, std::move(message)); };
   Manifest recipe;
   recipe.spec = options.spec;
-  recipe.spec.num_classes = teacher.num_outputs();
+  if (teachers.members.empty()) return bad("no teacher");
+  recipe.spec.num_classes = teachers.num_outputs();
   FKDB_ASSIGN(recipe.spec, CheckLabelSpec(recipe.spec));
+  FKDB_TRY(CheckEnsemble(teachers, recipe.spec));
   recipe.augmentation = options.augmentation;
   const AugmentationInfo& a = recipe.augmentation;
   const uint64_t all_crops = uint64_t{a.crops} + (base ? base->manifest().augmentation.crops : 0);
@@ -61,34 +81,35 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const L
     return bad(fmt::format("{} crops an image{}: expected 1 to {}", all_crops, base ? " in all" : "", kMaxCropsPerImage));
   }
   if (a.input_height < 1 || a.input_width < 1) return bad("the teacher's input needs at least one pixel a side");
+  FKDB_TRY(Normalizer::Make(a.mean, a.std));
+  if (a.mean.size() != data.channels()) return bad(fmt::format("{} means for images of {} channels", a.mean.size(), data.channels()));
   if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
   if (data.layout() != "idx") recipe.augmentation.wide_samples = kHighByte;  // PNG may have them
   recipe.teacher_batch_size = options.batch_size;
   FKDB_TRY(CheckLabelsAreOfCrops(recipe.spec));
   FKDB_TRY(CheckRecordSize(recipe.spec, all_crops));
   const size_t classes = options.use_classes ? data.class_names().size() : 0;
-  if (classes > 0 && recipe.spec.kind != LabelKind::kLogits && classes != teacher.num_outputs()) {
+  if (classes > 0 && recipe.spec.kind != LabelKind::kLogits && classes != teachers.num_outputs()) {
     return bad(fmt::format("teacher '{}' has {} outputs, data set '{}' {} classes; if its folders are not the "
                            "teacher's classes, say --no-classes",
-                           teacher.name(), teacher.num_outputs(), data.name(), classes));
+                           teachers.members[0].teacher->name(), teachers.num_outputs(), data.name(), classes));
   }
   recipe.data_set = Describe(data, options.use_classes);
-  FKDB_ASSIGN(std::string teacher_hash, Sha256OfFile(teacher.file()));
-  recipe.teachers = {{teacher.name(), std::move(teacher_hash)}};
+  FKDB_TRY(DescribeTeachers(teachers, &recipe));
   recipe.provenance = options.provenance;
   if (base) FKDB_TRY(ExtendRecipe(*base, data, &recipe));
   return recipe;
 }
 
-Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, const std::filesystem::path& out,
+Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers, const std::filesystem::path& out,
                                    const LabelJobOptions& options) {
   std::optional<LabelSet> append_to;
   if (!options.append_to.empty()) {
     FKDB_ASSIGN(append_to, LabelSet::Open(options.append_to));
   }
   const LabelSet* base = append_to ? &*append_to : nullptr;
-  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teacher, options, base));
-  FKDB_TRY(GroupLabeller::Make(data, teacher, recipe, options.skip_bad, base));
+  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, base));
+  FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, base));
   FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
 
   const uint32_t crops = options.augmentation.crops;
@@ -116,7 +137,7 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, 
   run.stop = options.stop;
   if (options.progress) run.progress = [&] { options.progress(progress()); };
   const auto make_work = [&] {
-    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(data, teacher, recipe, options.skip_bad, base));
+    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, base));
     return [&, labeller](uint64_t group) {
       const uint64_t first = group * group_size;
       return (*labeller)->Label(first, std::min(first + group_size, data.size()), &crops_done, options.stop);

@@ -15,7 +15,7 @@
 #include "db/manifest.h"
 #include "format/result.h"
 #include "image/data_set.h"
-#include "writer/teacher.h"
+#include "writer/ensemble.h"
 
 namespace fkdb {
 
@@ -57,13 +57,13 @@ struct LabelJobResult {
 };
 
 // The manifest a job starts from. `base`: options.append_to, opened. Errors: InvalidArgument (an option
-// that makes no sense, a teacher whose outputs are not the data set's classes, another recipe than
-// base's), Mismatch (other images than base's), ResourceExhausted (records over 1 GiB).
-Result<Manifest> PlanRecipe(const DataSet& data, const Teacher& teacher, const LabelJobOptions& options,
+// that makes no sense, teachers whose outputs are not the data set's classes or that do not go together, another
+// recipe than base's), Mismatch (other images than base's), ResourceExhausted (records over 1 GiB).
+Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options,
                             const LabelSet* base = nullptr);
 
 // Errors: those of PlanRecipe, LabelFileWriter and GroupLabeller.
-Result<LabelJobResult> LabelImages(const DataSet& data, const Teacher& teacher, const std::filesystem::path& out,
+Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers, const std::filesystem::path& out,
                                    const LabelJobOptions& options);
 
 }  // namespace fkdb

@@ -26,6 +26,12 @@ DataSetInfo Describe(const DataSet& data, bool use_classes) {
   return info;
 }
 
+Result<InputSpec> InputOf(const AugmentationInfo& a) {
+  FKDB_ASSIGN(const Interpolation interpolation, ParseInterpolation(a.interpolation));
+  FKDB_ASSIGN(const PassOrder pass_order, ParsePassOrder(a.resampling));
+  return InputSpec{a.input_height, a.input_width, interpolation, a.mean, a.std, pass_order};
+}
+
 Result<void> CheckLabelsAreOfCrops(const LabelSpec& spec) {
   if (!spec.is_map()) return {};
   return Fail(ErrorCode::kUnsupported, "label maps are not labels of crops: they can be converted, not made");

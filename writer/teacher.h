@@ -8,8 +8,15 @@
 #include <string>
 
 #include "format/result.h"
+#include "image/crop_inputs.h"
 
 namespace fkdb {
+
+// What a teacher says of a crop.
+enum class OutputKind {
+  kLogits,         // z; the label set's temperature is applied
+  kProbabilities,  // p, a distribution: no negative number, sum 1 within 1e-3
+};
 
 class Teacher {
  public:
@@ -17,9 +24,11 @@ class Teacher {
 
   virtual const std::string& name() const = 0;            // for the manifest and for messages
   virtual const std::filesystem::path& file() const = 0;  // its weights: their hash tells teachers apart
+  virtual const InputSpec& input() const = 0;             // how a crop becomes its input
   virtual uint32_t num_outputs() const = 0;               // C, or the width of a self-supervised head
+  virtual OutputKind output_kind() const = 0;
 
-  // Logits of `n` inputs: input (n, channels, height, width) float32 normalized, output
+  // Outputs for `n` inputs: input (n, channels, height, width) float32 normalized, output
   // (n, num_outputs). May be called from several threads at once; each call computes on its
   // caller's thread, so that the result does not depend on how many there are. The bits of a row
   // may depend on n and on the other rows: callers that want them again repeat the whole batch.

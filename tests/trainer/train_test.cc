@@ -114,7 +114,7 @@ TEST_F(TrainTest, FkdIsVanillaKdBitForBit) {
   TensorFile weights;
   StoreModel(**teacher_model, "", &weights);
   ASSERT_TRUE(WriteTensorFile(Path("teacher.safetensors"), weights));
-  const TeacherOptions teacher_options = {1, 28, 28, 32, "cpu"};
+  const TeacherOptions teacher_options = {config_.input, 32, "cpu"};
   const auto teacher = LoadTeacher("resnet6-w8:" + Path("teacher.safetensors").string(), teacher_options);
   ASSERT_TRUE(teacher) << teacher.error().message;
 

@@ -11,6 +11,7 @@
 #include "reader/reader.h"
 #include "tests/db/test_files.h"
 #include "writer/group_labeller.h"
+#include "writer/probe.h"
 
 namespace fkdb {
 namespace {
@@ -48,14 +49,16 @@ class FakeTeacher : public Teacher {
   explicit FakeTeacher(fs::path file) : file_(std::move(file)) {}
   const std::string& name() const override { return name_; }
   const fs::path& file() const override { return file_; }
+  const InputSpec& input() const override { return input_spec; }
   uint32_t num_outputs() const override { return outputs; }
+  OutputKind output_kind() const override { return kind; }
   Result<void> Forward(const float* input, int64_t n, float* output) const override {
     EXPECT_EQ(n % kBatchMultiple, 0);
     {
       const std::lock_guard guard(mutex_);
       sizes_.push_back(n);
     }
-    constexpr int64_t kInput = 8 * 8;
+    const int64_t kInput = int64_t{input_spec.height} * input_spec.width;
     float whole = 0;
     for (int64_t i = 0; i < n * kInput; ++i) whole += input[i];
     for (int64_t r = 0; r < n; ++r) {
@@ -65,10 +68,14 @@ class FakeTeacher : public Teacher {
         output[r * outputs + c] = z;
       }
     }
+    for (int64_t r = 0; softmax && r < n; ++r) EXPECT_TRUE(Softmax({output + r * outputs, outputs}, 1, {output + r * outputs, outputs}));
     if (nan_at && --*nan_at == 0) output[0] = NAN;
     return {};
   }
   uint32_t outputs = 3;
+  bool softmax = false;
+  OutputKind kind = OutputKind::kLogits;
+  InputSpec input_spec = {8, 8, Interpolation::kBilinear, {0.5}, {0.25}};
   mutable std::optional<int> nan_at;
   mutable std::vector<int64_t> sizes_;
 
@@ -189,6 +196,106 @@ TEST_F(LabelJobTest, AStoppedJobResumesToTheSameDigestFromAnyImage) {
     EXPECT_EQ(Digest(name), digest);
   }
   EXPECT_GT(stops.size(), 3u);
+}
+
+TEST_F(LabelJobTest, SeveralTeachersLabelTogether) {
+  FakeTeacher second(Path("second.pt"));
+  test::WriteBytes(Path("second.pt"), "other weights");
+  second.input_spec.height = 10;
+  second.input_spec.interpolation = Interpolation::kBicubic;
+  const Ensemble both({{&teacher, 1}, {&second, 3}});
+  options.spec = test::MakeSpec(LabelKind::kFull, 3, 0, ValueEncoding::kF32);
+  const auto made = LabelImages(data, both, Path("both.fkdb"), options);
+  ASSERT_TRUE(made) << made.error().message;
+  ASSERT_TRUE(Run("a.fkdb"));
+  ASSERT_TRUE(LabelImages(data, second, Path("b.fkdb"), options));
+  const auto a = Reader::Open(Path("a.fkdb")), b = Reader::Open(Path("b.fkdb")), average = Reader::Open(Path("both.fkdb"));
+  for (uint64_t i = 0; i < data.size(); ++i) {
+    const auto of_a = a->Get(i), of_b = b->Get(i), of_both = average->Get(i);
+    std::vector<float> p_a(3), p_b(3), p(3);
+    for (uint32_t crop = 0; crop < 6; ++crop) {
+      EXPECT_EQ(of_a->pixel_box(crop), of_both->pixel_box(crop));
+      of_a->CopyValues(crop, p_a.data());
+      of_b->CopyValues(crop, p_b.data());
+      of_both->CopyValues(crop, p.data());
+      for (size_t c = 0; c < 3; ++c) ASSERT_NEAR(p[c], (p_a[c] + 3 * p_b[c]) / 4, 1e-6);
+    }
+  }
+
+  // What the manifest says of it; one teacher that sees what students see needs no words.
+  const Manifest& m = average->manifest();
+  ASSERT_EQ(m.teachers.size(), 2u);
+  EXPECT_EQ(m.teacher_average, "probabilities");
+  EXPECT_EQ(m.teachers[0].weight, 1);
+  EXPECT_EQ(m.teachers[0].input, TeacherInputInfo());
+  EXPECT_EQ(m.teachers[1].weight, 3);
+  EXPECT_EQ(m.teachers[1].input, (TeacherInputInfo{10, 8, "bicubic", {0.5}, {0.25}}));
+  EXPECT_EQ(a->manifest().teacher_average, "");
+  EXPECT_EQ(a->manifest().teachers[0].weight, 0);
+  const std::string json = ToJson(a->manifest());
+  for (const char* field : {"weight", "teacher_average", "output", "\"input\""}) EXPECT_EQ(json.find(field), std::string::npos) << field;
+  EXPECT_EQ(RecipeDifference(m, *ParseManifest(ToJson(m))), "");
+
+  const auto other = PlanRecipe(data, Ensemble({{&teacher, 1}, {&second, 2}}), options);
+  EXPECT_EQ(RecipeDifference(m, *other), "teachers[1].weight: 3.0 in the file, 2.0 asked for");
+  for (const int threads : {2, 5}) {
+    options.threads = threads;
+    const auto again = LabelImages(data, both, Path(std::to_string(threads) + ".fkdb"), options);
+    EXPECT_EQ(again->manifest.digest, made->manifest.digest);
+  }
+}
+
+TEST_F(LabelJobTest, AProbeSaysHowItWillGoAndWritesNothing) {
+  const auto files = [&] {
+    std::set<fs::path> names;
+    for (const auto& entry : fs::directory_iterator(Path("."))) names.insert(entry.path().filename());
+    return names;
+  };
+  const auto before = files();
+  options.threads = 3;
+  const auto probe = ProbeTeachers(data, teacher, options, 0);
+  ASSERT_TRUE(probe) << probe.error().message;
+  EXPECT_EQ(probe->crops, 3u * 6);
+  EXPECT_GT(probe->seconds, 0);
+  EXPECT_GT(probe->bytes_per_crop(), 2 * 8 + 8);  // two indices and values, a box
+  EXPECT_LT(probe->bytes_per_crop(), 100);
+  EXPECT_EQ(files(), before);
+
+  data.broken = {0, 1, 2, 3, 4};
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0)->crops, 18u);
+  for (uint64_t i = 0; i < data.size(); ++i) data.broken.insert(i);
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0).error().message, "none of the 61 images of 'fake' can be read");
+  data.broken.clear();
+
+  teacher.nan_at = 1;
+  options.threads = 1;
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0).error().code, ErrorCode::kModel);
+  const std::atomic<bool> stop = true;
+  options.stop = &stop;
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0).error().code, ErrorCode::kIncomplete);
+}
+
+TEST_F(LabelJobTest, ASoftmaxWhereLogitsAreExpectedIsNoticed) {
+  teacher.softmax = true;
+  const auto probe = ProbeTeachers(data, teacher, options, 0);
+  ASSERT_FALSE(probe);
+  EXPECT_EQ(probe.error().code, ErrorCode::kModel);
+  EXPECT_NE(probe.error().message.find("teacher 'fake.pt' gives probabilities, not logits: its outputs for 6 crops have no negative number and add up to 1; "
+                                       "leave out its softmax, or say in 'fake.pt.json': {\"output\": \"probabilities\"}"), std::string::npos)
+      << probe.error().message;
+  // What is said to be a distribution is stored as it is.
+  teacher.kind = OutputKind::kProbabilities;
+  EXPECT_TRUE(ProbeTeachers(data, teacher, options, 0));
+  ASSERT_TRUE(Run("p.fkdb"));
+  teacher.softmax = false;
+  teacher.kind = OutputKind::kLogits;
+  ASSERT_TRUE(Run("z.fkdb"));
+  const auto p = Reader::Open(Path("p.fkdb")), z = Reader::Open(Path("z.fkdb"));
+  EXPECT_EQ(p->manifest().teachers[0].output, "probabilities");
+  float from_p[2], from_z[2];
+  p->Get(5)->CopyValues(3, from_p);
+  z->Get(5)->CopyValues(3, from_z);
+  EXPECT_NEAR(from_p[0], from_z[0], 1e-6);
 }
 
 TEST_F(LabelJobTest, ResumesInTheMiddleOfAGroup) {
@@ -320,7 +427,7 @@ TEST_F(LabelJobTest, WhatCannotBeAppendedToIsRefusedByName) {
   EXPECT_EQ(refused(ErrorCode::kInvalidArgument), "65536 crops an image in all: expected 1 to 65535");
   options.augmentation.crops = 6;
   test::WriteBytes(Path("fake.pt"), "other weights");
-  EXPECT_TRUE(refused(ErrorCode::kInvalidArgument).starts_with(old + ": cannot append to it: teachers: [{"));
+  EXPECT_TRUE(refused(ErrorCode::kInvalidArgument).starts_with(old + ": cannot append to it: teachers[0].sha256: \""));
   test::WriteBytes(Path("fake.pt"), "weights");
   EXPECT_FALSE(fs::exists(Path("no.fkdb.partial")));
 

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "writer/ensemble.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "format/quantize.h"
+#include "writer/crop_output.h"
+
+namespace fkdb {
+namespace {
+
+constexpr std::string_view kAverages[] = {"probabilities", "logits"};
+
+size_t RoundUp(size_t n) {
+  constexpr size_t kMultiple = kBatchMultiple;
+  return (n + kMultiple - 1) / kMultiple * kMultiple;
+}
+
+bool AllFinite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+}
+
+}  // namespace
+
+std::string_view Name(Average average) { return kAverages[static_cast<size_t>(average)]; }
+
+Result<Average> ParseAverage(std::string_view name) {
+  for (const Average average : {Average::kProbabilities, Average::kLogits}) {
+    if (name == Name(average)) return average;
+  }
+  return Fail(ErrorCode::kInvalidArgument, fmt::format("average '{}': expected {}", name, fmt::join(kAverages, " or ")));
+}
+
+std::string Ensemble::name() const {
+  std::string names;
+  for (const Member& member : members) names += (names.empty() ? "" : ", ") + member.teacher->name();
+  return names;
+}
+
+Result<void> CheckEnsemble(const Ensemble& ensemble, const LabelSpec& spec) {
+  const auto bad = [](std::string what) { return Fail(ErrorCode::kInvalidArgument, std::move(what)); };
+  if (ensemble.members.empty()) return bad("no teacher");
+  const Teacher& first = *ensemble.members[0].teacher;
+  const bool several = ensemble.members.size() > 1;
+  if (several && spec.kind == LabelKind::kLogits && ensemble.average != Average::kLogits) {
+    return bad("labels of kind 'logits' are averages of logits: --average logits");
+  }
+  for (const auto& [teacher, weight] : ensemble.members) {
+    if (!(weight > 0) || !std::isfinite(weight)) return bad(fmt::format("teacher '{}': weight {}: expected a positive number", teacher->name(), weight));
+    if (teacher->num_outputs() != first.num_outputs()) {
+      return bad(fmt::format("teacher '{}' has {} outputs, '{}' {}: only teachers of the same classes can be averaged", teacher->name(),
+                             teacher->num_outputs(), first.name(), first.num_outputs()));
+    }
+    if (teacher->output_kind() == OutputKind::kLogits) continue;
+    if (spec.kind == LabelKind::kLogits || (several && ensemble.average == Average::kLogits)) {
+      return bad(fmt::format("teacher '{}' gives probabilities: there are no logits to {}", teacher->name(), several ? "average" : "store"));
+    }
+    if (spec.temperature != 1) {
+      return bad(fmt::format("teacher '{}' gives probabilities: a temperature of {} is for logits", teacher->name(), spec.temperature));
+    }
+  }
+  return {};
+}
+
+Result<EnsembleBatch> EnsembleBatch::Make(const Ensemble& ensemble, float temperature, size_t size) {
+  EnsembleBatch batch(ensemble, temperature, size);
+  const size_t rows = RoundUp(size), c = ensemble.num_outputs();
+  for (const auto& member : ensemble.members) {
+    const InputSpec& spec = member.teacher->input();
+    const auto same = std::find_if(batch.inputs_.begin(), batch.inputs_.end(), [&](const Input& input) { return input.spec == spec; });
+    batch.outputs_.push_back({static_cast<size_t>(same - batch.inputs_.begin()), std::vector<float>(rows * c)});
+    if (same != batch.inputs_.end()) continue;
+    FKDB_ASSIGN(CropInputs make, CropInputs::Make(spec));
+    const size_t samples = make.samples();
+    batch.inputs_.push_back({spec, std::move(make), std::vector<float>(rows * samples)});
+  }
+  if (ensemble.members.size() > 1) {
+    batch.mean_.resize(size * c);
+    batch.row_.resize(c);
+    batch.sum_.resize(c);
+  }
+  return batch;
+}
+
+void EnsembleBatch::Add(const Image& image, const PixelBox& box, bool flip) {
+  const uint8_t flips[] = {flip};
+  for (Input& input : inputs_) input.make.Run(image, {&box, 1}, flips, input.batch.data() + size_ * input.make.samples());
+  ++size_;
+}
+
+Result<void> EnsembleBatch::Run() {
+  const size_t padded = RoundUp(size_);
+  for (Input& input : inputs_) {
+    const auto at = [&](size_t n) { return input.batch.begin() + static_cast<ptrdiff_t>(n * input.make.samples()); };
+    std::fill(at(size_), at(padded), 0.0f);
+  }
+  for (size_t m = 0; m < outputs_.size(); ++m) {
+    Output& output = outputs_[m];
+    FKDB_TRY(ensemble_.members[m].teacher->Forward(inputs_[output.input].batch.data(), static_cast<int64_t>(padded), output.batch.data()));
+    for (size_t i = 0; i < size_; ++i) output.distributions += IsDistribution(OutputOf(m, i));
+  }
+  if (outputs_.size() > 1) {
+    for (size_t i = 0; i < size_; ++i) AverageCrop(i);
+  }
+  return {};
+}
+
+OutputKind EnsembleBatch::kind() const {
+  if (outputs_.size() == 1) return ensemble_.members[0].teacher->output_kind();
+  return ensemble_.average == Average::kLogits ? OutputKind::kLogits : OutputKind::kProbabilities;
+}
+
+std::span<const float> EnsembleBatch::output(size_t i) const {
+  const size_t c = ensemble_.num_outputs();
+  return outputs_.size() == 1 ? OutputOf(0, i) : std::span(mean_).subspan(i * c, c);
+}
+
+const Teacher& EnsembleBatch::Culprit(size_t i) const {
+  size_t m = 0;
+  while (m + 1 < outputs_.size() && IsGood(m, i)) ++m;
+  return *ensemble_.members[m].teacher;
+}
+
+std::span<const float> EnsembleBatch::OutputOf(size_t m, size_t i) const {
+  const size_t c = ensemble_.num_outputs();
+  return std::span(outputs_[m].batch).subspan(i * c, c);
+}
+
+bool EnsembleBatch::IsGood(size_t m, size_t i) const {
+  const auto row = OutputOf(m, i);
+  return ensemble_.members[m].teacher->output_kind() == OutputKind::kLogits ? AllFinite(row) : IsDistribution(row);
+}
+
+void EnsembleBatch::AverageCrop(size_t i) {
+  const size_t c = ensemble_.num_outputs();
+  const std::span<float> mean = std::span(mean_).subspan(i * c, c);
+  std::fill(sum_.begin(), sum_.end(), 0.0);
+  double weights = 0;
+  for (size_t m = 0; m < outputs_.size(); ++m) {
+    if (!IsGood(m, i)) {
+      std::fill(mean.begin(), mean.end(), std::numeric_limits<float>::quiet_NaN());
+      return;
+    }
+    auto said = OutputOf(m, i);
+    if (kind() == OutputKind::kProbabilities && ensemble_.members[m].teacher->output_kind() == OutputKind::kLogits) {
+      static_cast<void>(Softmax(said, temperature_, row_));  // finite
+      said = row_;
+    }
+    const double weight = ensemble_.members[m].weight;
+    weights += weight;
+    for (size_t k = 0; k < c; ++k) sum_[k] += weight * said[k];
+  }
+  for (size_t k = 0; k < c; ++k) mean[k] = static_cast<float>(sum_[k] / weights);
+}
+
+}  // namespace fkdb

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// One teacher, or several that label together: a crop's label is the weighted average of what they say of it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "format/label_spec.h"
+#include "format/result.h"
+#include "image/crop_inputs.h"
+#include "writer/teacher.h"
+
+namespace fkdb {
+
+// What of several teachers is averaged.
+enum class Average {
+  kProbabilities,  // after each one's softmax at the label set's temperature
+  kLogits,
+};
+
+std::string_view Name(Average average);  // "probabilities", "logits"
+Result<Average> ParseAverage(std::string_view name);
+
+// Borrows the teachers.
+struct Ensemble {
+  struct Member {
+    const Teacher* teacher;
+    double weight = 1;  // of all weights together
+  };
+  std::vector<Member> members;
+  Average average = Average::kProbabilities;
+
+  Ensemble(const Teacher& teacher) : members{{&teacher, 1}} {}  // NOLINT: a teacher is an ensemble of one
+  explicit Ensemble(std::vector<Member> several, Average averaged = Average::kProbabilities)
+      : members(std::move(several)), average(averaged) {}
+
+  uint32_t num_outputs() const { return members[0].teacher->num_outputs(); }
+  std::string name() const;  // "a.pt" or "a.pt, b.pt"
+};
+
+// Whether these teachers can make such labels together. Errors: InvalidArgument (no teacher, a weight that is not positive,
+// other widths or channels; logits asked of probabilities), says of which teacher.
+Result<void> CheckEnsemble(const Ensemble& ensemble, const LabelSpec& spec);
+
+// A batch of crops on its way through an ensemble. Keeps its memory: one object a thread.
+class EnsembleBatch {
+ public:
+  // For up to `size` crops. The ensemble was checked; borrows its teachers. Errors: InvalidArgument (an input: CropInputs::Make).
+  static Result<EnsembleBatch> Make(const Ensemble& ensemble, float temperature, size_t size);
+
+  uint32_t channels() const { return inputs_[0].make.channels(); }
+  size_t size() const { return size_; }
+  bool full() const { return size_ == max_size_; }
+  void Clear() { size_ = 0; }
+  // One more crop, while it is not full. box: in the image.
+  void Add(const Image& image, const PixelBox& box, bool flip);
+
+  // Asks the teachers. Errors: theirs.
+  Result<void> Run();
+  OutputKind kind() const;
+  // Of crop i after Run: (C); not all finite if a teacher's were not what they should be, which Culprit then names.
+  std::span<const float> output(size_t i) const;
+  const Teacher& Culprit(size_t i) const;
+
+  // Of all crops so far, those for which member m's logits were a distribution: all of them, if it ends in a softmax.
+  size_t distributions(size_t m) const { return outputs_[m].distributions; }
+
+ private:
+  // What teachers of the same input share.
+  struct Input {
+    InputSpec spec;
+    CropInputs make;
+    std::vector<float> batch;  // (size rounded up, channels, height, width)
+  };
+  struct Output {
+    size_t input;              // of inputs_
+    std::vector<float> batch;  // (size rounded up, C)
+    size_t distributions = 0;
+  };
+  EnsembleBatch(const Ensemble& ensemble, float temperature, size_t size) : ensemble_(ensemble), temperature_(temperature), max_size_(size) {}
+  std::span<const float> OutputOf(size_t m, size_t i) const;
+  bool IsGood(size_t m, size_t i) const;
+  void AverageCrop(size_t i);
+
+  Ensemble ensemble_;
+  float temperature_;
+  size_t max_size_, size_ = 0;
+  std::vector<Input> inputs_;
+  std::vector<Output> outputs_;  // of each member
+  std::vector<float> mean_;      // (size, C), of several
+  std::vector<float> row_;       // (C)
+  std::vector<double> sum_;      // (C)
+};
+
+}  // namespace fkdb

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "writer/probe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "image/ordered_queue.h"
+#include "writer/group_labeller.h"
+
+namespace fkdb {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A model that ends in a softmax labels without complaint, and its labels are nearly uniform.
+Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& distributions, uint64_t crops) {
+  for (size_t m = 0; m < teachers.members.size(); ++m) {
+    const Teacher& teacher = *teachers.members[m].teacher;
+    if (teacher.output_kind() != OutputKind::kLogits || crops < 2 || distributions[m] < crops) continue;
+    return Fail(ErrorCode::kModel,
+                fmt::format("teacher '{0}' gives probabilities, not logits: its outputs for {1} crops have no negative number and add up to 1; "
+                            "leave out its softmax, or say in '{2}.json': {{\"output\": \"probabilities\"}}",
+                            teacher.name(), crops, teacher.file().filename().string()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options, double seconds) {
+  LabelJobOptions few = options;
+  few.append_to.clear();
+  few.augmentation.crops = std::min(options.augmentation.crops, options.batch_size);
+  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, few));
+
+  std::atomic<uint64_t> crops = 0, next_image = 0;
+  std::mutex mutex;
+  ProbeResult result;
+  std::vector<size_t> distributions(teachers.members.size());
+  Result<void> outcome;
+  const auto begun = Clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - begun).count(); };
+  const auto work = [&]() -> Result<void> {
+    FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data, teachers, recipe, /*skip_bad=*/true));
+    double bytes = 0;
+    uint64_t mine = 0;
+    while (mine == 0 || elapsed() < seconds) {
+      const uint64_t image = next_image++;
+      if (image >= data.size()) break;
+      std::atomic<uint64_t> labelled = 0;
+      FKDB_ASSIGN(const auto records, labeller.Label(image, image + 1, &labelled, options.stop));
+      if (records.empty()) break;  // stopped
+      if (labelled == 0) continue;
+      bytes += static_cast<double>(records[0].size());
+      mine += labelled;
+    }
+    const std::lock_guard lock(mutex);
+    crops += mine;
+    result.record_bytes += bytes;
+    for (size_t m = 0; m < distributions.size(); ++m) distributions[m] += labeller.batch().distributions(m);
+    return {};
+  };
+  {
+    std::vector<std::jthread> threads;
+    FKDB_TRY(StartThreads(options.threads, [&] {
+      Result<void> done = Guarded(work);
+      const std::lock_guard lock(mutex);
+      if (outcome && !done) outcome = std::move(done);
+    }, &threads));
+  }
+  FKDB_TRY(outcome);
+  if (options.stop && *options.stop) return Fail(ErrorCode::kIncomplete, "stopped before the first crop was labelled");
+  if (crops == 0) return Fail(ErrorCode::kInvalidArgument, fmt::format("none of the {} images of '{}' can be read", data.size(), data.name()));
+  result.crops = crops;
+  result.seconds = elapsed();
+  FKDB_TRY(CheckLogits(teachers, distributions, crops));
+  return result;
+}
+
+}  // namespace fkdb
