@@ -82,6 +82,7 @@ void DescribeRecipe(Visit& visit, M& m) {
   visit("teacher_batch_size", m.teacher_batch_size);
   visit.Optional("imported_from", m.imported_from);
   visit.Optional("imported_sample", m.imported_sample);
+  visit.Optional("boxes_from", m.boxes_from);
   visit.Optional("extends", m.extends);
 }
 
@@ -266,6 +267,7 @@ std::string ToJson(const Manifest& m) {
 Manifest WithoutImages(Manifest manifest) {
   manifest.data_set.num_images = 0;
   manifest.data_set.key_list_sha256.clear();
+  manifest.boxes_from.clear();
   manifest.extends.clear();
   return manifest;
 }

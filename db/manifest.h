@@ -81,6 +81,7 @@ struct Manifest {
   uint32_t teacher_batch_size = 0;
   std::string imported_from;  // the format that the labels were converted from ("fkd"); empty if they were made here
   std::string imported_sample;  // XXH3-64 of the first image's labels as they came, hex: tells apart what one resumes with
+  std::string boxes_from;  // digest of the label set whose boxes and flips these are; empty: they were drawn for it
   std::string extends;  // digest of the label set that the first crops of each image are from; or empty
 
   // The outcome: counts so far, and once finished the digest.

@@ -13,65 +13,18 @@
 #include "db/label_set.h"
 #include "db/lock_file.h"
 #include "db/publish.h"
-#include "db/sha256.h"
 #include "db/tally.h"
+#include "db/write_images.h"
 #include "format/recode.h"
 #include "format/text.h"
 
 namespace fkdb {
 namespace {
 
-// An image of the output: where it comes from.
-struct Source {
-  std::string key;
-  uint32_t set;      // of the inputs
-  uint64_t ordinal;  // in it
-};
-
-std::vector<std::string> KeysOf(const std::vector<Source>& images) {
-  std::vector<std::string> keys;
-  keys.reserve(images.size());
-  for (const Source& image : images) keys.push_back(image.key);
-  return keys;
-}
-
-// What is known of the output before its first image is written.
-Manifest RecipeOf(Manifest recipe, const std::vector<Source>& images, const RewriteOptions& options) {
-  recipe = WithoutImages(std::move(recipe));
-  recipe.data_set.num_images = images.size();
-  recipe.data_set.key_list_sha256 = Sha256OfKeys(KeysOf(images));
-  recipe.provenance = options.provenance;
-  recipe.num_images = recipe.num_crops = 0;
-  recipe.skipped.clear();
-  recipe.digest.clear();
-  recipe.complete = false;
-  return recipe;
-}
-
-// Appends image after image, each as `record` gives it, from where an earlier run stopped.
-template <class RecordOf>
-Result<Manifest> WriteAll(const std::filesystem::path& out, Manifest recipe, const std::vector<Source>& images,
-                          const RewriteOptions& options, RecordOf record) {
-  recipe = RecipeOf(std::move(recipe), images, options);
-  FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
-  for (uint64_t i = writer.num_images(); i < images.size(); ++i) {
-    if (options.stop && options.stop->load()) {
-      FKDB_TRY(writer.Flush());
-      return Fail(ErrorCode::kIncomplete, fmt::format("stopped after {} of {} images; the same command with --resume "
-                                                      "continues",
-                                                      i, images.size()));
-    }
-    FKDB_ASSIGN(std::vector<std::byte> bytes, record(images[i]));
-    FKDB_TRY(writer.Append(std::move(bytes)));
-    if (options.progress && i % 256 == 0) options.progress(i, images.size());
-  }
-  return writer.Finish(KeysOf(images));
-}
-
 // The parts of one label set, and all their images in key order.
 struct Parts {
   std::vector<LabelSet> sets;
-  std::vector<Source> images;
+  std::vector<SourceImage> images;
 };
 
 Result<Parts> OpenParts(std::span<const std::filesystem::path> inputs) {
@@ -95,9 +48,9 @@ Result<Parts> OpenParts(std::span<const std::filesystem::path> inputs) {
     parts.sets.push_back(std::move(set));
   }
   std::stable_sort(parts.images.begin(), parts.images.end(),
-                   [](const Source& a, const Source& b) { return a.key < b.key; });
+                   [](const SourceImage& a, const SourceImage& b) { return a.key < b.key; });
   const auto twice = std::adjacent_find(parts.images.begin(), parts.images.end(),
-                                        [](const Source& a, const Source& b) { return a.key == b.key; });
+                                        [](const SourceImage& a, const SourceImage& b) { return a.key == b.key; });
   if (twice != parts.images.end()) {
     return Fail(ErrorCode::kMismatch,
                 fmt::format("image '{}' is in both {} and {}", Printable(twice->key), inputs[twice->set].string(),
@@ -123,7 +76,7 @@ CollectionIndex IndexOf(const Parts& parts, const std::filesystem::path& out) {
       index.shards.push_back({RelativeTo(out, file.path()), file.num_images(), file.manifest().digest});
     }
   }
-  for (const Source& image : parts.images) {
+  for (const SourceImage& image : parts.images) {
     const uint32_t shard = first_shard[image.set] + parts.sets[image.set].PlaceOf(image.ordinal).file;
     if (index.order.empty() || index.order.back().shard != shard) index.order.push_back({shard, 0});
     ++index.order.back().images;
@@ -144,8 +97,8 @@ Result<void> WriteWhole(const std::filesystem::path& path, std::string_view text
 Result<Manifest> MergeLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
                                 const RewriteOptions& options) {
   FKDB_ASSIGN(const Parts parts, OpenParts(inputs));
-  return WriteAll(out, parts.sets[0].manifest(), parts.images, options,
-                  [&](const Source& source) -> Result<std::vector<std::byte>> {
+  return WriteImages(out, parts.sets[0].manifest(), parts.images, options,
+                  [&](const SourceImage& source) -> Result<std::vector<std::byte>> {
                     FKDB_ASSIGN(const auto bytes, parts.sets[source.set].RecordBytes(source.ordinal));
                     return std::vector<std::byte>(bytes.begin(), bytes.end());
                   });
@@ -159,10 +112,10 @@ Result<Manifest> CollectLabelSets(std::span<const std::filesystem::path> inputs,
   FKDB_TRY(CheckOutput(out, options.file.resume, options.file.overwrite));
 
   CollectionIndex index = IndexOf(parts, out);
-  index.manifest = RecipeOf(parts.sets[0].manifest(), parts.images, options);
+  index.manifest = OutputRecipe(parts.sets[0].manifest(), parts.images, options);
   Tally tally(index.manifest);
   for (uint64_t i = 0; i < parts.images.size(); ++i) {
-    const Source& image = parts.images[i];
+    const SourceImage& image = parts.images[i];
     if (options.stop && options.stop->load()) {
       return Fail(ErrorCode::kIncomplete, "stopped before the index was written; the same command starts again");
     }
@@ -197,7 +150,7 @@ Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::f
   const uint32_t crops = options.crops > 0 ? options.crops : kMaxCropsPerImage;
   recipe.augmentation.crops = std::min(recipe.augmentation.crops, crops);
 
-  std::vector<Source> sources;
+  std::vector<SourceImage> sources;
   if (options.images.empty()) {
     FKDB_ASSIGN(std::vector<std::string> keys, set.AllKeys());
     for (uint64_t i = 0; i < keys.size(); ++i) sources.push_back({std::move(keys[i]), 0, i});
@@ -206,13 +159,13 @@ Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::f
     FKDB_ASSIGN(const uint64_t ordinal, set.Find(key));
     sources.push_back({key, 0, ordinal});
   }
-  std::sort(sources.begin(), sources.end(), [](const Source& a, const Source& b) { return a.ordinal < b.ordinal; });
+  std::sort(sources.begin(), sources.end(), [](const SourceImage& a, const SourceImage& b) { return a.ordinal < b.ordinal; });
   for (size_t i = 1; i < sources.size(); ++i) {
     if (sources[i].ordinal == sources[i - 1].ordinal) {
       return Fail(ErrorCode::kInvalidArgument, fmt::format("image '{}' is named twice", Printable(sources[i].key)));
     }
   }
-  return WriteAll(out, recipe, sources, options, [&](const Source& source) -> Result<std::vector<std::byte>> {
+  return WriteImages(out, recipe, sources, options, [&](const SourceImage& source) -> Result<std::vector<std::byte>> {
     FKDB_ASSIGN(const auto bytes, set.RecordBytes(source.ordinal));
     const auto about = [&](Error error) {
       return Fail(error.code, fmt::format("{}: image '{}': {}", input.string(), Printable(source.key), error.message));

@@ -24,13 +24,12 @@ constexpr double kDryRunSeconds = 3;  // of the teachers' time
 struct Flags : CommonFlags {
   std::string images, teacher, out, average = "probabilities", device = "cpu";
   std::vector<double> weights;  // of several teachers
-  // The recipe: what is not asked for is the default, or that of the label set to append to.
+  // The recipe: what is not asked for is the default, or that of the label set whose crops are used.
   std::optional<std::string> label, encoding;
-  std::optional<uint32_t> top_k, batch_size;
+  std::optional<uint32_t> crops, top_k, batch_size;
   std::optional<float> temperature;
   std::optional<uint64_t> seed;
   PixelFlags pixels;
-  uint32_t crops = 200;
   bool no_classes = false, dry_run = false;
   uint64_t limit = 0;
   LabelJobOptions job;
@@ -40,20 +39,31 @@ struct Flags : CommonFlags {
 
 // The recipe a job begins with, before the flags have their say.
 Result<void> SetDefaults(const DataSet& data, LabelJobOptions* job) {
+  job->spec.top_k = 5;
+  if (!job->boxes_from.empty()) {
+    FKDB_ASSIGN(const LabelSet set, LabelSet::Open(job->boxes_from));
+    job->augmentation = set.manifest().augmentation;
+    return {};
+  }
   if (job->append_to.empty()) {
-    job->spec.top_k = 5;
     FKDB_ASSIGN(job->augmentation, DefaultAugmentation(data));
+    job->augmentation.crops = 200;
     return {};
   }
   FKDB_ASSIGN(const LabelSet base, LabelSet::Open(job->append_to));
   job->spec = base.manifest().spec;
   job->augmentation = base.manifest().augmentation;
+  job->augmentation.crops = 200;
   job->batch_size = base.manifest().teacher_batch_size;
   job->use_classes = !base.manifest().data_set.class_names.empty();
   return {};
 }
 
 Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions* job) {
+  const PixelFlags& pixels = flags.pixels;
+  if (!job->boxes_from.empty() && (flags.crops || flags.seed || !pixels.scale.empty() || !pixels.ratio.empty())) {
+    return Fail(ErrorCode::kInvalidArgument, "--boxes-from: the crops are those of the label set; leave out --crops, --seed, --scale and --ratio");
+  }
   FKDB_TRY(SetDefaults(data, job));
   LabelSpec& spec = job->spec;
   if (flags.label) {
@@ -70,7 +80,7 @@ Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions*
   job->batch_size = flags.batch_size.value_or(job->batch_size);
   if (flags.no_classes) job->use_classes = false;
   FKDB_ASSIGN(job->augmentation, flags.pixels.Over(job->augmentation));
-  job->augmentation.crops = flags.crops;
+  job->augmentation.crops = flags.crops.value_or(job->augmentation.crops);
   job->augmentation.seed = flags.seed.value_or(job->augmentation.seed);
   return {};
 }
@@ -205,9 +215,11 @@ int fkdb::RunWrite(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--out", flags.out, "The label set to write, NAME.fkdb")->required();
   app.add_flag("--dry-run", flags.dry_run, "Stop before anything is written: what the teachers give, how long it would take, how large it would be");
-  app.add_option("--crops", flags.crops, "Random crops an image, M; with --append-crops: so many more")->capture_default_str();
-  app.add_option("--append-crops", flags.job.append_to,
-                 "Give the images of this label set more crops: OUT has its crops and the new ones. The recipe is its own");
+  app.add_option("--crops", flags.crops, "Random crops an image, M; with --append-crops: so many more (200)");
+  auto* append = app.add_option("--append-crops", flags.job.append_to,
+                                "Give the images of this label set more crops: OUT has its crops and the new ones. The recipe is its own");
+  app.add_option("--boxes-from", flags.job.boxes_from, "Label the crops of this label set, and no others: another teacher for the same crops")
+      ->excludes(append);
   app.add_option("--label", flags.label, "What is kept of the teacher's output (marginal-smoothing)")
       ->check(CLI::IsMember({"full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"}));
   app.add_option("--top-k", flags.top_k, "K of the marginal kinds (5)");

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "format/crop_op.h"
 #include "format/recode.h"
 #include "format/text.h"
 #include "writer/crop_output.h"
@@ -22,51 +23,53 @@ uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image) {
 }
 
 Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
-                                          bool skip_bad, const LabelSet* base) {
+                                          bool skip_bad, const StoredCrops& stored) {
   const AugmentationInfo& a = recipe.augmentation;
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
   FKDB_ASSIGN(EnsembleBatch batch, EnsembleBatch::Make(teachers, recipe.spec.temperature, recipe.teacher_batch_size));
   if (batch.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("teachers of {} channels for images of {}", batch.channels(), data.channels()));
   }
-  return GroupLabeller(data, std::move(batch), recipe, skip_bad, base, sampler);
+  return GroupLabeller(data, std::move(batch), recipe, skip_bad, stored, sampler);
 }
 
-GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad, const LabelSet* base,
-                             CropSampler sampler)
+GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad,
+                             const StoredCrops& stored, CropSampler sampler)
     : data_(data),
       spec_(recipe.spec),
       augmentation_(recipe.augmentation),
       skip_bad_(skip_bad),
-      base_(base),
-      crops_(augmentation_.crops - (base ? base->manifest().augmentation.crops : 0)),
+      stored_(stored),
+      crops_(augmentation_.crops - (stored.base ? stored.base->manifest().augmentation.crops : 0)),
       has_classes_(!recipe.data_set.class_names.empty()),
       sampler_(std::move(sampler)),
       batch_(std::move(batch)) {}
 
-Result<RecordView> GroupLabeller::BaseOf(uint64_t ordinal) const {
-  FKDB_ASSIGN(const auto bytes, base_->RecordBytes(ordinal));
-  return RecordView::Open(bytes, spec_);
+Result<RecordView> GroupLabeller::StoredOf(const LabelSet& set, uint64_t ordinal) const {
+  FKDB_ASSIGN(const auto bytes, set.RecordBytes(ordinal));
+  return RecordView::Open(bytes, set.manifest().spec);
 }
 
 Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record* record) {
   record->key_hash = Hash64(data_.keys()[ordinal]);
   record->class_index = has_classes_ ? data_.class_index(ordinal) : kNoClass;
-  uint32_t first_crop = 0;
-  std::optional<ContentHash> labelled;
-  if (base_) {
-    FKDB_ASSIGN(const RecordView base, BaseOf(ordinal));
-    if (base.skipped()) return std::optional<Image>();
-    first_crop = base.num_crops();
-    labelled = base.content_hash();
+  std::optional<RecordView> before;
+  if (const LabelSet* set = stored_.base ? stored_.base : stored_.boxes) {
+    FKDB_ASSIGN(before, StoredOf(*set, ordinal));
+    if (before->skipped()) {
+      record->skip_reason = before->skip_reason();
+      record->content_hash = before->content_hash();
+      return std::optional<Image>();
+    }
   }
   file_.clear();
   auto image = data_.Load(ordinal, &file_);
   record->content_hash = HashContent(file_);
-  if (labelled && record->content_hash != *labelled) {
-    return Fail(ErrorCode::kMismatch, fmt::format("image '{}': {}; the first crops of it are of another file",
-                                                  Printable(data_.keys()[ordinal]),
-                                                  image ? "it changed since it was labelled" : image.error().message));
+  // A label set that came from elsewhere does not know its images' files.
+  if (before && before->content_hash() != ContentHash{} && record->content_hash != before->content_hash()) {
+    return Fail(ErrorCode::kMismatch, fmt::format("image '{}': {}; the {} crops of it are of another file", Printable(data_.keys()[ordinal]),
+                                                  image ? "it changed since it was labelled" : image.error().message,
+                                                  stored_.base ? "first" : "stored"));
   }
   if (!image) {
     if (!skip_bad_) {
@@ -78,15 +81,42 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
   }
   record->width = image->width;
   record->height = image->height;
+  if (before && (before->width() != image->width || before->height() != image->height)) {
+    return Fail(ErrorCode::kMismatch, fmt::format("image '{}': it was {} x {} pixels when its crops were drawn and is {} x {} now",
+                                                  Printable(data_.keys()[ordinal]), before->width(), before->height(), image->width, image->height));
+  }
+  if (!stored_.boxes) {
+    DrawCrops(stored_.base ? before->num_crops() : 0, record);
+  } else if (auto taken = TakeCrops(*before, record); !taken) {
+    return Fail(taken.error().code, fmt::format("image '{}': {}", Printable(data_.keys()[ordinal]), taken.error().message));
+  }
+  record->indices.resize(record->num_crops() * spec_.num_indices());
+  record->values.resize(record->num_crops() * spec_.num_values());
+  return std::optional<Image>(std::move(*image));
+}
+
+void GroupLabeller::DrawCrops(uint32_t first_crop, Record* record) {
   for (uint32_t i = 0; i < crops_; ++i) {
-    const SampledCrop crop =
-        sampler_.Sample(augmentation_.seed, record->key_hash, first_crop + i, image->width, image->height);
+    const SampledCrop crop = sampler_.Sample(augmentation_.seed, record->key_hash, first_crop + i, record->width, record->height);
     record->pixel_boxes.push_back(crop.box);
     record->flips.push_back(crop.flip);
   }
-  record->indices.resize(size_t{crops_} * spec_.num_indices());
-  record->values.resize(size_t{crops_} * spec_.num_values());
-  return std::optional<Image>(std::move(*image));
+  boxes_ = record->pixel_boxes;
+}
+
+Result<void> GroupLabeller::TakeCrops(const RecordView& from, Record* record) {
+  boxes_.clear();
+  for (uint32_t i = 0; i < from.num_crops(); ++i) {
+    if (from.has_ops()) {
+      FKDB_ASSIGN(const auto ops, from.Ops(i));
+      if (!ops.empty()) return Fail(ErrorCode::kUnsupported, fmt::format("its crops were changed by '{}', which this fkdb cannot do", InfoOf(ops[0].kind)->name));
+    }
+    boxes_.push_back(from.pixel_box(i));
+    record->flips.push_back(from.flip(i));
+    if (spec_.boxes == BoxEncoding::kPixel) record->pixel_boxes.push_back(boxes_.back());
+    else record->fraction_boxes.push_back(from.fraction_box(i));
+  }
+  return {};
 }
 
 Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t first) {
@@ -106,8 +136,8 @@ Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t firs
 }
 
 Result<std::vector<std::byte>> GroupLabeller::Encode(uint64_t ordinal, const Record& record) const {
-  if (!base_) return EncodeRecord(spec_, record);
-  FKDB_ASSIGN(const RecordView view, BaseOf(ordinal));
+  if (!stored_.base) return EncodeRecord(spec_, record);
+  FKDB_ASSIGN(const RecordView view, StoredOf(*stored_.base, ordinal));
   FKDB_ASSIGN(Record base, DecodeRecord(view));
   return EncodeRecord(spec_, view.skipped() ? base : AppendCrops(std::move(base), record));
 }
@@ -122,7 +152,7 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
     Record& record = records[ordinal - first];
     FKDB_ASSIGN(const std::optional<Image> image, BeginImage(ordinal, &record));
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
-      batch_.Add(*image, record.pixel_boxes[crop], record.flips[crop]);
+      batch_.Add(*image, boxes_[crop], record.flips[crop]);
       slots_.push_back({ordinal - first, crop});
       if (!batch_.full()) continue;
       if (Stopped(stop)) return std::vector<std::vector<std::byte>>();

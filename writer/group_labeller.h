@@ -25,21 +25,28 @@
 
 namespace fkdb {
 
+// A label set of the same images that crops come from; neither: all are drawn.
+struct StoredCrops {
+  const LabelSet* base = nullptr;   // has the first crops of each image, with their labels
+  const LabelSet* boxes = nullptr;  // has boxes and flips of all crops to label
+};
+
 // Images a group.
 uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image);
 
 class GroupLabeller {
  public:
-  // `recipe`: spec, sampling, class names and teacher_batch_size are used. With `base`, a label set
-  // of the same images, its crops come first and only those beyond them are labelled, in groups of
-  // their own. Borrows data set, teachers and base. Errors: InvalidArgument (sampling, a teacher's input).
+  // `recipe`: spec, sampling, class names and teacher_batch_size are used. With stored.base only the crops
+  // beyond its own are labelled, in groups of their own. Borrows data set, teachers and label sets.
+  // Errors: InvalidArgument (sampling, a teacher's input).
   static Result<GroupLabeller> Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
-                                    bool skip_bad, const LabelSet* base = nullptr);
+                                    bool skip_bad, const StoredCrops& stored = {});
 
   // The encoded records of images [first, end), which must be one group (or the last one).
   // `crops_done` counts up as crops are labelled; `stop` ends the work early: the result is then
   // empty. One thread at a time; use one labeller a thread.
-  // Errors: a bad image (without skip_bad), Mismatch (not the image that `base` has labels of),
+  // Errors: a bad image (without skip_bad), Mismatch (not the image that stored crops are of), Unsupported
+  // (stored crops with operations),
   // non-finite outputs, and those of the teacher.
   Result<std::vector<std::vector<std::byte>>> Label(uint64_t first, uint64_t end,
                                                     std::atomic<uint64_t>* crops_done,
@@ -49,14 +56,15 @@ class GroupLabeller {
   const EnsembleBatch& batch() const { return batch_; }
 
  private:
-  GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad, const LabelSet* base,
-                CropSampler sampler);
+  GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad,
+                const StoredCrops& stored, CropSampler sampler);
 
-  // Fills the record's fields that come from the image, and the boxes and flips of its new crops.
+  // Fills the record's fields that come from the image, and the boxes and flips of its new crops, boxes_ too.
   // No image: it is skipped.
   Result<std::optional<Image>> BeginImage(uint64_t ordinal, Record* record);
-  // The image's crops in `base`.
-  Result<RecordView> BaseOf(uint64_t ordinal) const;
+  void DrawCrops(uint32_t first_crop, Record* record);
+  Result<void> TakeCrops(const RecordView& from, Record* record);
+  Result<RecordView> StoredOf(const LabelSet& set, uint64_t ordinal) const;
   Result<std::vector<std::byte>> Encode(uint64_t ordinal, const Record& record) const;
   // Labels the crops in the batch and clears it.
   Result<void> RunBatch(std::vector<Record>* records, uint64_t first);
@@ -70,12 +78,13 @@ class GroupLabeller {
   LabelSpec spec_;
   AugmentationInfo augmentation_;
   bool skip_bad_;
-  const LabelSet* base_;
-  uint32_t crops_;  // to label of each image
+  StoredCrops stored_;
+  uint32_t crops_;  // to draw for each image
   bool has_classes_;
   CropSampler sampler_;
   EnsembleBatch batch_;
-  std::vector<Slot> slots_;  // the crops in it
+  std::vector<Slot> slots_;      // the crops in it
+  std::vector<PixelBox> boxes_;  // of the image at hand
   std::vector<std::byte> file_;
 };
 

@@ -39,6 +39,26 @@ Result<void> DescribeTeachers(const Ensemble& teachers, Manifest* recipe) {
   return {};
 }
 
+// Makes `recipe` that of other labels for the crops of `boxes`.
+Result<void> TakeBoxesOf(const LabelSet& boxes, const DataSet& data, Manifest* recipe) {
+  const Manifest& from = boxes.manifest();
+  const auto in = [&](ErrorCode code, std::string_view what) {
+    return Fail(code, fmt::format("{}: cannot label its crops: {}", boxes.path().string(), what));
+  };
+  if (from.spec.is_map()) return in(ErrorCode::kUnsupported, "its labels are label maps, not labels of crops");
+  FKDB_ASSIGN(const std::vector<std::string> keys, boxes.AllKeys());
+  if (const std::string what = KeyDifference(keys, data.keys()); !what.empty()) return in(ErrorCode::kMismatch, what);
+  AugmentationInfo& a = recipe->augmentation;
+  a.crops = from.augmentation.crops;
+  a.seed = from.augmentation.seed;
+  a.scale = from.augmentation.scale;
+  a.ratio = from.augmentation.ratio;
+  a.flip_probability = from.augmentation.flip_probability;
+  recipe->spec.boxes = from.spec.boxes;
+  recipe->boxes_from = from.digest;
+  return {};
+}
+
 // Makes `recipe`, of more crops for the images of `base`, that of the joint label set.
 Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* recipe) {
   const auto in = [&](ErrorCode code, std::string what) {
@@ -66,15 +86,18 @@ Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* r
 }  // namespace
 
 Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options,
-                            const LabelSet* base) {
+                            const StoredCrops& stored) {
+  const LabelSet* const base = stored.base;
   const auto bad = [](std::string message) { return Fail(ErrorCode::kInvalidArgument, std::move(message)); };
+  if (!options.append_to.empty() && !options.boxes_from.empty()) return bad("more crops for a label set, or labels for another one's crops: not both");
   Manifest recipe;
   recipe.spec = options.spec;
+  recipe.augmentation = options.augmentation;
+  if (stored.boxes) FKDB_TRY(TakeBoxesOf(*stored.boxes, data, &recipe));
   if (teachers.members.empty()) return bad("no teacher");
   recipe.spec.num_classes = teachers.num_outputs();
   FKDB_ASSIGN(recipe.spec, CheckLabelSpec(recipe.spec));
   FKDB_TRY(CheckEnsemble(teachers, recipe.spec));
-  recipe.augmentation = options.augmentation;
   const AugmentationInfo& a = recipe.augmentation;
   const uint64_t all_crops = uint64_t{a.crops} + (base ? base->manifest().augmentation.crops : 0);
   if (a.crops < 1 || all_crops > kMaxCropsPerImage) {
@@ -103,16 +126,17 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const
 
 Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers, const std::filesystem::path& out,
                                    const LabelJobOptions& options) {
-  std::optional<LabelSet> append_to;
-  if (!options.append_to.empty()) {
-    FKDB_ASSIGN(append_to, LabelSet::Open(options.append_to));
+  std::optional<LabelSet> set;
+  StoredCrops stored;
+  if (const auto& path = options.append_to.empty() ? options.boxes_from : options.append_to; !path.empty()) {
+    FKDB_ASSIGN(set, LabelSet::Open(path));
+    (options.append_to.empty() ? stored.boxes : stored.base) = &*set;
   }
-  const LabelSet* base = append_to ? &*append_to : nullptr;
-  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, base));
-  FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, base));
+  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, stored));
+  FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, stored));
   FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
 
-  const uint32_t crops = options.augmentation.crops;
+  const uint32_t crops = recipe.augmentation.crops - (stored.base ? stored.base->manifest().augmentation.crops : 0);
   const uint64_t group_size = GroupSize(recipe.teacher_batch_size, crops);
   const uint64_t first_group = writer.num_images() / group_size;
   const uint64_t end_group = (data.size() + group_size - 1) / group_size;
@@ -137,7 +161,7 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers
   run.stop = options.stop;
   if (options.progress) run.progress = [&] { options.progress(progress()); };
   const auto make_work = [&] {
-    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, base));
+    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, stored));
     return [&, labeller](uint64_t group) {
       const uint64_t first = group * group_size;
       return (*labeller)->Label(first, std::min(first + group_size, data.size()), &crops_done, options.stop);

@@ -16,6 +16,7 @@
 #include "format/result.h"
 #include "image/data_set.h"
 #include "writer/ensemble.h"
+#include "writer/group_labeller.h"
 
 namespace fkdb {
 
@@ -34,6 +35,9 @@ struct LabelJobOptions {
   // A label set of the same images, recipe and teacher: the output has its crops and augmentation.crops
   // more of each image. Images it skipped stay skipped. Empty: label from the start.
   std::filesystem::path append_to;
+  // A label set of the same images: its boxes and flips, as they are stored, are labelled, and no others. Images it skipped stay
+  // skipped. Not together with append_to.
+  std::filesystem::path boxes_from;
   uint32_t batch_size = 64;  // crops a teacher batch: a different one may give other last bits
   bool skip_bad = false;     // record broken images as skipped instead of stopping
   bool use_classes = true;   // the data set's classes are the teacher's; off: images have none
@@ -56,11 +60,12 @@ struct LabelJobResult {
   LabelProgress progress;
 };
 
-// The manifest a job starts from. `base`: options.append_to, opened. Errors: InvalidArgument (an option
+// The manifest a job starts from. `stored`: options.append_to or boxes_from, opened. Errors: InvalidArgument (an option
 // that makes no sense, teachers whose outputs are not the data set's classes or that do not go together, another
-// recipe than base's), Mismatch (other images than base's), ResourceExhausted (records over 1 GiB).
+// recipe than that of the crops before), Mismatch (other images than those of stored crops), ResourceExhausted (records over
+// 1 GiB).
 Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options,
-                            const LabelSet* base = nullptr);
+                            const StoredCrops& stored = {});
 
 // Errors: those of PlanRecipe, LabelFileWriter and GroupLabeller.
 Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers, const std::filesystem::path& out,

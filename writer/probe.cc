@@ -38,6 +38,7 @@ Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& di
 Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options, double seconds) {
   LabelJobOptions few = options;
   few.append_to.clear();
+  few.boxes_from.clear();
   few.augmentation.crops = std::min(options.augmentation.crops, options.batch_size);
   FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, few));
 

@@ -133,16 +133,19 @@ def test_two_teachers_of_their_own_sizes_label_together(lite0, lite2, fkdb, tmp_
         stored = torch.tensor([c["values"] for c in image["crops"]], dtype=torch.float64)
         assert (stored - (a + 3 * b) / 4).abs().max() < 1e-5
 
-    # A directly made ensemble is the average of what its teachers say by themselves: the same batches, the same bits.
-    alone = []
-    for teacher in (lite0[1], lite2[1]):
-        fkdb.ok("write", *made, "--teacher", teacher, "--out", tmp_path / f"{teacher.stem}.fkdb")
-        alone.append(json.loads(fkdb.ok("dump", tmp_path / f"{teacher.stem}.fkdb", "--ordinal", 0, "--json"))["crops"])
-    together = json.loads(fkdb.ok("dump", path, "--ordinal", 0, "--json"))["crops"]
-    for a, b, crop in zip(*alone, together):
-        assert a["box"] == b["box"] == crop["box"] and a["flip"] == crop["flip"]
-        expected = (np.array(a["values"]) + 3 * np.array(b["values"])) / 4
-        assert np.abs(expected - crop["values"]).max() < 1e-6
+    # One teacher after the other on the same crops, then their average: the same file, bit for bit.
+    one, other, average = tmp_path / "lite0.fkdb", tmp_path / "lite2.fkdb", tmp_path / "average.fkdb"
+    first = fkdb.json("write", *made, "--teacher", lite0[1], "--out", one)
+    seen = ["--images", PHOTOS, "--limit", 3, "--label", "full", "--encoding", "f32", "--temperature", 2, "--batch-size", 16]
+    fkdb.fails(2, "--boxes-from: the crops are those of the label set; leave out --crops, --seed, --scale and --ratio",
+               "write", *seen, "--crops", 12, "--teacher", lite2[1], "--boxes-from", one, "--out", other)
+    fkdb.ok("write", *seen, "--teacher", lite2[1], "--boxes-from", one, "--out", other)
+    assert fkdb.json("dump", other)["boxes_from"] == first["digest"]
+    made_average = fkdb.json("merge", average, one, other, "--average", "--weights", "1,3")
+    assert made_average["digest"] == manifest["digest"]
+    together = fkdb.json("dump", average)
+    assert together["teachers"] == manifest["teachers"] and together["teacher_average"] == "probabilities"
+    fkdb.ok("verify", average, "--against", path)
 
 
 def test_averaged_logits(lite0, lite2, fkdb, tmp_path):

@@ -12,6 +12,7 @@
 #include "tests/db/test_files.h"
 #include "writer/group_labeller.h"
 #include "writer/probe.h"
+#include "writer/recipe.h"
 
 namespace fkdb {
 namespace {
@@ -243,6 +244,99 @@ TEST_F(LabelJobTest, SeveralTeachersLabelTogether) {
     const auto again = LabelImages(data, both, Path(std::to_string(threads) + ".fkdb"), options);
     EXPECT_EQ(again->manifest.digest, made->manifest.digest);
   }
+}
+
+// Another teacher for the crops of a label set, whatever drew them.
+TEST_F(LabelJobTest, TheCropsOfAnotherLabelSetAreLabelled) {
+  data.broken = {7};
+  options.skip_bad = true;
+  options.augmentation.seed = 5;
+  const auto first = Run("first.fkdb");
+  ASSERT_TRUE(first) << first.error().message;
+  LabelJobOptions other = options;
+  other.boxes_from = Path("first.fkdb");
+  other.augmentation = {};  // crops, seed and sampling are the label set's
+  other.augmentation.input_height = other.augmentation.input_width = 8;
+  other.augmentation.mean = {0.5};
+  other.augmentation.std = {0.25};
+
+  // The same teacher says the same.
+  const auto same = LabelImages(data, teacher, Path("same.fkdb"), other);
+  ASSERT_TRUE(same) << same.error().message;
+  EXPECT_EQ(same->manifest.digest, first->manifest.digest);
+  EXPECT_EQ(same->manifest.boxes_from, first->manifest.digest);
+  EXPECT_EQ(same->manifest.augmentation, first->manifest.augmentation);
+  EXPECT_EQ(same->manifest.skipped, std::vector<uint64_t>{7});
+
+  // Fractions stay fractions, and are labelled as the pixels they show.
+  test::RandomLabels set(61, test::MakeSpec(LabelKind::kHard, 3, 1, ValueEncoding::kF32, BoxEncoding::kFractionF16), 6);
+  for (uint64_t i = 0; i < 61; ++i) {
+    set.keys[i] = data.keys()[i];
+    Record& record = set.records[i];
+    record.key_hash = Hash64(data.keys()[i]);
+    record.width = 24;
+    record.height = 20 + static_cast<uint32_t>(i % 7);
+    record.content_hash = {};
+  }
+  set.recipe.data_set = Describe(data, true);
+  set.recipe.augmentation.crops = 6;
+  ASSERT_TRUE(set.Build(Path("fractions.fkdb"))) << "fractions";
+  other.boxes_from = Path("fractions.fkdb");
+  data.broken = {};
+  const auto made = LabelImages(data, teacher, Path("of_fractions.fkdb"), other);
+  ASSERT_TRUE(made) << made.error().message;
+  const auto boxes = Reader::Open(Path("fractions.fkdb")), labels = Reader::Open(Path("of_fractions.fkdb"));
+  EXPECT_EQ(labels->spec().boxes, BoxEncoding::kFractionF16);
+  for (uint64_t i = 0; i < 61; ++i) {
+    const auto a = boxes->Get(i), b = labels->Get(i);
+    ASSERT_EQ(a->num_crops(), b->num_crops());
+    for (uint32_t crop = 0; crop < a->num_crops(); ++crop) {
+      EXPECT_EQ(a->fraction_box(crop), b->fraction_box(crop));
+      EXPECT_EQ(a->flip(crop), b->flip(crop));
+    }
+  }
+}
+
+TEST_F(LabelJobTest, CropsThatAreNotOfTheseImagesAreRefused) {
+  ASSERT_TRUE(Run("first.fkdb"));
+  options.boxes_from = Path("first.fkdb");
+  options.file.overwrite = true;  // what is refused in mid-work leaves a partial file
+  const auto refused = [&](const DataSet& images) {
+    const auto result = LabelImages(images, teacher, Path("no.fkdb"), options);
+    EXPECT_FALSE(result);
+    return result ? Error{} : result.error();
+  };
+  const std::string first = Path("first.fkdb").string();
+  const Error fewer = refused(FakeData(60));
+  EXPECT_EQ(fewer.code, ErrorCode::kMismatch);
+  EXPECT_TRUE(fewer.message.starts_with(first + ": cannot label its crops: ")) << fewer.message;
+  data.changed = {3};
+  const Error changed = refused(data);
+  EXPECT_EQ(changed.code, ErrorCode::kMismatch);
+  EXPECT_EQ(changed.message, "image 'a/1003.png': it changed since it was labelled; the stored crops of it are of another file");
+  data.changed = {};
+  options.append_to = Path("first.fkdb");
+  EXPECT_EQ(refused(data).message, "more crops for a label set, or labels for another one's crops: not both");
+  options.append_to.clear();
+
+  test::RandomLabels set(61, options.spec, 2);
+  for (uint64_t i = 0; i < 61; ++i) {
+    set.keys[i] = data.keys()[i];
+    set.records[i].key_hash = Hash64(data.keys()[i]);
+    set.records[i].width = i == 9 ? 25 : 24;
+    set.records[i].height = 20 + static_cast<uint32_t>(i % 7);
+    for (PixelBox& box : set.records[i].pixel_boxes) box = {0, 0, 10, 10};
+    set.records[i].content_hash = {};
+  }
+  set.recipe.data_set = Describe(data, true);
+  ASSERT_TRUE(set.Build(Path("other.fkdb")));
+  options.boxes_from = Path("other.fkdb");
+  EXPECT_EQ(refused(data).message, "image 'a/1009.png': it was 25 x 22 pixels when its crops were drawn and is 24 x 22 now");
+  fs::remove(Path("other.fkdb"));
+  set.records[9].width = 24;
+  set.records[11].ops = {{}, {{OpKind::kSolarize, 0, {128}}}};
+  ASSERT_TRUE(set.Build(Path("other.fkdb")));
+  EXPECT_EQ(refused(data).message, "image 'a/1011.png': its crops were changed by 'solarize', which this fkdb cannot do");
 }
 
 TEST_F(LabelJobTest, AProbeSaysHowItWillGoAndWritesNothing) {
