@@ -14,6 +14,7 @@
 #include "trainer/torch_teacher.h"
 #include "writer/label_job.h"
 #include "writer/probe.h"
+#include "writer/recheck.h"
 #include "writer/recipe.h"
 
 namespace fkdb {
@@ -31,6 +32,8 @@ struct Flags : CommonFlags {
   std::optional<uint64_t> seed;
   PixelFlags pixels;
   bool no_classes = false, dry_run = false;
+  double recheck = 0;         // share of the images; 0: label
+  double tolerance = 0.005;   // of a recheck
   uint64_t limit = 0;
   LabelJobOptions job;
 
@@ -171,8 +174,53 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
   return {};
 }
 
+// The teachers again on a sample of the finished label set, which is not changed.
+Result<int> Recheck(Flags& flags, const DataSet& data) {
+  LabelJobOptions& job = flags.job;
+  const PixelFlags& p = flags.pixels;
+  if (flags.label || flags.encoding || flags.crops || flags.top_k || flags.batch_size || flags.temperature || flags.seed || p.input_size ||
+      p.interpolation || p.resampling || !p.mean.empty() || !p.std.empty() || !p.scale.empty() || !p.ratio.empty() || flags.dry_run ||
+      !job.append_to.empty() || !job.boxes_from.empty() || job.file.resume || job.file.overwrite) {
+    return Fail(ErrorCode::kInvalidArgument, "--recheck: the recipe is the label set's own; only --images, --teacher, --out and how it is run are said");
+  }
+  const int threads = job.threads;
+  FKDB_ASSIGN(job, RecheckOptions(flags.out));
+  job.threads = threads;
+  FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, data));
+  FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));
+  Progress progress(flags.quiet);
+  job.progress = [&](const LabelProgress& p) { progress.Show(ProgressLine(p)); };
+  job.stop = StopOnSignals();
+  const auto checked = RecheckLabels(data, ensemble, flags.out, job, flags.recheck);
+  progress.Done();
+  if (!checked) return Fail(checked.error());
+  const bool ok = checked->mean_distance <= flags.tolerance;
+  const auto share = [&](uint64_t crops) { return 100 * static_cast<double>(crops) / static_cast<double>(std::max<uint64_t>(1, checked->crops)); };
+  if (flags.json) {
+    const nlohmann::ordered_json json = {{"ok", ok},
+                                         {"images", checked->images},
+                                         {"crops", checked->crops},
+                                         {"identical", checked->identical},
+                                         {"same_top1", checked->same_top1},
+                                         {"mean_distance", checked->mean_distance},
+                                         {"worst_distance", checked->worst_distance},
+                                         {"tolerance", flags.tolerance}};
+    FKDB_TRY(PrintOut(json.dump() + "\n"));
+  } else if (!flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("{}: {} crops of {} images labelled again: {:.2f}% identical, {:.2f}% with the same top-1; distance of the "
+                                  "probabilities {:.2g} in the mean, {:.2g} at worst\n",
+                                  flags.out, checked->crops, checked->images, share(checked->identical), share(checked->same_top1),
+                                  checked->mean_distance, checked->worst_distance)));
+  }
+  if (ok) return kExitOk;
+  return Fail(ErrorCode::kCorruption, fmt::format("{}: its labels are not what its teachers say now: a mean distance of {:.2g}, at most {} expected; another "
+                                                  "preprocessing, model runtime or device than it was made with?",
+                                                  flags.out, checked->mean_distance, flags.tolerance));
+}
+
 Result<int> Run(Flags& flags) {
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
+  if (flags.recheck > 0) return Recheck(flags, *data);
   LabelJobOptions& job = flags.job;
   FKDB_TRY(SetRecipe(flags, *data, &job));
   StampProvenance("fkdb-write", &job.provenance);
@@ -220,6 +268,12 @@ int fkdb::RunWrite(int argc, char** argv) {
                                 "Give the images of this label set more crops: OUT has its crops and the new ones. The recipe is its own");
   app.add_option("--boxes-from", flags.job.boxes_from, "Label the crops of this label set, and no others: another teacher for the same crops")
       ->excludes(append);
+  auto* recheck = app.add_option("--recheck", flags.recheck, "Label this share of OUT's images again, compare, change nothing; exit 3 if labels differ")
+                      ->check(CLI::Range(1e-9, 1.0));
+  app.add_option("--recheck-tolerance", flags.tolerance, "Largest mean distance of a crop's probabilities, 0 to 1")
+      ->check(CLI::NonNegativeNumber)
+      ->needs(recheck)
+      ->capture_default_str();
   app.add_option("--label", flags.label, "What is kept of the teacher's output (marginal-smoothing)")
       ->check(CLI::IsMember({"full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"}));
   app.add_option("--top-k", flags.top_k, "K of the marginal kinds (5)");

@@ -53,7 +53,8 @@ def lite2(tmp_path_factory):
 @pytest.fixture(scope="module")
 def photo_labels(lite0, fkdb, tmp_path_factory):
     path = tmp_path_factory.mktemp("photos") / "photos.fkdb"
-    made = fkdb.json("write", "--images", PHOTOS, "--teacher", lite0[1], "--crops", CROPS, "--encoding", "f32", "--out", path)
+    made = fkdb.json("write", "--images", PHOTOS, "--teacher", lite0[1], "--crops", CROPS, "--batch-size", 16, "--encoding", "f32",
+                     "--out", path)
     assert made["images"] >= 12
     return path, [json.loads(fkdb.ok("dump", path, "--ordinal", i, "--json")) for i in range(made["images"])]
 
@@ -178,6 +179,28 @@ def test_a_teacher_that_ends_in_a_softmax(lite0, fkdb, tmp_path):
     fkdb.fails(2, "teacher 'p.pt' gives probabilities: a temperature of 2 is for logits", *made, "--temperature", 2, "--overwrite")
     Path(f"{path}.json").write_text('{"outputs": "probabilities"}')
     fkdb.fails(2, f"{path}.json: field 'outputs' is not known: expected input_size, interpolation, mean, std, output", *made, "--overwrite")
+
+
+def test_recheck(lite0, lite2, fkdb, tmp_path):
+    """What the teacher said it says again; and of labels that came from elsewhere one sees whose they are."""
+    images = ["--images", PHOTOS, "--limit", 2]
+    made = tmp_path / "made.fkdb"
+    fkdb.ok("write", *images, "--batch-size", 16, "--teacher", lite0[1], "--crops", 16, "--encoding", "f32", "--out", made)
+    checked = fkdb.json("write", *images, "--teacher", lite0[1], "--out", made, "--recheck", 0.5)
+    assert checked["ok"] and checked["crops"] == checked["identical"] == checked["same_top1"] == 16
+    assert checked["mean_distance"] == checked["worst_distance"] == 0
+    fkdb.fails(2, "--recheck: the recipe is the label set's own; only --images, --teacher, --out and how it is run are said", "write",
+               *images, "--teacher", lite0[1], "--out", made, "--recheck", 0.1, "--crops", 3)
+
+    fkdb.ok("convert", "--to", "fkd", "--images", PHOTOS, made, tmp_path / "fkd")
+    imported = tmp_path / "imported.fkdb"
+    fkdb.ok("convert", "--from", "fkd", "--images", PHOTOS, "--limit", 2, "--label", "marginal-smoothing", "--encoding", "f32", "--num-classes", 1000,
+            "--teacher", "somebody's", tmp_path / "fkd", imported)
+    again = ["--images", PHOTOS, "--limit", 2, "--out", imported, "--recheck", 1]
+    same = fkdb.json("write", *again, "--teacher", lite0[1])
+    assert same["ok"] and same["crops"] == 32 and same["same_top1"] == 32 and same["worst_distance"] < 1e-4
+    done = fkdb("write", *again, "--teacher", lite2[1])
+    assert done.returncode == 3 and "its labels are not what its teachers say now" in done.stderr
 
 
 def test_resnet18_computes_as_torchvisions(fkdb, tmp_path):
