@@ -135,7 +135,8 @@ std::string HumanSeconds(double seconds) {
   const auto s = static_cast<long>(std::clamp(seconds, 0.0, 1e9) + 0.5);
   if (s < 60) return fmt::format("{}s", s);
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
-  return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
+  if (s < 100 * 3600) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
+  return fmt::format("{}d{:02}h", s / 86400, s / 3600 % 24);
 }
 
 }  // namespace fkdb

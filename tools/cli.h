@@ -64,7 +64,7 @@ const std::atomic<bool>* StopOnSignals();
 
 // "[#####.....]  50.0%"
 std::string Bar(uint64_t done, uint64_t all);
-// "1.3 GiB"; "3m20s".
+// "1.3 GiB"; "3m20s", "57d08h".
 std::string HumanBytes(double bytes);
 std::string HumanSeconds(double seconds);
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -23,7 +25,7 @@ namespace {
 constexpr double kDryRunSeconds = 3;  // of the teachers' time
 
 struct Flags : CommonFlags {
-  std::string images, teacher, out, average = "probabilities", device = "cpu";
+  std::string images, teacher, out, average = "probabilities", device = "cpu", progress = "bar";
   std::vector<double> weights;  // of several teachers
   // The recipe: what is not asked for is the default, or that of the label set whose crops are used.
   std::optional<std::string> label, encoding;
@@ -95,6 +97,38 @@ std::string ProgressLine(const LabelProgress& p) {
                      rate, p.crops > 0 ? HumanSeconds(left) : "?");
 }
 
+// A line of JSON a second, and one at the end.
+class JsonProgress {
+ public:
+  void Show(const LabelProgress& p) {
+    const bool last = p.crops >= p.all_crops;
+    if (p.seconds - shown_ < 1 && !(last && !done_)) return;
+    shown_ = p.seconds;
+    done_ = last;
+    const double rate = static_cast<double>(p.crops) / std::max(p.seconds, 1e-9);
+    const nlohmann::ordered_json line = {{"event", "progress"},
+                                         {"images", p.images},
+                                         {"all_images", p.all_images},
+                                         {"crops", p.crops},
+                                         {"all_crops", p.all_crops},
+                                         {"seconds", p.seconds},
+                                         {"crops_per_second", rate},
+                                         {"seconds_left", p.crops > 0 ? static_cast<double>(p.all_crops - std::min(p.all_crops, p.crops)) / rate : -1}};
+    fmt::print(stderr, "{}\n", line.dump());
+  }
+
+ private:
+  double shown_ = -1;
+  bool done_ = false;
+};
+
+// What a job's progress goes to, by --progress.
+std::function<void(const LabelProgress&)> Reporter(const Flags& flags, Progress* bar) {
+  if (flags.progress == "bar") return [bar](const LabelProgress& p) { bar->Show(ProgressLine(p)); };
+  if (flags.quiet) return {};
+  return [json = std::make_shared<JsonProgress>()](const LabelProgress& p) { json->Show(p); };
+}
+
 // "a.pt,b.pt" are two, unless there is a file of that name.
 std::vector<std::string> SplitTeachers(const std::string& text) {
   std::error_code ec;
@@ -144,8 +178,9 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
   const bool several = teachers.members.size() > 1;
   const double crops = static_cast<double>(data.size()) * flags.job.augmentation.crops;
   const double seconds = crops / probe.crops_per_second(), bytes = crops * probe.bytes_per_crop();
-  if (flags.dry_run && flags.json) {
-    nlohmann::ordered_json json = {{"images", data.size()}, {"crops", static_cast<uint64_t>(crops)}, {"teachers", nlohmann::ordered_json::array()}};
+  const bool json_lines = !flags.dry_run && flags.progress == "json";
+  if (json_lines || (flags.dry_run && flags.json)) {
+    nlohmann::ordered_json json = {{"event", "plan"}, {"images", data.size()}, {"crops", static_cast<uint64_t>(crops)}, {"teachers", nlohmann::ordered_json::array()}};
     for (const auto& member : teachers.members) {
       const InputSpec& in = member.teacher->input();
       nlohmann::ordered_json teacher = {{"name", member.teacher->name()},
@@ -162,7 +197,10 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
                  {"bytes_per_crop", probe.bytes_per_crop()},
                  {"projected_seconds", seconds},
                  {"projected_bytes", static_cast<uint64_t>(bytes)}});
-    return PrintOut(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    const std::string line = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+    if (!json_lines) return PrintOut(line);
+    if (!flags.quiet) fmt::print(stderr, "{}", line);
+    return {};
   }
   std::string text;
   for (const auto& member : teachers.members) text += TeacherText(member, several);
@@ -189,7 +227,7 @@ Result<int> Recheck(Flags& flags, const DataSet& data) {
   FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, data));
   FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));
   Progress progress(flags.quiet);
-  job.progress = [&](const LabelProgress& p) { progress.Show(ProgressLine(p)); };
+  job.progress = Reporter(flags, &progress);
   job.stop = StopOnSignals();
   const auto checked = RecheckLabels(data, ensemble, flags.out, job, flags.recheck);
   progress.Done();
@@ -233,7 +271,7 @@ Result<int> Run(Flags& flags) {
   if (flags.dry_run) return kExitOk;
 
   Progress progress(flags.quiet);
-  job.progress = [&](const LabelProgress& p) { progress.Show(ProgressLine(p)); };
+  job.progress = Reporter(flags, &progress);
   auto labelled = LabelImages(*data, ensemble, flags.out, job);
   progress.Done();
   FKDB_ASSIGN(const LabelJobResult result, std::move(labelled));
@@ -289,6 +327,9 @@ int fkdb::RunWrite(int argc, char** argv) {
   app.add_option("--limit", flags.limit, "Only the first N images in key order");
   app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the teacher's classes");
   app.add_flag("--skip-bad", flags.job.skip_bad, "Record images that cannot be read as skipped, and go on");
+  app.add_option("--progress", flags.progress, "On stderr: bar (on a terminal), or json, a line a second")
+      ->check(CLI::IsMember({"bar", "json"}))
+      ->capture_default_str();
   AddOutputFlags(app, &flags.job.file, &flags.job.provenance);
   flags.pixels.AddTo(app);
   return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });

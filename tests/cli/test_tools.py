@@ -298,3 +298,19 @@ def test_the_order_of_passes_is_the_label_sets(fkdb, tmp_path):
     weights = [(tmp_path / f"{order}.run/weights.safetensors").read_bytes()
                for order in ("pillow-integer-horizontal-first", "pillow-integer-13")]
     assert weights[0] != weights[1]
+
+
+def test_progress_as_json_lines(fkdb, teacher, tmp_path):
+    """One that plans, at least one of progress, of which the last says that all is done; then the result on stdout."""
+    done = fkdb("write", "--images", TRAIN, "--limit", 200, "--teacher", teacher, "--crops", 10, "--out", tmp_path / "l.fkdb", "--json",
+                "--progress", "json")
+    assert done.returncode == 0
+    plan, *progress = [json.loads(line) for line in done.stderr.splitlines()]
+    assert plan["event"] == "plan" and (plan["images"], plan["crops"]) == (200, 2000) and plan["projected_bytes"] > 2000
+    assert progress and {p["event"] for p in progress} == {"progress"}
+    last = progress[-1]
+    assert (last["crops"], last["all_crops"], last["all_images"], last["seconds_left"]) == (2000, 2000, 200, 0)
+    assert last["crops_per_second"] == pytest.approx(2000 / last["seconds"])
+    assert json.loads(done.stdout)["crops"] == 2000
+    assert fkdb("write", "--images", TRAIN, "--limit", 20, "--teacher", teacher, "--crops", 2, "--out", tmp_path / "q.fkdb", "--quiet",
+                "--progress", "json").stderr == ""
