@@ -94,8 +94,10 @@ class Averager {
     Manifest recipe = sets_[0].manifest();
     recipe.teachers.clear();
     recipe.teacher_average = spec_.kind == LabelKind::kLogits ? "logits" : "probabilities";
+    recipe.averaged.clear();
     for (size_t i = 0; i < sets_.size(); ++i) {
       const Manifest& m = sets_[i].manifest();
+      recipe.averaged.push_back({m.digest, weight(i)});
       if (!m.teacher_average.empty() && m.teacher_average != recipe.teacher_average) {
         return Fail(ErrorCode::kUnsupported, fmt::format("{} is an average of {} itself: not averaged as {}", inputs_[i].string(), m.teacher_average,
                                                          recipe.teacher_average));
@@ -127,6 +129,9 @@ class Averager {
       views.push_back(*std::move(view));
     }
     FKDB_ASSIGN(Record record, DecodeRecord(views[0]));
+    for (const RecordView& view : views) {
+      if (record.content_hash == ContentHash{}) record.content_hash = view.content_hash();
+    }
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) AverageCrop(views, crop, &record);
     return EncodeRecord(spec_, record);
   }
@@ -134,6 +139,10 @@ class Averager {
   // Empty: they are of the same crops.
   static std::string Difference(const RecordView& a, const RecordView& b) {
     if (a.skipped() != b.skipped()) return "only one of them skipped it";
+    if (a.width() != b.width() || a.height() != b.height()) {
+      return fmt::format("it is {} x {} pixels in the first, {} x {} in the second", a.width(), a.height(), b.width(), b.height());
+    }
+    if (a.class_index() != b.class_index()) return "its class is not the same";
     const ContentHash unknown{};
     if (a.content_hash() != b.content_hash() && a.content_hash() != unknown && b.content_hash() != unknown) return "it is of another file";
     if (a.num_crops() != b.num_crops()) return fmt::format("{} and {} crops", a.num_crops(), b.num_crops());

@@ -15,8 +15,8 @@ struct AverageOptions : RewriteOptions {
 };
 
 // Of two or more inputs of one spec, images and crops (fkdb-write --boxes-from). Recovered probabilities are averaged, stored
-// logits as they are, and kept as the spec says: of full labels exactly what the ensemble gives, of labels that kept K classes
-// the average of what they kept. Errors: InvalidArgument (numbers), Mismatch (names the two files, and the first difference or the
+// logits as they are, and kept as the spec says: of full f32 labels exactly what the ensemble gives, of rounded labels and those that
+// kept K classes the average of what they kept. Errors: InvalidArgument (numbers), Mismatch (names the two files, and the first difference or the
 // image whose crops are not the same), Unsupported (label maps; averages that a manifest cannot tell), those of LabelSet and
 // LabelFileWriter.
 Result<Manifest> AverageLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,

@@ -42,6 +42,9 @@ void Describe(Visit& visit, Part& part) {
     visit.Optional("weight", part.weight);
     visit.Optional("output", part.output);
     visit.Optional("input", part.input);
+  } else if constexpr (std::is_same_v<P, AveragedInfo>) {
+    visit("digest", part.digest);
+    visit("weight", part.weight);
   } else if constexpr (std::is_same_v<P, TeacherInputInfo>) {
     visit("height", part.height);
     visit("width", part.width);
@@ -82,6 +85,7 @@ void DescribeRecipe(Visit& visit, M& m) {
   visit("teacher_batch_size", m.teacher_batch_size);
   visit.Optional("imported_from", m.imported_from);
   visit.Optional("imported_sample", m.imported_sample);
+  visit.Optional("averaged", m.averaged);
   visit.Optional("boxes_from", m.boxes_from);
   visit.Optional("extends", m.extends);
 }
@@ -267,6 +271,7 @@ std::string ToJson(const Manifest& m) {
 Manifest WithoutImages(Manifest manifest) {
   manifest.data_set.num_images = 0;
   manifest.data_set.key_list_sha256.clear();
+  manifest.averaged.clear();
   manifest.boxes_from.clear();
   manifest.extends.clear();
   return manifest;

@@ -44,6 +44,13 @@ struct TeacherInfo {
   bool operator==(const TeacherInfo&) const = default;
 };
 
+// An input of an average.
+struct AveragedInfo {
+  std::string digest;
+  double weight = 0;
+  bool operator==(const AveragedInfo&) const = default;
+};
+
 // How crops were sampled and turned into the teacher's input.
 constexpr const char* kHighByte = "high-byte";  // value >> 8
 
@@ -81,6 +88,7 @@ struct Manifest {
   uint32_t teacher_batch_size = 0;
   std::string imported_from;  // the format that the labels were converted from ("fkd"); empty if they were made here
   std::string imported_sample;  // XXH3-64 of the first image's labels as they came, hex: tells apart what one resumes with
+  std::vector<AveragedInfo> averaged;  // the label sets whose average this is; or empty
   std::string boxes_from;  // digest of the label set whose boxes and flips these are; empty: they were drawn for it
   std::string extends;  // digest of the label set that the first crops of each image are from; or empty
 

@@ -97,7 +97,7 @@ Result<void> WriteWhole(const std::filesystem::path& path, std::string_view text
 Result<Manifest> MergeLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
                                 const RewriteOptions& options) {
   FKDB_ASSIGN(const Parts parts, OpenParts(inputs));
-  return WriteImages(out, parts.sets[0].manifest(), parts.images, options,
+  return WriteImages(out, WithoutImages(parts.sets[0].manifest()), parts.images, options,
                   [&](const SourceImage& source) -> Result<std::vector<std::byte>> {
                     FKDB_ASSIGN(const auto bytes, parts.sets[source.set].RecordBytes(source.ordinal));
                     return std::vector<std::byte>(bytes.begin(), bytes.end());
@@ -112,7 +112,7 @@ Result<Manifest> CollectLabelSets(std::span<const std::filesystem::path> inputs,
   FKDB_TRY(CheckOutput(out, options.file.resume, options.file.overwrite));
 
   CollectionIndex index = IndexOf(parts, out);
-  index.manifest = OutputRecipe(parts.sets[0].manifest(), parts.images, options);
+  index.manifest = OutputRecipe(WithoutImages(parts.sets[0].manifest()), parts.images, options);
   Tally tally(index.manifest);
   for (uint64_t i = 0; i < parts.images.size(); ++i) {
     const SourceImage& image = parts.images[i];

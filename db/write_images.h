@@ -22,7 +22,7 @@ struct SourceImage {
   uint64_t ordinal;  // in it
 };
 
-// What is known of the output before its first image is written.
+// What is known of the output before its first image is written: the recipe, of these images.
 Manifest OutputRecipe(Manifest recipe, const std::vector<SourceImage>& images, const RewriteOptions& options);
 
 // Appends image after image, each as `record` gives it, from where an earlier run stopped. Errors: Incomplete (options.stop),

@@ -112,6 +112,10 @@ void Progress::Show(const std::string& line) {
   drawn_ = true;
 }
 
+void Progress::Say(const std::string& text) {
+  if (enabled_) std::fputs(text.c_str(), stderr);
+}
+
 void Progress::Done() {
   if (drawn_) std::fputs("\n", stderr);
   drawn_ = false;

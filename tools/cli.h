@@ -41,11 +41,13 @@ int RunTool(CLI::App& app, int argc, char** argv, const std::function<Result<int
 // Writes all of `text` to stdout, or ends the program quietly if nobody reads it.
 Result<void> PrintOut(const std::string& text);
 
-// A progress line on stderr: redrawn on a terminal, silent otherwise.
+// A progress line on stderr: redrawn on a terminal, silent otherwise, so that an error is the only line.
 class Progress {
  public:
   explicit Progress(bool quiet);
   void Show(const std::string& line);
+  // Lines that stay.
+  void Say(const std::string& text);
   // Ends the redrawn line; call before other output.
   void Done();
 

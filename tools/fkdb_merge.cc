@@ -38,7 +38,7 @@ int fkdb::RunMerge(int argc, char** argv) {
   auto* average = app.add_flag("--average", flags.average,
                                "Average labels of the same images and crops (fkdb-write --boxes-from): an ensemble of their teachers")
                       ->excludes(collection);
-  app.add_option("--weights", flags.rewrite.weights, "Of each input in the average (equal)")->delimiter(',')->needs(average);
+  app.add_option("--weights", flags.rewrite.weights, "Of each input in the average (equal)")->delimiter(',')->allow_extra_args(false)->needs(average);
   fkdb::AddOutputFlags(app, &flags.rewrite.file, &flags.rewrite.provenance);
   return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
 }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "db/publish.h"
 #include "image/data_set.h"
 #include "tools/cli.h"
 #include "tools/made.h"
@@ -48,6 +49,7 @@ Result<void> SetDefaults(const DataSet& data, LabelJobOptions* job) {
   if (!job->boxes_from.empty()) {
     FKDB_ASSIGN(const LabelSet set, LabelSet::Open(job->boxes_from));
     job->augmentation = set.manifest().augmentation;
+    job->use_classes = !set.manifest().data_set.class_names.empty();
     return {};
   }
   if (job->append_to.empty()) {
@@ -129,15 +131,24 @@ std::function<void(const LabelProgress&)> Reporter(const Flags& flags, Progress*
   return [json = std::make_shared<JsonProgress>()](const LabelProgress& p) { json->Show(p); };
 }
 
-// "a.pt,b.pt" are two, unless there is a file of that name.
-std::vector<std::string> SplitTeachers(const std::string& text) {
+// Whether there is a file FILE or, of a built-in model, MODEL:FILE.
+bool IsTeacherFile(const std::string& spec) {
   std::error_code ec;
+  const size_t colon = spec.find(':');
+  return std::filesystem::is_regular_file(spec, ec) ||
+         (colon != std::string::npos && std::filesystem::is_regular_file(spec.substr(colon + 1), ec));
+}
+
+// "a.pt,b.pt" are two, unless a name has a comma in it: the longest one that is a file is taken.
+Result<std::vector<std::string>> SplitTeachers(const std::string& text) {
   std::vector<std::string> specs;
   for (size_t from = 0; from <= text.size();) {
-    const bool whole = std::filesystem::is_regular_file(text.substr(from), ec);
-    const size_t comma = whole ? text.size() : std::min(text.find(',', from), text.size());
-    specs.push_back(text.substr(from, comma - from));
-    from = comma + 1;
+    size_t end = text.size();
+    while (end != std::string::npos && end > from && !IsTeacherFile(text.substr(from, end - from))) end = text.rfind(',', end - 1);
+    if (end == std::string::npos || end <= from) end = std::min(text.find(',', from), text.size());
+    if (end == from) return Fail(ErrorCode::kInvalidArgument, fmt::format("--teacher '{}': a name is missing", text));
+    specs.push_back(text.substr(from, end - from));
+    from = end + 1;
   }
   return specs;
 }
@@ -149,7 +160,8 @@ Result<std::vector<std::unique_ptr<Teacher>>> LoadTeachers(const Flags& flags, c
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", input.mean.size(), data.channels()));
   }
   std::vector<std::unique_ptr<Teacher>> teachers;
-  for (const std::string& spec : SplitTeachers(flags.teacher)) {
+  FKDB_ASSIGN(const auto specs, SplitTeachers(flags.teacher));
+  for (const std::string& spec : specs) {
     FKDB_ASSIGN(auto teacher, LoadTeacher(spec, {input, job.batch_size, flags.device}));
     teachers.push_back(std::move(teacher));
   }
@@ -174,7 +186,7 @@ std::string TeacherText(const Ensemble::Member& member, bool several) {
 }
 
 // What a job would take, said before it begins.
-Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& teachers, const ProbeResult& probe) {
+Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& teachers, const ProbeResult& probe, Progress* progress) {
   const bool several = teachers.members.size() > 1;
   const double crops = static_cast<double>(data.size()) * flags.job.augmentation.crops;
   const double seconds = crops / probe.crops_per_second(), bytes = crops * probe.bytes_per_crop();
@@ -208,7 +220,7 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
   text += fmt::format("{} crops at {:.0f} crops/s: about {}; about {}\n", static_cast<uint64_t>(crops), probe.crops_per_second(), HumanSeconds(seconds),
                       HumanBytes(bytes));
   if (flags.dry_run) return PrintOut(text);
-  if (!flags.quiet) fmt::print(stderr, "{}", text);
+  progress->Say(text);
   return {};
 }
 
@@ -263,14 +275,17 @@ Result<int> Run(Flags& flags) {
   FKDB_TRY(SetRecipe(flags, *data, &job));
   StampProvenance("fkdb-write", &job.provenance);
 
+  if (job.batch_size < 1) return Fail(ErrorCode::kInvalidArgument, "a teacher batch needs at least one crop");
+  FKDB_TRY(CheckOutput(flags.out, job.file.resume, job.file.overwrite));
   FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, *data));
   FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));
   job.stop = StopOnSignals();
+  Progress progress(flags.quiet);
   FKDB_ASSIGN(const ProbeResult probe, ProbeTeachers(*data, ensemble, job, flags.dry_run ? kDryRunSeconds : 0));
-  FKDB_TRY(PrintPlan(flags, *data, ensemble, probe));
+  if (probe.crops > 0) FKDB_TRY(PrintPlan(flags, *data, ensemble, probe, &progress));
+  else if (flags.dry_run) return Fail(ErrorCode::kIoError, fmt::format("no image of '{}' can be read: {}", data->name(), probe.unread));
   if (flags.dry_run) return kExitOk;
 
-  Progress progress(flags.quiet);
   job.progress = Reporter(flags, &progress);
   auto labelled = LabelImages(*data, ensemble, flags.out, job);
   progress.Done();
@@ -295,7 +310,9 @@ int fkdb::RunWrite(int argc, char** argv) {
   app.add_option("--images", flags.images, "A folder of JPEG and PNG images or of tar shards, or an IDX file of images")->required();
   app.add_option("--teacher", flags.teacher, "A TorchScript file, or MODEL:WEIGHTS.safetensors; several, with commas between: their average")
       ->required();
-  app.add_option("--teacher-weights", flags.weights, "Of several teachers in the average, one for each (equal)")->delimiter(',');
+  app.add_option("--teacher-weights", flags.weights, "Of several teachers in the average, one for each (equal)")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app.add_option("--average", flags.average, "What of several teachers is averaged: probabilities (after the softmax) or logits")
       ->check(CLI::IsMember({"probabilities", "logits"}))
       ->capture_default_str();

@@ -17,6 +17,7 @@ using Json = nlohmann::json;
 
 constexpr const char* kFields = "input_size, interpolation, mean, std, output";
 constexpr uint64_t kMostPixels = 1 << 14;  // a side
+constexpr double kLeastStd = 1e-4, kMostStd = 10;
 constexpr std::streamsize kMostBytes = 1 << 16;
 
 // Reads one card; says which file and field is wrong.
@@ -38,7 +39,12 @@ class CardReader {
       const bool numbers = value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& v) { return v.is_number(); });
       const size_t channels = card_.input.mean.size();
       if (!numbers || value.size() != channels) return Bad(field, value, fmt::format("a list of {}, one for each channel of the images", channels));
-      (field == "mean" ? card_.input.mean : card_.input.std) = value.get<std::vector<double>>();
+      const auto list = value.get<std::vector<double>>();
+      const double least = field == "mean" ? 0 : kLeastStd, most = field == "mean" ? 1 : kMostStd;
+      if (std::any_of(list.begin(), list.end(), [&](double v) { return !(v >= least && v <= most); })) {
+        return Bad(field, value, fmt::format("numbers from {} to {}: pixel values count from 0 to 1", least, most));
+      }
+      (field == "mean" ? card_.input.mean : card_.input.std) = list;
       return {};
     }
     if (field == "interpolation") {
@@ -85,7 +91,7 @@ Result<TeacherCard> ReadTeacherCard(const std::filesystem::path& file, const Inp
   std::filesystem::path path = file;
   path += ".json";
   std::error_code ec;
-  if (!std::filesystem::exists(path, ec)) return card;
+  if (std::filesystem::symlink_status(path, ec).type() == std::filesystem::file_type::not_found) return card;
   std::string text(kMostBytes, '\0');
   std::ifstream stream(path, std::ios::binary);
   if (!stream) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot open it", path.string()));

@@ -126,9 +126,11 @@ Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t firs
     const Slot slot = slots_[i];
     if (StoreOutput(spec_, batch_.kind(), batch_.output(i), slot.crop, &(*records)[slot.record])) continue;
     const Teacher& teacher = batch_.Culprit(i);
-    const std::string_view what = teacher.output_kind() == OutputKind::kLogits ? "NaN or infinity" : "something else than probabilities";
-    return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gave {} for crop {} of image '{}': check the model and its normalization",
-                                               teacher.name(), what, slot.crop, Printable(data_.keys()[first + slot.record])));
+    const bool logits = teacher.output_kind() == OutputKind::kLogits;
+    return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gave {} for crop {} of image '{}': check {}", teacher.name(),
+                                               logits ? "NaN or infinity" : "no probabilities, as '" + teacher.file().string() + ".json' says it would,",
+                                               slot.crop, Printable(data_.keys()[first + slot.record]),
+                                               logits ? "the model and its normalization" : "that file and the model"));
   }
   slots_.clear();
   batch_.Clear();

@@ -64,6 +64,12 @@ Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* r
   const auto in = [&](ErrorCode code, std::string what) {
     return Fail(code, fmt::format("{}: cannot append to it: {}", base.path().string(), what));
   };
+  if (!base.manifest().averaged.empty()) {
+    return in(ErrorCode::kInvalidArgument, "it is an average: append to the label sets that were averaged, and average again");
+  }
+  if (!base.manifest().boxes_from.empty()) {
+    return in(ErrorCode::kInvalidArgument, "its crops were drawn for another label set: append to that one, and label the result with --boxes-from");
+  }
   FKDB_ASSIGN(const std::vector<std::string> keys, base.AllKeys());
   if (const std::string what = KeyDifference(keys, data.keys()); !what.empty()) return in(ErrorCode::kMismatch, what);
   // Names say where things lie, hashes and lists what they are; and crops may differ.
@@ -84,6 +90,15 @@ Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* r
 }
 
 }  // namespace
+
+Result<OpenedCrops> OpenStoredCrops(const LabelJobOptions& options) {
+  OpenedCrops opened;
+  opened.appended = !options.append_to.empty();
+  if (const auto& path = opened.appended ? options.append_to : options.boxes_from; !path.empty()) {
+    FKDB_ASSIGN(opened.set, LabelSet::Open(path));
+  }
+  return opened;
+}
 
 Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options,
                             const StoredCrops& stored) {
@@ -126,12 +141,8 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const
 
 Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers, const std::filesystem::path& out,
                                    const LabelJobOptions& options) {
-  std::optional<LabelSet> set;
-  StoredCrops stored;
-  if (const auto& path = options.append_to.empty() ? options.boxes_from : options.append_to; !path.empty()) {
-    FKDB_ASSIGN(set, LabelSet::Open(path));
-    (options.append_to.empty() ? stored.boxes : stored.base) = &*set;
-  }
+  FKDB_ASSIGN(const OpenedCrops opened, OpenStoredCrops(options));
+  const StoredCrops stored = opened.crops();
   FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, stored));
   FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, stored));
   FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "db/label_file_writer.h"
@@ -59,6 +60,14 @@ struct LabelJobResult {
   uint64_t images_written = 0;
   LabelProgress progress;
 };
+
+// The label set that a job's options name, opened.
+struct OpenedCrops {
+  std::optional<LabelSet> set;
+  StoredCrops crops() const { return {appended ? &*set : nullptr, set && !appended ? &*set : nullptr}; }
+  bool appended = false;
+};
+Result<OpenedCrops> OpenStoredCrops(const LabelJobOptions& options);
 
 // The manifest a job starts from. `stored`: options.append_to or boxes_from, opened. Errors: InvalidArgument (an option
 // that makes no sense, teachers whose outputs are not the data set's classes or that do not go together, another

@@ -28,7 +28,7 @@ Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& di
     return Fail(ErrorCode::kModel,
                 fmt::format("teacher '{0}' gives probabilities, not logits: its outputs for {1} crops have no negative number and add up to 1; "
                             "leave out its softmax, or say in '{2}.json': {{\"output\": \"probabilities\"}}",
-                            teacher.name(), crops, teacher.file().filename().string()));
+                            teacher.name(), crops, teacher.file().string()));
   }
   return {};
 }
@@ -36,10 +36,17 @@ Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& di
 }  // namespace
 
 Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options, double seconds) {
+  {
+    FKDB_ASSIGN(const OpenedCrops opened, OpenStoredCrops(options));
+    FKDB_TRY(PlanRecipe(data, teachers, options, opened.crops()));
+  }
+  // As many crops of an image as it takes for images to fill a batch.
   LabelJobOptions few = options;
   few.append_to.clear();
   few.boxes_from.clear();
   few.augmentation.crops = std::min(options.augmentation.crops, options.batch_size);
+  while (options.batch_size % few.augmentation.crops != 0) --few.augmentation.crops;
+  const uint64_t images = options.batch_size / few.augmentation.crops;
   FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, few));
 
   std::atomic<uint64_t> crops = 0, next_image = 0;
@@ -53,19 +60,23 @@ Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers,
     FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data, teachers, recipe, /*skip_bad=*/true));
     double bytes = 0;
     uint64_t mine = 0;
-    while (mine == 0 || elapsed() < seconds) {
-      const uint64_t image = next_image++;
+    std::string unread;
+    while ((mine == 0 || elapsed() < seconds) && !(options.stop && *options.stop)) {
+      const uint64_t image = next_image.fetch_add(images);
       if (image >= data.size()) break;
       std::atomic<uint64_t> labelled = 0;
-      FKDB_ASSIGN(const auto records, labeller.Label(image, image + 1, &labelled, options.stop));
-      if (records.empty()) break;  // stopped
-      if (labelled == 0) continue;
-      bytes += static_cast<double>(records[0].size());
+      FKDB_ASSIGN(const auto records, labeller.Label(image, std::min(image + images, data.size()), &labelled, options.stop));
+      for (const auto& record : records) {
+        FKDB_ASSIGN(const RecordView view, RecordView::Open(record, recipe.spec));
+        if (!view.skipped()) bytes += static_cast<double>(record.size());
+        else if (unread.empty()) unread = view.skip_reason();
+      }
       mine += labelled;
     }
     const std::lock_guard lock(mutex);
     crops += mine;
     result.record_bytes += bytes;
+    if (result.unread.empty()) result.unread = unread;
     for (size_t m = 0; m < distributions.size(); ++m) distributions[m] += labeller.batch().distributions(m);
     return {};
   };
@@ -79,7 +90,6 @@ Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers,
   }
   FKDB_TRY(outcome);
   if (options.stop && *options.stop) return Fail(ErrorCode::kIncomplete, "stopped before the first crop was labelled");
-  if (crops == 0) return Fail(ErrorCode::kInvalidArgument, fmt::format("none of the {} images of '{}' can be read", data.size(), data.name()));
   result.crops = crops;
   result.seconds = elapsed();
   FKDB_TRY(CheckLogits(teachers, distributions, crops));

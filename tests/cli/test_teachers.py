@@ -168,7 +168,7 @@ def test_a_teacher_that_ends_in_a_softmax(lite0, fkdb, tmp_path):
     made = ["write", "--images", PHOTOS, "--limit", 1, "--crops", 4, "--encoding", "f32", "--batch-size", 16, "--teacher", path, "--out", tmp_path / "p.fkdb"]
     done = fkdb(*made)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "teacher 'p.pt' gives probabilities, not logits" in done.stderr and "'p.pt.json': {\"output\": \"probabilities\"}" in done.stderr
+    assert "teacher 'p.pt' gives probabilities, not logits" in done.stderr and f"'{path}.json': {{\"output\": \"probabilities\"}}" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["p.pt"]
     Path(f"{path}.json").write_text('{"output": "probabilities"}')
     fkdb.ok(*made)

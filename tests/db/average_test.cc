@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "db/label_set.h"
 #include "format/recover.h"
 #include "tests/db/test_files.h"
@@ -108,6 +110,38 @@ TEST_F(AverageTest, ItsManifestNamesAllTeachersInTheirProportions) {
   EXPECT_EQ(all->teachers[1].input, TeacherInputInfo());
   EXPECT_EQ(all->teachers[2].input, (TeacherInputInfo{300, 224, "bilinear", {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}}));
   EXPECT_EQ(all->boxes_from, "");
+  EXPECT_EQ(all->averaged, (std::vector<AveragedInfo>{{LabelSet::Open(Path("c"))->manifest().digest, 1}, {ab->digest, 3}}));
+}
+
+// What was averaged, and how, is part of the recipe: nothing else is continued.
+TEST_F(AverageTest, OtherWeightsOrInputsAreNotResumed) {
+  test::RandomLabels a(300), b = LabelsFor(a, 2), c = LabelsFor(a, 3);
+  for (auto* labels : {&a, &b, &c}) labels->recipe.teachers.clear();  // from elsewhere
+  a.records[0].content_hash = {};
+  ASSERT_TRUE(a.Build(Path("a")) && b.Build(Path("b")) && c.Build(Path("c")));
+  options_.weights = {1, 3};
+  const auto whole = Average({"a", "b"}, "whole");
+  const auto interrupt = [&] {
+    options_.file = {};
+    std::filesystem::remove(Path("out.fkdb"));
+    std::atomic<bool> stop = false;
+    options_.progress = [&](uint64_t done, uint64_t) { stop = done >= 256; };
+    options_.stop = &stop;
+    const auto stopped = Average({"a", "b"});
+    ASSERT_EQ(stopped.error().code, ErrorCode::kIncomplete);
+    options_.file.resume = true;
+    options_.stop = nullptr;
+    options_.progress = {};
+  };
+  interrupt();
+  EXPECT_EQ(Average({"a", "b"})->digest, whole->digest);
+  interrupt();
+  EXPECT_NE(Average({"a", "c"}).error().message.find("averaged[1].digest"), std::string::npos);
+  options_.weights = {3, 1};
+  EXPECT_NE(Average({"a", "b"}).error().message.find("averaged[0].weight: 1.0 in the file, 3.0 asked for"), std::string::npos);
+  // The file of an image is known if any input knows it.
+  const auto set = LabelSet::Open(Path("whole"));
+  EXPECT_EQ(RecordView::Open(*set->RecordBytes(0), a.recipe.spec)->content_hash(), b.records[0].content_hash);
 }
 
 TEST_F(AverageTest, OtherCropsAreRefusedByName) {
@@ -126,6 +160,8 @@ TEST_F(AverageTest, OtherCropsAreRefusedByName) {
     return error.substr(std::min(front.size(), error.size()));
   };
   EXPECT_EQ(with([](auto* b) { b->records[3].pixel_boxes[2].height = 1; }), "image '00003.jpg': crop 2 has another box" + hint);
+  EXPECT_EQ(with([](auto* b) { ++b->records[3].width; }).substr(0, 25), "image '00003.jpg': it is ");
+  EXPECT_EQ(with([](auto* b) { b->records[3].class_index = b->records[3].class_index == 0; }), "image '00003.jpg': its class is not the same" + hint);
   EXPECT_EQ(with([](auto* b) { b->records[3].flips[1] ^= 1; }), "image '00003.jpg': crop 1 is flipped in one of them" + hint);
   EXPECT_EQ(with([](auto* b) { b->records[3].content_hash[0] ^= 1; }), "image '00003.jpg': it is of another file" + hint);
   EXPECT_EQ(with([](auto* b) {

@@ -57,6 +57,13 @@ TEST_F(TeacherCardTest, WhatIsWrongIsNamed) {
   for (const char* bad : {"[0.5]", "0.5", "[\"a\",0,0]", "[0,0,0,0]"}) {
     EXPECT_EQ(Error(std::string(R"({"mean": )") + bad + "}"), std::string("field 'mean' is ") + bad + ": expected a list of 3, one for each channel of the images");
   }
+  // Values that count from 0 to 255.
+  EXPECT_EQ(Error(R"({"mean": [123.5, 116.3, 103.5]})"), "field 'mean' is [123.5,116.3,103.5]: expected numbers from 0 to 1: pixel values count from 0 to 1");
+  EXPECT_EQ(Error(R"({"std": [0, 1, 1]})"), "field 'std' is [0,1,1]: expected numbers from 0.0001 to 10: pixel values count from 0 to 1");
+  std::filesystem::remove(Path("t.pt.json"));
+  std::filesystem::create_symlink(Path("gone"), Path("t.pt.json"));
+  EXPECT_EQ(ReadTeacherCard(Path("t.pt"), otherwise).error().code, ErrorCode::kIoError);
+  std::filesystem::remove(Path("t.pt.json"));
   EXPECT_EQ(Error(R"({"output": "softmax"})"), "field 'output' is \"softmax\": expected \"logits\" or \"probabilities\"");
   EXPECT_EQ(Error("{\"output\": \"" + std::string(100, 'x') + "\"}").substr(0, 79), "field 'output' is \"" + std::string(56, 'x') + "...:");
   EXPECT_EQ(Error(std::string(1 << 16, ' ')).substr(0, 24), "longer than 65536 bytes:");

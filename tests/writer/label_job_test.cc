@@ -166,17 +166,34 @@ TEST_F(LabelJobTest, AProbeSaysHowItWillGoAndWritesNothing) {
   options.threads = 3;
   const auto probe = ProbeTeachers(data, teacher, options, 0);
   ASSERT_TRUE(probe) << probe.error().message;
-  EXPECT_EQ(probe->crops, 3u * 6);
+  EXPECT_EQ(probe->crops, 3u * 16);  // a whole batch each, of 4 crops of 4 images
   EXPECT_GT(probe->seconds, 0);
   EXPECT_GT(probe->bytes_per_crop(), 2 * 8 + 8);  // two indices and values, a box
   EXPECT_LT(probe->bytes_per_crop(), 100);
   EXPECT_EQ(files(), before);
 
   data.broken = {0, 1, 2, 3, 4};
-  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0)->crops, 18u);
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0)->crops, 12u + 16 + 16);
+  EXPECT_NE(ProbeTeachers(data, teacher, options, 0)->unread.find("broken"), std::string::npos);
   for (uint64_t i = 0; i < data.size(); ++i) data.broken.insert(i);
-  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0).error().message, "none of the 61 images of 'fake' can be read");
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0)->crops, 0u);
   data.broken.clear();
+  for (const uint32_t crops : {1u, 5u, 16u, 500u}) {
+    options.augmentation.crops = crops;
+    teacher.sizes_.clear();
+    EXPECT_EQ(ProbeTeachers(data, teacher, options, 0)->crops, 48u) << crops;
+    EXPECT_EQ(teacher.sizes_, (std::vector<int64_t>{16, 16, 16}));
+  }
+  // What the job would refuse.
+  options.augmentation.crops = 65536;
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0).error().message, "65536 crops an image: expected 1 to 65535");
+  options.augmentation.crops = 6;
+  options.batch_size = 0;
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0).error().message, "a teacher batch needs at least one crop");
+  options.batch_size = 16;
+  options.boxes_from = Path("none.fkdb");
+  EXPECT_EQ(ProbeTeachers(data, teacher, options, 0).error().code, ErrorCode::kNotFound);
+  options.boxes_from.clear();
 
   teacher.nan_at = 1;
   options.threads = 1;
@@ -191,8 +208,8 @@ TEST_F(LabelJobTest, ASoftmaxWhereLogitsAreExpectedIsNoticed) {
   const auto probe = ProbeTeachers(data, teacher, options, 0);
   ASSERT_FALSE(probe);
   EXPECT_EQ(probe.error().code, ErrorCode::kModel);
-  EXPECT_NE(probe.error().message.find("teacher 'fake.pt' gives probabilities, not logits: its outputs for 6 crops have no negative number and add up to 1; "
-                                       "leave out its softmax, or say in 'fake.pt.json': {\"output\": \"probabilities\"}"), std::string::npos)
+  EXPECT_NE(probe.error().message.find("teacher 'fake.pt' gives probabilities, not logits: its outputs for 16 crops have no negative number and add up to 1; "
+                                       "leave out its softmax, or say in '" + Path("fake.pt.json").string() + "': {\"output\": \"probabilities\"}"), std::string::npos)
       << probe.error().message;
   // What is said to be a distribution is stored as it is.
   teacher.kind = OutputKind::kProbabilities;
