@@ -261,6 +261,21 @@ TEST_F(RewriteTest, ASubsetHoldsTheChosenImagesAndCrops) {
 }
 
 // full -> marginal smoothing -> hard by the tool is what a teacher labelled so would have given.
+TEST_F(RewriteTest, ASubsetSaysWhereItsBoxesAndLabelsCameFrom) {
+  test::RandomLabels set(5);
+  set.recipe.boxes_from = "sha256:1";
+  set.recipe.averaged = {{"sha256:2", 1}, {"sha256:3", 0.5}};
+  ASSERT_TRUE(set.Build(Path("whole.fkdb")));
+  const auto part = SubsetLabelSet(Path("whole.fkdb"), Path("part.fkdb"), [] {
+    SubsetOptions options;
+    options.crops = 2;
+    return options;
+  }());
+  ASSERT_TRUE(part) << part.error().message;
+  EXPECT_EQ(part->boxes_from, "sha256:1");
+  EXPECT_EQ(part->averaged, set.recipe.averaged);
+}
+
 TEST_F(RewriteTest, RecodedLabelsAreThoseOfADirectBuild) {
   const RandomLabels full(30, MakeSpec(LabelKind::kFull, 10, 0, ValueEncoding::kF32));
   ASSERT_TRUE(full.Build(Path("full.fkdb")));
