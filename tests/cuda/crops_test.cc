@@ -135,7 +135,7 @@ void CheckOnGpu(const Case& one, bool channels_last) {
 }
 
 TEST(Crops, TheKernelsGiveTheBitsOfTheHost) {
-  if (const std::string why = test::WhyNoGpu(); !why.empty()) GTEST_SKIP() << "their bodies run on the CPU: " << why;
+  FKDB_END_WITHOUT_GPU("their bodies run on the CPU");
   ForEachCase([](const Case& one) {
     CheckOnGpu<float>(one, false);
     CheckOnGpu<Half>(one, false);

@@ -69,7 +69,7 @@ class Kernels : public testing::Test {
 
   void SetUp() override {
     if constexpr (test::kIsGpu<Place>) {
-      if (const std::string why = test::WhyNoGpu(); !why.empty()) GTEST_SKIP() << "the same tests run on the CPU: " << why;
+      FKDB_END_WITHOUT_GPU("the same tests run on the CPU");
     }
   }
 

@@ -124,13 +124,12 @@ struct Lanes {
   }
 };
 
-// Empty if there is one; with FKDB_NEED_GPU it is a failure that there is none.
-inline std::string WhyNoGpu() {
-  const auto gpu = HaveGpu();
-  if (gpu) return "";
-  EXPECT_EQ(std::getenv("FKDB_NEED_GPU"), nullptr) << gpu.error().message;
-  return gpu.error().message;
-}
+// Ends a test, or its SetUp, where there is no GPU: skipped, with FKDB_NEED_GPU failed.
+#define FKDB_END_WITHOUT_GPU(instead)                                           \
+  if (const auto gpu = HaveGpu(); !gpu) {                                       \
+    if (std::getenv("FKDB_NEED_GPU") != nullptr) FAIL() << gpu.error().message; \
+    GTEST_SKIP() << instead << ": " << gpu.error().message;                     \
+  }
 
 // Memory of the GPU with a copy of `host`, that begins as far from a 16-byte boundary as it does.
 template <class T>

@@ -117,7 +117,7 @@ TEST(Unpack, AWordGivesTheBitsOfTheRecord) {
 }
 
 TEST(Unpack, OnTheGpuGivesTheBitsOfTheRecord) {
-  if (const std::string why = test::WhyNoGpu(); !why.empty()) GTEST_SKIP() << "the kernel's body runs on the CPU: " << why;
+  FKDB_END_WITHOUT_GPU("the kernel's body runs on the CPU");
   ForEachBatch([](const Batch& batch) {
     batch.Expect([&](std::vector<uint32_t>& indices, std::vector<float>& values) {
       const test::OnGpu<const std::byte> compact_indices{std::span(batch.indices)}, compact_values{std::span(batch.values)};
