@@ -93,10 +93,8 @@ Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions*
 }
 
 std::string ProgressLine(const LabelProgress& p) {
-  const double rate = static_cast<double>(p.crops) / std::max(p.seconds, 1e-9);
-  const double left = static_cast<double>(p.all_crops - std::min(p.all_crops, p.crops)) / std::max(rate, 1e-9);
   return fmt::format("{}  {} of {} images  {:.0f} crops/s  {} left", Bar(p.crops, p.all_crops), p.images, p.all_images,
-                     rate, p.crops > 0 ? HumanSeconds(left) : "?");
+                     p.crops_per_second(), p.seconds_left() ? HumanSeconds(*p.seconds_left()) : "?");
 }
 
 // A line of JSON a second, and one at the end.
@@ -107,15 +105,14 @@ class JsonProgress {
     if (p.seconds - shown_ < 1 && !(last && !done_)) return;
     shown_ = p.seconds;
     done_ = last;
-    const double rate = static_cast<double>(p.crops) / std::max(p.seconds, 1e-9);
     const nlohmann::ordered_json line = {{"event", "progress"},
                                          {"images", p.images},
                                          {"all_images", p.all_images},
                                          {"crops", p.crops},
                                          {"all_crops", p.all_crops},
                                          {"seconds", p.seconds},
-                                         {"crops_per_second", rate},
-                                         {"seconds_left", p.crops > 0 ? static_cast<double>(p.all_crops - std::min(p.all_crops, p.crops)) / rate : -1}};
+                                         {"crops_per_second", p.crops_per_second()},
+                                         {"seconds_left", p.seconds_left().value_or(-1)}};
     fmt::print(stderr, "{}\n", line.dump());
   }
 

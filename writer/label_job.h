@@ -4,6 +4,7 @@
 // not depend on their number, on kills or on resumes.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -27,6 +28,13 @@ struct LabelProgress {
   uint64_t crops = 0;        // labelled by this run
   uint64_t all_crops = 0;    // that this run has to label
   double seconds = 0;        // since this run began
+
+  double crops_per_second() const { return static_cast<double>(crops) / std::max(seconds, 1e-9); }
+  // None before the first crop.
+  std::optional<double> seconds_left() const {
+    if (crops == 0) return std::nullopt;
+    return static_cast<double>(all_crops - std::min(all_crops, crops)) / crops_per_second();
+  }
 };
 
 struct LabelJobOptions {

@@ -36,18 +36,15 @@ Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& di
 }  // namespace
 
 Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options, double seconds) {
-  {
-    FKDB_ASSIGN(const OpenedCrops opened, OpenStoredCrops(options));
-    FKDB_TRY(PlanRecipe(data, teachers, options, opened.crops()));
-  }
-  // As many crops of an image as it takes for images to fill a batch.
-  LabelJobOptions few = options;
-  few.append_to.clear();
-  few.boxes_from.clear();
-  few.augmentation.crops = std::min(options.augmentation.crops, options.batch_size);
-  while (options.batch_size % few.augmentation.crops != 0) --few.augmentation.crops;
-  const uint64_t images = options.batch_size / few.augmentation.crops;
-  FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, few));
+  FKDB_ASSIGN(const OpenedCrops opened, OpenStoredCrops(options));
+  FKDB_ASSIGN(Manifest recipe, PlanRecipe(data, teachers, options, opened.crops()));
+  // Crops are drawn, as many of an image as it takes for images to fill a batch.
+  const uint32_t batch = recipe.teacher_batch_size;
+  uint32_t& of_each = recipe.augmentation.crops;
+  of_each = std::min(of_each, batch);
+  while (batch % of_each != 0) --of_each;
+  const uint64_t images = batch / of_each;
+  recipe.spec.boxes = BoxEncoding::kPixel;
 
   std::atomic<uint64_t> crops = 0, next_image = 0;
   std::mutex mutex;

@@ -7,6 +7,7 @@
 
 #include "db/rewrite.h"
 #include "tests/writer/fake_job.h"
+#include "writer/probe.h"
 #include "writer/recheck.h"
 #include "writer/recipe.h"
 
@@ -32,6 +33,8 @@ TEST_F(StoredCropsTest, TheCropsOfAnotherLabelSetAreLabelled) {
   other.augmentation.mean = {0.5};
   other.augmentation.std = {0.25};
 
+  EXPECT_EQ(ProbeTeachers(data, teacher, other, 0)->crops, 16u);
+
   // The same teacher says the same.
   const auto same = LabelImages(data, teacher, Path("same.fkdb"), other);
   ASSERT_TRUE(same) << same.error().message;
@@ -55,6 +58,7 @@ TEST_F(StoredCropsTest, TheCropsOfAnotherLabelSetAreLabelled) {
   ASSERT_TRUE(set.Build(Path("fractions.fkdb"))) << "fractions";
   other.boxes_from = Path("fractions.fkdb");
   data.broken = {};
+  EXPECT_EQ(ProbeTeachers(data, teacher, other, 0)->crops, 16u);
   const auto made = LabelImages(data, teacher, Path("of_fractions.fkdb"), other);
   ASSERT_TRUE(made) << made.error().message;
   const auto boxes = Reader::Open(Path("fractions.fkdb")), labels = Reader::Open(Path("of_fractions.fkdb"));
