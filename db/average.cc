@@ -95,6 +95,7 @@ class Averager {
     recipe.teachers.clear();
     recipe.teacher_average = spec_.kind == LabelKind::kLogits ? "logits" : "probabilities";
     recipe.averaged.clear();
+    recipe.extends.clear();
     for (size_t i = 0; i < sets_.size(); ++i) {
       const Manifest& m = sets_[i].manifest();
       recipe.averaged.push_back({m.digest, weight(i)});

@@ -31,6 +31,8 @@ inline std::filesystem::path PartialPath(std::filesystem::path path) { return pa
 // Where a finished file is written anew if much of it is empty, on its way to its final name.
 inline std::filesystem::path CompactPath(std::filesystem::path path) { return path += ".partial.compact"; }
 inline std::filesystem::path WriterLockPath(std::filesystem::path path) { return path += ".lock"; }
+// The recipe of a label set that several processes are making, until it is finished (writer/shards.h).
+inline std::filesystem::path JobPath(std::filesystem::path path) { return path += ".job"; }
 // What LMDB itself leaves beside a file it opened with locks.
 inline std::filesystem::path LmdbLockPath(std::filesystem::path path) { return path += "-lock"; }
 

@@ -15,7 +15,9 @@
 #include "db/names_table.h"
 #include "db/page_walk.h"
 #include "db/publish.h"
+#include "db/sha256.h"
 #include "db/tally.h"
+#include "format/record.h"
 
 namespace fkdb {
 namespace {
@@ -61,6 +63,8 @@ struct LabelFileWriter::Impl {
   Result<void> Commit(bool open_block = false);
   template <class Body>
   Result<void> Transact(Body body);
+  template <class Body>
+  Result<uint64_t> ForEachRecord(Body body);
   Result<void> ReadBack(std::span<const std::string> keys);
   Result<bool> Compact(uint64_t pages);
 };
@@ -153,6 +157,32 @@ Result<void> LabelFileWriter::Impl::CheckResumed() {
   return {};
 }
 
+// body(ordinal, bytes) for every committed record, in order; returns how many there are.
+template <class Body>
+Result<uint64_t> LabelFileWriter::Impl::ForEachRecord(Body body) {
+  FKDB_ASSIGN(const TxnPtr txn, BeginTxn(env.get(), MDB_RDONLY));
+  FKDB_ASSIGN(const MDB_dbi blocks, OpenDatabase(txn.get(), kBlocksDatabase, 0));
+  MDB_cursor* raw = nullptr;
+  if (const int rc = mdb_cursor_open(txn.get(), blocks, &raw)) return LmdbFail(rc, "read the blocks back");
+  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(raw, mdb_cursor_close);
+  uint64_t images = 0;
+  MDB_val key, value;
+  int rc;
+  while ((rc = mdb_cursor_get(raw, &key, &value, MDB_NEXT)) == 0) {
+    uint64_t first = 0;
+    if (!ParseOrdinalKey(Bytes(key), &first) || first != images) {
+      return Fail(ErrorCode::kCorruption, fmt::format("expected a block of image {}", images));
+    }
+    FKDB_ASSIGN(const BlockView block, BlockView::Open(Bytes(value), first));
+    for (uint32_t i = 0; i < block.count(); ++i, ++images) {
+      FKDB_ASSIGN(const auto bytes, block.Record(i));
+      FKDB_TRY(body(images, bytes));
+    }
+  }
+  if (rc != MDB_NOTFOUND) return LmdbFail(rc, "read the blocks back");
+  return images;
+}
+
 Result<LabelFileWriter> LabelFileWriter::Open(const std::filesystem::path& path, const Manifest& recipe,
                                               const LabelFileWriterOptions& options) {
   auto impl = std::make_unique<Impl>();
@@ -181,6 +211,17 @@ LabelFileWriter::~LabelFileWriter() {
 }
 
 uint64_t LabelFileWriter::num_images() const { return impl_->packed_images + impl_->packer.size(); }
+
+Result<std::vector<uint64_t>> LabelFileWriter::CommittedKeyHashes() {
+  std::vector<uint64_t> hashes;
+  auto read = impl_->ForEachRecord([&](uint64_t, std::span<const std::byte> bytes) -> Result<void> {
+    FKDB_ASSIGN(const RecordView record, RecordView::Open(bytes, impl_->manifest.spec));
+    hashes.push_back(record.key_hash());
+    return {};
+  });
+  if (!read) return impl_->In(std::move(read).error());
+  return hashes;
+}
 
 // Moves finished blocks out of the packer.
 void LabelFileWriter::Impl::Pack(bool all) {
@@ -245,30 +286,10 @@ Result<void> LabelFileWriter::Flush() {
 
 // Every record as it lies in the file: checks it against its key, counts, and computes the digest.
 Result<void> LabelFileWriter::Impl::ReadBack(std::span<const std::string> keys) {
-  FKDB_ASSIGN(const TxnPtr txn, BeginTxn(env.get(), MDB_RDONLY));
-  FKDB_ASSIGN(const MDB_dbi blocks, OpenDatabase(txn.get(), kBlocksDatabase, 0));
-  MDB_cursor* raw = nullptr;
-  if (const int rc = mdb_cursor_open(txn.get(), blocks, &raw)) return LmdbFail(rc, "read the blocks back");
-  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(raw, mdb_cursor_close);
   Tally tally(manifest);
-  uint64_t images = 0;
-  MDB_val key, value;
-  int rc;
-  while ((rc = mdb_cursor_get(raw, &key, &value, MDB_NEXT)) == 0) {
-    uint64_t first = 0;
-    if (!ParseOrdinalKey(Bytes(key), &first) || first != images) {
-      return Fail(ErrorCode::kCorruption, fmt::format("expected a block of image {}", images));
-    }
-    FKDB_ASSIGN(const BlockView block, BlockView::Open(Bytes(value), first));
-    for (uint32_t i = 0; i < block.count(); ++i) {
-      const uint64_t ordinal = tally.num_images();
-      if (ordinal >= keys.size()) break;  // counted below
-      FKDB_ASSIGN(const auto bytes, block.Record(i));
-      FKDB_TRY(tally.Add(keys[ordinal], bytes));
-    }
-    images += block.count();
-  }
-  if (rc != MDB_NOTFOUND) return LmdbFail(rc, "read the blocks back");
+  FKDB_ASSIGN(const uint64_t images, ForEachRecord([&](uint64_t ordinal, std::span<const std::byte> bytes) {
+    return ordinal < keys.size() ? tally.Add(keys[ordinal], bytes) : Result<void>();  // too many: counted below
+  }));
   if (images != keys.size()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images were appended, {} keys given", images, keys.size()));
   }
@@ -304,6 +325,8 @@ Result<bool> LabelFileWriter::Impl::Compact(uint64_t pages) {
 Result<Manifest> LabelFileWriter::Finish(std::span<const std::string> keys) {
   Impl& w = *impl_;
   FKDB_TRY(Flush());
+  w.manifest.data_set.num_images = keys.size();
+  w.manifest.data_set.key_list_sha256 = Sha256OfKeys(keys);
   if (auto read = w.ReadBack(keys); !read) return w.In(std::move(read).error());
   FKDB_ASSIGN(const std::vector<std::byte> names, BuildNamesTable(keys));
   const std::string sealed = SealManifest(ToJson(w.manifest));

@@ -49,13 +49,16 @@ class LabelFileWriter {
 
   // Images appended so far, those of an earlier run included: the next ordinal.
   uint64_t num_images() const;
+  // Hash64 of the keys of the images that are committed, in their order: what a shard has, whose keys nobody knows.
+  // Errors: Corruption.
+  Result<std::vector<uint64_t>> CommittedKeyHashes();
   // The next image's record, as EncodeRecord made it. Errors: ResourceExhausted (disk full: what was
   // committed is intact), IoError.
   Result<void> Append(std::vector<std::byte> record);
   // Commits everything appended: for a clean stop.
   Result<void> Flush();
-  // keys: of every image in ordinal order, matching the records. Publishes the file; the writer is
-  // then done. Returns the final manifest. Errors: InvalidArgument (keys and records differ),
+  // keys: of every image in ordinal order, matching the records; the manifest's data set becomes theirs (a shard's recipe
+  // has the whole one). Publishes the file; the writer is then done. Returns the final manifest. Errors: InvalidArgument (keys and records differ),
   // Corruption (a record reads back wrong), ResourceExhausted, AlreadyExists, IoError.
   Result<Manifest> Finish(std::span<const std::string> keys);
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 
 #include "db/file_names.h"
 
@@ -52,10 +53,10 @@ Result<void> CheckOutput(const std::filesystem::path& path, bool resume, bool ov
     return Fail(ErrorCode::kAlreadyExists,
                 fmt::format("{}: exists already; choose another name, or --overwrite to replace it", path.string()));
   }
-  if (std::filesystem::exists(partial, ec) && !resume && !overwrite) {
+  for (const auto& left : {partial, JobPath(path)}) {
+    if (!std::filesystem::exists(left, ec) || resume || overwrite) continue;
     return Fail(ErrorCode::kAlreadyExists,
-                fmt::format("{}: an interrupted build is there; --resume continues it, --overwrite throws it away",
-                            partial.string()));
+                fmt::format("{}: an interrupted build is there; --resume continues it, --overwrite throws it away", left.string()));
   }
   return {};
 }
@@ -76,6 +77,19 @@ Result<void> Publish(const std::filesystem::path& from, const std::filesystem::p
   }
   const auto folder = to.has_parent_path() ? to.parent_path() : std::filesystem::path(".");
   return Sync(folder, O_RDONLY | O_DIRECTORY, 0);
+}
+
+Result<void> PublishText(const std::filesystem::path& path, std::string_view text, bool replace) {
+  const auto partial = PartialPath(path);
+  std::ofstream out(partial, std::ios::binary | std::ios::trunc);
+  out.write(text.data(), static_cast<std::streamsize>(text.size()));
+  out.close();
+  Result<void> done;
+  if (!out) done = Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it: {}", partial.string(), std::strerror(errno)));
+  if (done) done = Publish(partial, path, 0, replace);
+  std::error_code ec;
+  if (!done) std::filesystem::remove(partial, ec);
+  return done;
 }
 
 }  // namespace fkdb

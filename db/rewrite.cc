@@ -4,9 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 
 #include "db/collection.h"
 #include "db/file_names.h"
@@ -84,12 +81,16 @@ CollectionIndex IndexOf(const Parts& parts, const std::filesystem::path& out) {
   return index;
 }
 
-Result<void> WriteWhole(const std::filesystem::path& path, std::string_view text) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out.write(text.data(), static_cast<std::streamsize>(text.size()));
-  out.close();
-  if (!out) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it: {}", path.string(), std::strerror(errno)));
-  return {};
+// What the parts have in common: their recipe, and whose crops they have if all say the same.
+Manifest RecipeOf(const Parts& parts) {
+  const Manifest& first = parts.sets[0].manifest();
+  Manifest recipe = WithoutImages(first);
+  const auto same = [&](const std::string Manifest::*field) {
+    return std::ranges::all_of(parts.sets, [&](const LabelSet& set) { return set.manifest().*field == first.*field; });
+  };
+  if (same(&Manifest::boxes_from)) recipe.boxes_from = first.boxes_from;
+  if (same(&Manifest::extends)) recipe.extends = first.extends;
+  return recipe;
 }
 
 }  // namespace
@@ -97,7 +98,7 @@ Result<void> WriteWhole(const std::filesystem::path& path, std::string_view text
 Result<Manifest> MergeLabelSets(std::span<const std::filesystem::path> inputs, const std::filesystem::path& out,
                                 const RewriteOptions& options) {
   FKDB_ASSIGN(const Parts parts, OpenParts(inputs));
-  return WriteImages(out, WithoutImages(parts.sets[0].manifest()), parts.images, options,
+  return WriteImages(out, RecipeOf(parts), parts.images, options,
                   [&](const SourceImage& source) -> Result<std::vector<std::byte>> {
                     FKDB_ASSIGN(const auto bytes, parts.sets[source.set].RecordBytes(source.ordinal));
                     return std::vector<std::byte>(bytes.begin(), bytes.end());
@@ -112,7 +113,7 @@ Result<Manifest> CollectLabelSets(std::span<const std::filesystem::path> inputs,
   FKDB_TRY(CheckOutput(out, options.file.resume, options.file.overwrite));
 
   CollectionIndex index = IndexOf(parts, out);
-  index.manifest = OutputRecipe(WithoutImages(parts.sets[0].manifest()), parts.images, options);
+  index.manifest = OutputRecipe(RecipeOf(parts), parts.images, options);
   Tally tally(index.manifest);
   for (uint64_t i = 0; i < parts.images.size(); ++i) {
     const SourceImage& image = parts.images[i];
@@ -127,14 +128,7 @@ Result<Manifest> CollectLabelSets(std::span<const std::filesystem::path> inputs,
   }
   tally.Finish(&index.manifest);
 
-  const auto partial = PartialPath(out);
-  auto done = WriteWhole(partial, ToIndexText(index));
-  if (done) done = Publish(partial, out, 0, options.file.overwrite);
-  if (!done) {
-    std::error_code ec;
-    std::filesystem::remove(partial, ec);
-    return Fail(std::move(done).error());
-  }
+  FKDB_TRY(PublishText(out, ToIndexText(index), options.file.overwrite));
   return index.manifest;
 }
 
@@ -142,6 +136,7 @@ Result<Manifest> SubsetLabelSet(const std::filesystem::path& input, const std::f
                                 const SubsetOptions& options) {
   FKDB_ASSIGN(const LabelSet set, LabelSet::Open(input));
   Manifest recipe = set.manifest();
+  recipe.extends.clear();
   const LabelSpec from = recipe.spec;
   if (!options.recode.empty()) {
     FKDB_ASSIGN(recipe.spec, ParseRecode(from, options.recode));

@@ -21,7 +21,6 @@ std::vector<std::string> KeysOf(const std::vector<SourceImage>& images) {
 }  // namespace
 
 Manifest OutputRecipe(Manifest recipe, const std::vector<SourceImage>& images, const RewriteOptions& options) {
-  recipe.extends.clear();
   recipe.data_set.num_images = images.size();
   recipe.data_set.key_list_sha256 = Sha256OfKeys(KeysOf(images));
   recipe.provenance = options.provenance;

@@ -3,6 +3,7 @@
 // At most `ahead` pieces are under way or waiting, so memory stays bounded however slow one is.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -42,10 +43,19 @@ class OrderedQueue {
     arrived_.notify_one();
   }
 
-  // The next result in order, or none if it does not arrive within `patience`. One caller.
+  // Whoever claimed `piece` found that there is no such piece, nor one behind it: they need not be delivered.
+  void EndAt(uint64_t piece) {
+    const std::lock_guard lock(mutex_);
+    end_ = std::min(end_, piece);
+    room_.notify_all();
+    arrived_.notify_one();
+  }
+
+  // The next result in order, or none if it does not arrive within `patience` or all were taken. One caller.
   std::optional<T> Take(std::chrono::milliseconds patience) {
     std::unique_lock lock(mutex_);
-    if (!arrived_.wait_for(lock, patience, [&] { return done_.contains(wanted_); })) return std::nullopt;
+    arrived_.wait_for(lock, patience, [&] { return done_.contains(wanted_) || wanted_ >= end_; });
+    if (!done_.contains(wanted_)) return std::nullopt;
     auto node = done_.extract(wanted_++);
     room_.notify_all();
     return std::move(node.mapped());
@@ -67,8 +77,8 @@ class OrderedQueue {
  private:
   mutable std::mutex mutex_;
   std::condition_variable room_, arrived_;
-  uint64_t next_, wanted_;
-  const uint64_t end_, ahead_;
+  uint64_t next_, wanted_, end_;
+  const uint64_t ahead_;
   bool closed_ = false;
   std::map<uint64_t, T> done_;
 };

@@ -2,6 +2,7 @@
 // fkdb-write: labels random crops of every image with a teacher and stores them in one file.
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -14,11 +15,13 @@
 #include "tools/made.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
+#include "trainer/launch.h"
 #include "trainer/torch_teacher.h"
 #include "writer/label_job.h"
 #include "writer/probe.h"
 #include "writer/recheck.h"
 #include "writer/recipe.h"
+#include "writer/shared_job.h"
 
 namespace fkdb {
 namespace {
@@ -35,13 +38,29 @@ struct Flags : CommonFlags {
   std::optional<uint64_t> seed;
   PixelFlags pixels;
   bool no_classes = false, dry_run = false;
+  std::optional<int> threads;
+  SharedJobOptions shared;
+  std::optional<Launch> launch;  // of several processes
   double recheck = 0;         // share of the images; 0: label
   double tolerance = 0.005;   // of a recheck
   uint64_t limit = 0;
   LabelJobOptions job;
 
-  Flags() { job.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+  bool is_first() const { return !launch || launch->rank == 0; }
+  int ranks() const { return launch ? launch->ranks : 1; }
 };
+
+// What processes that were started together do not share: cores and GPUs. One of them speaks for all.
+Result<void> TakePlace(Flags* flags) {
+  FKDB_ASSIGN(flags->launch, FindLaunch([](const char* name) { return std::getenv(name); }));
+  const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  flags->job.threads = flags->threads.value_or(std::max(1, cores / (flags->launch ? flags->launch->local_ranks : 1)));
+  if (!flags->launch) return {};
+  if (flags->device == "cuda") flags->device = fmt::format("cuda:{}", flags->launch->local_rank);
+  if (flags->launch->restarts > 0) flags->job.file.resume = true;
+  if (!flags->is_first()) flags->quiet = true;
+  return {};
+}
 
 // The recipe a job begins with, before the flags have their say.
 Result<void> SetDefaults(const DataSet& data, LabelJobOptions* job) {
@@ -186,7 +205,8 @@ std::string TeacherText(const Ensemble::Member& member, bool several) {
 Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& teachers, const ProbeResult& probe, Progress* progress) {
   const bool several = teachers.members.size() > 1;
   const double crops = static_cast<double>(data.size()) * flags.job.augmentation.crops;
-  const double seconds = crops / probe.crops_per_second(), bytes = crops * probe.bytes_per_crop();
+  const double rate = probe.crops_per_second() * flags.ranks();
+  const double seconds = crops / rate, bytes = crops * probe.bytes_per_crop();
   const bool json_lines = !flags.dry_run && flags.progress == "json";
   if (json_lines || (flags.dry_run && flags.json)) {
     nlohmann::ordered_json json = {{"event", "plan"}, {"images", data.size()}, {"crops", static_cast<uint64_t>(crops)}, {"teachers", nlohmann::ordered_json::array()}};
@@ -202,7 +222,7 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
     }
     if (several) json["average"] = Name(teachers.average);
     json.update({{"probe_crops", probe.crops},
-                 {"crops_per_second", probe.crops_per_second()},
+                 {"crops_per_second", rate},
                  {"bytes_per_crop", probe.bytes_per_crop()},
                  {"projected_seconds", seconds},
                  {"projected_bytes", static_cast<uint64_t>(bytes)}});
@@ -214,7 +234,7 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
   std::string text;
   for (const auto& member : teachers.members) text += TeacherText(member, several);
   if (several) text += fmt::format("the average of their {}\n", Name(teachers.average));
-  text += fmt::format("{} crops at {:.0f} crops/s: about {}; about {}\n", static_cast<uint64_t>(crops), probe.crops_per_second(), HumanSeconds(seconds),
+  text += fmt::format("{} crops at {:.0f} crops/s: about {}; about {}\n", static_cast<uint64_t>(crops), rate, HumanSeconds(seconds),
                       HumanBytes(bytes));
   if (flags.dry_run) return PrintOut(text);
   progress->Say(text);
@@ -230,6 +250,7 @@ Result<int> Recheck(Flags& flags, const DataSet& data) {
       !job.append_to.empty() || !job.boxes_from.empty() || job.file.resume || job.file.overwrite) {
     return Fail(ErrorCode::kInvalidArgument, "--recheck: the recipe is the label set's own; only --images, --teacher, --out and how it is run are said");
   }
+  if (flags.launch) return Fail(ErrorCode::kInvalidArgument, "--recheck is the work of one process: start it without a launcher");
   const int threads = job.threads;
   FKDB_ASSIGN(job, RecheckOptions(flags.out));
   job.threads = threads;
@@ -265,26 +286,37 @@ Result<int> Recheck(Flags& flags, const DataSet& data) {
                                                   flags.out, checked->mean_distance, flags.tolerance));
 }
 
-Result<int> Run(Flags& flags) {
+Result<LabelJobResult> Label(const Flags& flags, const DataSet& data, const Ensemble& teachers, SharedStore* store) {
+  if (store != nullptr) return LabelImagesTogether(data, teachers, flags.out, flags.job, flags.shared, store);
+  return LabelImages(data, teachers, flags.out, flags.job);
+}
+
+// store: of several processes, once it is reached.
+Result<int> Work(Flags& flags, std::unique_ptr<SharedStore>* store) {
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
   if (flags.recheck > 0) return Recheck(flags, *data);
+  if (flags.dry_run && !flags.is_first()) return kExitOk;
   LabelJobOptions& job = flags.job;
   FKDB_TRY(SetRecipe(flags, *data, &job));
   StampProvenance("fkdb-write", &job.provenance);
 
   if (job.batch_size < 1) return Fail(ErrorCode::kInvalidArgument, "a teacher batch needs at least one crop");
-  FKDB_TRY(CheckOutput(flags.out, job.file.resume, job.file.overwrite));
+  if (flags.shared.collection && !flags.launch) return Fail(ErrorCode::kInvalidArgument, "--collection: one process writes one file; shards come from several (torchrun, srun)");
+  if (!flags.launch) FKDB_TRY(CheckOutput(flags.out, job.file.resume, job.file.overwrite));
+  job.stop = StopOnSignals();
+  if (flags.launch && !flags.dry_run) {
+    FKDB_ASSIGN(*store, JoinStore(*flags.launch, "fkdb-write"));
+  }
   FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, *data));
   FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));
-  job.stop = StopOnSignals();
   Progress progress(flags.quiet);
   FKDB_ASSIGN(const ProbeResult probe, ProbeTeachers(*data, ensemble, job, flags.dry_run ? kDryRunSeconds : 0));
-  if (probe.crops > 0) FKDB_TRY(PrintPlan(flags, *data, ensemble, probe, &progress));
+  if (probe.crops > 0 && flags.is_first()) FKDB_TRY(PrintPlan(flags, *data, ensemble, probe, &progress));
   else if (flags.dry_run) return Fail(ErrorCode::kIoError, fmt::format("no image of '{}' can be read: {}", data->name(), probe.unread));
   if (flags.dry_run) return kExitOk;
 
   job.progress = Reporter(flags, &progress);
-  auto labelled = LabelImages(*data, ensemble, flags.out, job);
+  auto labelled = Label(flags, *data, ensemble, store->get());
   progress.Done();
   FKDB_ASSIGN(const LabelJobResult result, std::move(labelled));
   if (result.interrupted) {
@@ -292,8 +324,17 @@ Result<int> Run(Flags& flags) {
                 fmt::format("stopped after {} of {} images; the same command with --resume continues", result.images_written,
                             data->size()));
   }
-  FKDB_TRY(PrintMade(flags, flags.out, result.manifest, MadeBy{result.progress.crops, result.progress.seconds}));
+  if (flags.is_first()) FKDB_TRY(PrintMade(flags, flags.out, result.manifest, MadeBy{result.progress.crops, result.progress.seconds}));
   return kExitOk;
+}
+
+Result<int> Run(Flags& flags) {
+  FKDB_TRY(TakePlace(&flags));
+  std::unique_ptr<SharedStore> store;
+  auto done = Work(flags, &store);
+  if (!done && store) TellFailure(done.error(), store.get());
+  if (!done && flags.ranks() > 1) return Fail(done.error().code, fmt::format("rank {}: {}", flags.launch->rank, done.error().message));
+  return done;
 }
 
 }  // namespace
@@ -334,9 +375,8 @@ int fkdb::RunWrite(int argc, char** argv) {
       ->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
   app.add_option("--batch-size", flags.batch_size, "Crops a teacher batch (64)");
   app.add_option("--device", flags.device, "Of the teacher: cpu, cuda or cuda:N")->capture_default_str();
-  app.add_option("--threads", flags.job.threads, "Teacher batches at once")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  app.add_option("--threads", flags.threads, "Teacher batches at once (the machine's cores; under a launcher, this process's share of them)")
+      ->check(CLI::Range(1, 1024));
   app.add_option("--seed", flags.seed, "Of the crops (0)");
   app.add_option("--limit", flags.limit, "Only the first N images in key order");
   app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the teacher's classes");
@@ -344,6 +384,8 @@ int fkdb::RunWrite(int argc, char** argv) {
   app.add_option("--progress", flags.progress, "On stderr: bar (on a terminal), or json, a line a second")
       ->check(CLI::IsMember({"bar", "json"}))
       ->capture_default_str();
+  app.add_flag("--collection", flags.shared.collection,
+               "Of several processes (torchrun, srun): keep their shards beside OUT, which becomes a small index file that names them");
   AddOutputFlags(app, &flags.job.file, &flags.job.provenance);
   flags.pixels.AddTo(app);
   return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });

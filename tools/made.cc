@@ -38,7 +38,7 @@ Result<void> PrintMade(const CommonFlags& flags, const std::filesystem::path& ou
                                    {"skipped", m.skipped.size()},   {"crops", m.num_crops},
                                    {"file_bytes", bytes},           {"bytes_per_crop", bytes_per_crop},
                                    {"digest", m.digest}};
-    if (by) json.update({{"seconds", by->seconds}, {"crops_per_second", rate}});
+    if (by) json.update({{"crops_labelled", by->crops}, {"seconds", by->seconds}, {"crops_per_second", rate}});
     if (more) json.update(*more);
     return PrintOut(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");  // paths may be no UTF-8
   }

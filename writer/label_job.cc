@@ -4,22 +4,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "db/file_names.h"
+#include "db/lock_file.h"
 #include "db/sha256.h"
 #include "format/text.h"
-#include "writer/group_labeller.h"
-#include "writer/ordered_run.h"
 #include "writer/recipe.h"
+#include "writer/shards.h"
 
 namespace fkdb {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 Result<void> DescribeTeachers(const Ensemble& teachers, Manifest* recipe) {
   FKDB_ASSIGN(const InputSpec students, InputOf(recipe->augmentation));
@@ -141,50 +138,49 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const
 
 Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers, const std::filesystem::path& out,
                                    const LabelJobOptions& options) {
+  std::error_code ec;
+  const bool shared = std::filesystem::exists(JobPath(out), ec);
+  if (shared && options.file.resume) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: several processes began this label set: a launcher resumes it (torchrun, srun), also with one "
+                                                         "process; --overwrite starts anew", JobPath(out).string()));
+  }
   FKDB_ASSIGN(const OpenedCrops opened, OpenStoredCrops(options));
   const StoredCrops stored = opened.crops();
   FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, stored));
-  FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, stored));
+  FKDB_ASSIGN(const GroupRun run, GroupRun::Make(data, teachers, recipe, stored));
   FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
+  if (shared) {  // and it may be overwritten, unless they are at work
+    FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(JobPath(out))));
+    RemoveShards(out);
+    std::filesystem::remove(JobPath(out), ec);
+  }
 
-  const uint32_t crops = recipe.augmentation.crops - (stored.base ? stored.base->manifest().augmentation.crops : 0);
-  const uint64_t group_size = GroupSize(recipe.teacher_batch_size, crops);
-  const uint64_t first_group = writer.num_images() / group_size;
-  const uint64_t end_group = (data.size() + group_size - 1) / group_size;
+  const uint64_t first_group = writer.num_images() / run.group_size();
   // The first group may be half written: it is computed whole, its known records are dropped.
-  uint64_t known = writer.num_images() - first_group * group_size;
-
+  uint64_t known = writer.num_images() - first_group * run.group_size();
+  uint64_t next = first_group;
+  const auto next_group = [&]() -> Result<std::optional<uint64_t>> {
+    return next < run.num_groups() ? std::optional(next++) : std::nullopt;
+  };
+  const auto append = [&](uint64_t, EncodedRecords records) -> Result<void> {
+    for (; known < records.size(); ++known) FKDB_TRY(writer.Append(std::move(records[known])));
+    known = 0;
+    return {};
+  };
   std::atomic<uint64_t> crops_done = 0;
-  const auto begun = Clock::now();
+  const Elapsed elapsed;
   const auto progress = [&] {
     LabelProgress p;
     p.images = writer.num_images();
     p.all_images = data.size();
     p.crops = crops_done;
-    p.all_crops = (data.size() - std::min(data.size(), first_group * group_size)) * crops;
-    p.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
+    p.all_crops = run.images_of(first_group, run.num_groups()) * run.crops();
+    p.seconds = elapsed.seconds();
     return p;
   };
-  OrderedRun run;
-  run.first = first_group;
-  run.end = end_group;
-  run.threads = options.threads;
-  run.stop = options.stop;
-  if (options.progress) run.progress = [&] { options.progress(progress()); };
-  const auto make_work = [&] {
-    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(data, teachers, recipe, options.skip_bad, stored));
-    return [&, labeller](uint64_t group) {
-      const uint64_t first = group * group_size;
-      return (*labeller)->Label(first, std::min(first + group_size, data.size()), &crops_done, options.stop);
-    };
-  };
-  const auto append = [&](EncodedRecords records) -> Result<void> {
-    if (records.empty()) return {};  // stopped
-    for (; known < records.size(); ++known) FKDB_TRY(writer.Append(std::move(records[known])));
-    known = 0;
-    return {};
-  };
-  Result<void> outcome = RunInOrder(run, make_work, append);
+  GroupRun::Options how{options.skip_bad, options.threads, options.stop, {}};
+  if (options.progress) how.progress = [&] { options.progress(progress()); };
+  Result<void> outcome = run.Run(how, next_group, append, &crops_done);
 
   LabelJobResult result;
   if (outcome && writer.num_images() < data.size()) {

@@ -4,7 +4,6 @@
 // not depend on their number, on kills or on resumes.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -19,23 +18,9 @@
 #include "image/data_set.h"
 #include "writer/ensemble.h"
 #include "writer/group_labeller.h"
+#include "writer/group_run.h"
 
 namespace fkdb {
-
-struct LabelProgress {
-  uint64_t images = 0;       // written, those of earlier runs included
-  uint64_t all_images = 0;
-  uint64_t crops = 0;        // labelled by this run
-  uint64_t all_crops = 0;    // that this run has to label
-  double seconds = 0;        // since this run began
-
-  double crops_per_second() const { return static_cast<double>(crops) / std::max(seconds, 1e-9); }
-  // None before the first crop.
-  std::optional<double> seconds_left() const {
-    if (crops == 0) return std::nullopt;
-    return static_cast<double>(all_crops - std::min(all_crops, crops)) / crops_per_second();
-  }
-};
 
 struct LabelJobOptions {
   // Changes behaviour.

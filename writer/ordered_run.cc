@@ -9,10 +9,18 @@
 
 namespace fkdb {
 
-Result<void> RunInOrder(const OrderedRun& run, const std::function<std::function<Result<EncodedRecords>(uint64_t)>()>& make_work,
+Result<void> RunInOrder(const OrderedRun& run, const std::function<MakeRecords()>& make_work,
                         const std::function<Result<void>(EncodedRecords)>& take) {
   OrderedQueue<Result<EncodedRecords>> queue(run.first, run.end, 2 * static_cast<uint64_t>(run.threads));
-  const auto work = [&] { WorkThrough(&queue, make_work()); };
+  const auto work = [&] {
+    const MakeRecords make = make_work();
+    while (const std::optional<uint64_t> piece = queue.Claim()) {
+      auto records = Guarded([&] { return make(*piece); });
+      if (!records) queue.Deliver(*piece, Fail(std::move(records).error()));
+      else if (*records) queue.Deliver(*piece, **std::move(records));
+      else queue.EndAt(*piece);
+    }
+  };
   const auto stopped = [&] { return run.stop && run.stop->load(); };
   std::vector<std::jthread> workers;
   Result<void> outcome = StartThreads(run.threads, work, &workers);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -17,8 +16,6 @@
 
 namespace fkdb {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // A model that ends in a softmax labels without complaint, and its labels are nearly uniform.
 Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& distributions, uint64_t crops) {
@@ -51,14 +48,13 @@ Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers,
   ProbeResult result;
   std::vector<size_t> distributions(teachers.members.size());
   Result<void> outcome;
-  const auto begun = Clock::now();
-  const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - begun).count(); };
+  const Elapsed elapsed;
   const auto work = [&]() -> Result<void> {
     FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data, teachers, recipe, /*skip_bad=*/true));
     double bytes = 0;
     uint64_t mine = 0;
     std::string unread;
-    while ((mine == 0 || elapsed() < seconds) && !(options.stop && *options.stop)) {
+    while ((mine == 0 || elapsed.seconds() < seconds) && !(options.stop && *options.stop)) {
       const uint64_t image = next_image.fetch_add(images);
       if (image >= data.size()) break;
       std::atomic<uint64_t> labelled = 0;
@@ -88,7 +84,7 @@ Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers,
   FKDB_TRY(outcome);
   if (options.stop && *options.stop) return Fail(ErrorCode::kIncomplete, "stopped before the first crop was labelled");
   result.crops = crops;
-  result.seconds = elapsed();
+  result.seconds = elapsed.seconds();
   FKDB_TRY(CheckLogits(teachers, distributions, crops));
   return result;
 }

@@ -6,21 +6,16 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cmath>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include "db/label_set.h"
 #include "format/recover.h"
-#include "writer/group_labeller.h"
-#include "writer/ordered_run.h"
+#include "writer/group_run.h"
 
 namespace fkdb {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // What must be as it was: all but where the teachers' files lie, and how the label set came about.
 std::string Difference(Manifest stored, Manifest planned) {
@@ -110,41 +105,17 @@ Result<RecheckResult> RecheckLabels(const DataSet& data, const Ensemble& teacher
   if (const std::string what = Difference(set.manifest(), recipe); !what.empty()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: cannot be checked with these: {}", path.string(), what));
   }
-  FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, /*skip_bad=*/false, stored));
-
-  const uint64_t group_size = GroupSize(recipe.teacher_batch_size, recipe.augmentation.crops);
-  const uint64_t groups = (data.size() + group_size - 1) / group_size;
+  FKDB_ASSIGN(const GroupRun run, GroupRun::Make(data, teachers, recipe, stored));
+  const uint64_t groups = run.num_groups();
   const auto sample = static_cast<uint64_t>(std::ceil(share * static_cast<double>(groups)));
-  const auto first_of = [&](uint64_t piece) { return (2 * piece + 1) * groups / (2 * sample) * group_size; };
-
-  std::atomic<uint64_t> crops_done = 0;
-  const auto begun = Clock::now();
-  OrderedRun run;
-  run.end = sample;
-  run.threads = options.threads;
-  run.stop = options.stop;
-  if (options.progress) {
-    run.progress = [&] {
-      LabelProgress p;
-      p.all_images = std::min(sample * group_size, data.size());
-      p.all_crops = p.all_images * recipe.augmentation.crops;
-      p.crops = crops_done;
-      p.images = p.crops / recipe.augmentation.crops;
-      p.seconds = std::chrono::duration<double>(Clock::now() - begun).count();
-      options.progress(p);
-    };
-  }
-  const auto make_work = [&] {
-    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(data, teachers, recipe, /*skip_bad=*/false, stored));
-    return [&, labeller](uint64_t piece) {
-      const uint64_t first = first_of(piece);
-      return (*labeller)->Label(first, std::min(first + group_size, data.size()), &crops_done, options.stop);
-    };
+  uint64_t next = 0;
+  const auto next_group = [&]() -> Result<std::optional<uint64_t>> {
+    if (next == sample) return std::optional<uint64_t>();
+    return std::optional((2 * next++ + 1) * groups / (2 * sample));
   };
   Comparison comparison(recipe.spec);
-  uint64_t piece = 0;
-  const auto compare = [&](EncodedRecords records) -> Result<void> {
-    const uint64_t first = first_of(piece++);
+  const auto compare = [&](uint64_t group, EncodedRecords records) -> Result<void> {
+    const uint64_t first = group * run.group_size();
     for (uint64_t i = 0; i < records.size(); ++i) {
       FKDB_ASSIGN(const auto bytes, set.RecordBytes(first + i));
       FKDB_ASSIGN(const RecordView before, RecordView::Open(bytes, recipe.spec));
@@ -153,7 +124,21 @@ Result<RecheckResult> RecheckLabels(const DataSet& data, const Ensemble& teacher
     }
     return {};
   };
-  FKDB_TRY(RunInOrder(run, make_work, compare));
+  std::atomic<uint64_t> crops_done = 0;
+  const Elapsed elapsed;
+  GroupRun::Options how{/*skip_bad=*/false, options.threads, options.stop, {}};
+  if (options.progress) {
+    how.progress = [&] {
+      LabelProgress p;
+      p.all_images = std::min(sample * run.group_size(), data.size());
+      p.all_crops = p.all_images * run.crops();
+      p.crops = crops_done;
+      p.images = p.crops / run.crops();
+      p.seconds = elapsed.seconds();
+      options.progress(p);
+    };
+  }
+  FKDB_TRY(run.Run(how, next_group, compare, &crops_done));
   if (options.stop && *options.stop) return Fail(ErrorCode::kIncomplete, "stopped before the sample was labelled; nothing was changed");
   return comparison.result();
 }

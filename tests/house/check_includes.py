@@ -19,7 +19,7 @@ MAY_INCLUDE = {
     "cuda": ["format/", "image/resample_weights.h"],
     "reader": ["format/", "db/"],
     "writer": ["format/", "db/", "image/"],
-    "trainer": ["format/", "reader/", "image/", "cuda/", "writer/teacher.h"],
+    "trainer": ["format/", "reader/", "image/", "cuda/", "writer/shared_store.h", "writer/teacher.h"],
     "tools": ["format/", "db/", "image/", "cuda/", "reader/", "writer/", "trainer/"],
     "python": ["format/", "db/", "image/", "cuda/", "reader/", "writer/", "trainer/", "tools/programs.h"],
 }
