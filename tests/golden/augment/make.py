@@ -179,13 +179,18 @@ def tables():
     return out
 
 
-assert PIL.__version__.startswith("12."), PIL.__version__
-everything()
-lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
-text = f'{{"pillow": "{PIL.__version__}", "torchvision": "{torchvision.__version__.split("+")[0]}", "randaugment": {json.dumps(tables())},\n"cases": [\n{lines}\n]}}\n'
-if sys.argv[1:] == ["--check"]:
-    kept = json.loads((HERE / "cases.json").read_text())["cases"]
-    wrong = [(old, new) for old, new in zip(kept, cases) if old != new]
-    sys.exit(f"{len(wrong)} of {len(kept)} cases differ, first {wrong[:1]}" if wrong or len(kept) != len(cases) else 0)
-(HERE / "cases.json").write_text(text)
-print(len(cases), "cases,", len(text), "bytes")
+def main():
+    assert PIL.__version__.startswith("12."), PIL.__version__
+    everything()
+    lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
+    text = f'{{"pillow": "{PIL.__version__}", "torchvision": "{torchvision.__version__.split("+")[0]}", "randaugment": {json.dumps(tables())},\n"cases": [\n{lines}\n]}}\n'
+    if sys.argv[1:] == ["--check"]:
+        kept = json.loads((HERE / "cases.json").read_text())["cases"]
+        wrong = [(old, new) for old, new in zip(kept, cases) if old != new]
+        sys.exit(f"{len(wrong)} of {len(kept)} cases differ, first {wrong[:1]}" if wrong or len(kept) != len(cases) else 0)
+    (HERE / "cases.json").write_text(text)
+    print(len(cases), "cases,", len(text), "bytes")
+
+
+if __name__ == "__main__":
+    main()
