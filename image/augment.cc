@@ -48,13 +48,32 @@ const char* WrongValue(const CropOp& op) {
 }
 
 PixelBox BoxOf(const float* values) {
-  return {static_cast<uint32_t>(values[0]), static_cast<uint32_t>(values[1]), static_cast<uint32_t>(values[2]), static_cast<uint32_t>(values[3])};
+  const auto whole = [](float x) { return static_cast<uint32_t>(x); };
+  return {whole(values[0]), whole(values[1]), whole(values[2]), whole(values[3])};
 }
 
 // What of `box` lies inside.
 PixelBox Clipped(const PixelBox& box, uint32_t height, uint32_t width) {
   const uint32_t top = std::min(box.top, height), left = std::min(box.left, width);
   return {top, left, std::min(box.height, height - top), std::min(box.width, width - left)};
+}
+
+// How often each sample occurs, by channel. Neighbours are often alike, so that two in a row would wait for each other.
+template <size_t kChannels>
+std::array<std::array<uint32_t, 256>, 3> Count(const uint8_t* pixels, size_t count) {
+  std::array<std::array<uint32_t, 256>, 3> even{}, odd{};
+  size_t i = 0;
+  for (; i + 2 <= count; i += 2, pixels += 2 * kChannels) {
+    for (size_t c = 0; c < kChannels; ++c) {
+      ++even[c][pixels[c]];
+      ++odd[c][pixels[kChannels + c]];
+    }
+  }
+  for (size_t c = 0; c < kChannels; ++c) {
+    if (i < count) ++even[c][pixels[c]];
+    for (size_t v = 0; v < 256; ++v) even[c][v] += odd[c][v];
+  }
+  return even;
 }
 
 }  // namespace
@@ -72,13 +91,15 @@ Result<void> CheckOps(std::span<const CropOp> ops) {
     const CropOp& op = ops[i];
     if (InfoOf(op.kind) == nullptr) return fail(i, ErrorCode::kUnsupported, "not known to this version of fkdb");
     if (op.kind == OpKind::kReplay || op.kind == OpKind::kListed) {
-      return fail(i, ErrorCode::kUnsupported, "cannot be done here: what it did to the pixels is known to the system the labels were imported from");
+      return fail(i, ErrorCode::kUnsupported,
+                  "cannot be done here: what it did to the pixels is known to the system the labels were imported from");
     }
     if (!std::all_of(op.values.begin(), op.values.end(), [](float v) { return std::isfinite(v); })) {
       return fail(i, ErrorCode::kInvalidArgument, "a value that is not finite");
     }
     if (const char* expected = WrongValue(op)) {
-      return fail(i, ErrorCode::kInvalidArgument, fmt::format("{}, got {}", expected, fmt::join(std::span(op.values).first(InfoOf(op.kind)->values.size()), " ")));
+      const auto values = std::span(op.values).first(InfoOf(op.kind)->values.size());
+      return fail(i, ErrorCode::kInvalidArgument, fmt::format("{}, got {}", expected, fmt::join(values, " ")));
     }
     if (op.kind == OpKind::kPartnerCrop) {
       if (open) return fail(opened, ErrorCode::kInvalidArgument, "no mixup or cutmix before the next partner-crop");
@@ -99,7 +120,11 @@ Result<void> CheckOps(std::span<const CropOp> ops) {
 }
 
 Augmenter::Augmenter(uint32_t height, uint32_t width, uint32_t channels)
-    : height_(height), width_(width), channels_(channels), samples_(size_t{height} * width * channels), warper_(height, width, channels) {}
+    : height_(height),
+      width_(width),
+      channels_(channels),
+      samples_(size_t{height} * width * channels),
+      warper_(height, width, channels) {}
 
 Result<void> Augmenter::Apply(std::span<const CropOp> ops, const PartnerSource& partner, uint8_t* pixels) {
   FKDB_TRY(CheckOps(ops));
@@ -108,8 +133,11 @@ Result<void> Augmenter::Apply(std::span<const CropOp> ops, const PartnerSource& 
     const CropOp& op = ops[i];
     if (op.kind == OpKind::kPartnerCrop) {
       partner_.resize(samples_);
-      const auto mix = std::find_if(ops.begin() + static_cast<ptrdiff_t>(i), ops.end(), [](const CropOp& o) { return IsMix(o.kind); });
-      if (!partner) return Fail(ErrorCode::kInvalidArgument, fmt::format("operation {} of {}: nobody here gives partners' pixels", i + 1, ops.size()));
+      const auto behind = ops.subspan(i);
+      const auto mix = std::find_if(behind.begin(), behind.end(), [](const CropOp& o) { return IsMix(o.kind); });
+      if (!partner) {
+        return Fail(ErrorCode::kInvalidArgument, fmt::format("operation {} of {}: nobody here gives partners' pixels", i + 1, ops.size()));
+      }
       FKDB_TRY(partner(mix->partner, BoxOf(&op.values[0]), op.values[4] == 1, partner_.data()));
       target = partner_.data();
     } else if (op.kind == OpKind::kMixup) {
@@ -129,9 +157,9 @@ Result<void> Augmenter::Apply(std::span<const CropOp> ops, const PartnerSource& 
   return {};
 }
 
-// Loops over all samples below are such as compilers make vectors of.
+// Loops over all samples are such as compilers make vectors of; their bounds are locals, for a byte may alias a member.
 void Augmenter::Do(const CropOp& op, uint8_t* pixels) {
-  const size_t count = size_t{height_} * width_;
+  const size_t count = size_t{height_} * width_, samples = samples_;
   const float value = op.values[0];
   switch (op.kind) {
     case OpKind::kBrightness:
@@ -158,13 +186,13 @@ void Augmenter::Do(const CropOp& op, uint8_t* pixels) {
       return warper_.Rotate(value, pixels);
     case OpKind::kPosterize: {
       const auto mask = static_cast<uint8_t>(0xff << (8 - static_cast<int>(value)));
-      for (size_t i = 0; i < samples_; ++i) pixels[i] &= mask;
+      for (size_t i = 0; i < samples; ++i) pixels[i] &= mask;
       return;
     }
     case OpKind::kSolarize: {  // inverted from the threshold on
       if (value > 255) return;
       const auto threshold = static_cast<uint8_t>(value <= 0 ? 0 : std::ceil(value));
-      for (size_t i = 0; i < samples_; ++i) pixels[i] = static_cast<uint8_t>(pixels[i] ^ (pixels[i] >= threshold ? 255 : 0));
+      for (size_t i = 0; i < samples; ++i) pixels[i] = static_cast<uint8_t>(pixels[i] ^ (pixels[i] >= threshold ? 255 : 0));
       return;
     }
     case OpKind::kAutoContrast:
@@ -172,7 +200,7 @@ void Augmenter::Do(const CropOp& op, uint8_t* pixels) {
     case OpKind::kEqualize:
       return Equalize(pixels);
     case OpKind::kInvert:
-      for (size_t i = 0; i < samples_; ++i) pixels[i] ^= 255;
+      for (size_t i = 0; i < samples; ++i) pixels[i] ^= 255;
       return;
     case OpKind::kGrayscale:
       if (channels_ == 3) BlendFromGrey(0, count, pixels);
@@ -237,14 +265,12 @@ void Augmenter::AutoContrast(uint8_t* pixels) {
 }
 
 void Augmenter::Equalize(uint8_t* pixels) {
-  std::array<std::array<uint32_t, 256>, 3> counts{};
-  for (size_t i = 0; i < samples_; i += channels_) {
-    for (size_t c = 0; c < channels_; ++c) ++counts[c][pixels[i + c]];
-  }
+  const size_t count = size_t{height_} * width_;
+  const auto counts = channels_ == 3 ? Count<3>(pixels, count) : Count<1>(pixels, count);
   std::array<uint8_t, 3 * 256> tables;
   for (size_t c = 0; c < channels_; ++c) {
     const auto last = std::find_if(counts[c].rbegin(), counts[c].rend(), [](uint32_t n) { return n != 0; });
-    const uint64_t step = (size_t{height_} * width_ - *last) / 255;  // samples a level, were all levels as full as the rest
+    const uint64_t step = (count - *last) / 255;  // samples a level, were all levels as full as the rest
     uint64_t below = step / 2;
     for (size_t v = 0; v < 256; ++v) {
       tables[c * 256 + v] = static_cast<uint8_t>(step == 0 ? v : std::min<uint64_t>(below / step, 255));
@@ -255,14 +281,16 @@ void Augmenter::Equalize(uint8_t* pixels) {
 }
 
 void Augmenter::LookUp(const uint8_t* tables, uint8_t* pixels) const {
+  const size_t samples = samples_;
   if (channels_ == 1) {
-    for (size_t i = 0; i < samples_; ++i) pixels[i] = tables[pixels[i]];
+    for (size_t i = 0; i < samples; ++i) pixels[i] = tables[pixels[i]];
     return;
   }
-  for (size_t i = 0; i < samples_; i += 3) {
-    pixels[i] = tables[pixels[i]];
-    pixels[i + 1] = tables[256 + pixels[i + 1]];
-    pixels[i + 2] = tables[512 + pixels[i + 2]];
+  for (size_t i = 0; i < samples; i += 3) {
+    const uint8_t r = tables[pixels[i]], g = tables[256 + pixels[i + 1]], b = tables[512 + pixels[i + 2]];
+    pixels[i] = r;
+    pixels[i + 1] = g;
+    pixels[i + 2] = b;
   }
 }
 

@@ -70,8 +70,8 @@ Result<void> Check(const AugmentPolicy& p) {
   }
   if (!between(p.hue, 0, 0.5)) return fail("hue", p.hue, "0 (off) to 0.5");
   for (const auto& [name, value] :
-       Named{{"jitter-probability", p.jitter_probability}, {"grayscale-probability", p.grayscale_probability}, {"blur-probability", p.blur_probability},
-             {"erase-probability", p.erase_probability}, {"mix-probability", p.mix_probability}}) {
+       Named{{"jitter-probability", p.jitter_probability}, {"grayscale-probability", p.grayscale_probability},
+             {"blur-probability", p.blur_probability}, {"erase-probability", p.erase_probability}, {"mix-probability", p.mix_probability}}) {
     if (!between(value, 0, 1)) return fail(name, value, "0 to 1");
   }
   const auto range = [&](std::string_view name, const std::array<double, 2>& r, double highest) -> Result<void> {
@@ -118,14 +118,18 @@ AugmentDraw AugmentSampler::Draw(uint64_t seed, uint64_t stream, uint32_t index,
       if (op) draw.ops.push_back(*op);
     }
   }
-  if (policy_.brightness > 0 || policy_.contrast > 0 || policy_.saturation > 0 || policy_.hue > 0) DrawJitter(random_of(Part::kJitter), &draw.ops);
+  if (policy_.brightness > 0 || policy_.contrast > 0 || policy_.saturation > 0 || policy_.hue > 0) {
+    DrawJitter(random_of(Part::kJitter), &draw.ops);
+  }
   if (policy_.grayscale_probability > 0) {
     CounterRandom random = random_of(Part::kGrayscale);
     if (Happens(policy_.grayscale_probability, &random)) draw.ops.push_back({OpKind::kGrayscale});
   }
   if (policy_.blur_probability > 0) {
     CounterRandom random = random_of(Part::kBlur);
-    if (Happens(policy_.blur_probability, &random)) draw.ops.push_back(Op(OpKind::kBlur, random.NextUniform(policy_.blur_sigma[0], policy_.blur_sigma[1])));
+    if (Happens(policy_.blur_probability, &random)) {
+      draw.ops.push_back(Op(OpKind::kBlur, random.NextUniform(policy_.blur_sigma[0], policy_.blur_sigma[1])));
+    }
   }
   if (policy_.erase_probability > 0) DrawErase(random_of(Part::kErase), &draw.ops);
   if (policy_.Mixes() && num_images > 1) {
@@ -156,8 +160,9 @@ void AugmentSampler::DrawErase(CounterRandom random, std::vector<CropOp>* ops) c
     const double aspect = PortableExp(random.NextUniform(log_aspect_[0], log_aspect_[1]));
     const double h = std::nearbyint(std::sqrt(area * aspect)), w = std::nearbyint(std::sqrt(area / aspect));
     if (h < 1 || w < 1 || h >= height_ || w >= width_) continue;
-    const uint64_t top = random.NextBelow(height_ - static_cast<uint64_t>(h) + 1), left = random.NextBelow(width_ - static_cast<uint64_t>(w) + 1);
-    ops->push_back({OpKind::kErase, 0, {static_cast<float>(top), static_cast<float>(left), static_cast<float>(h), static_cast<float>(w)}});
+    const auto top = static_cast<float>(random.NextBelow(height_ - static_cast<uint64_t>(h) + 1));
+    const auto left = static_cast<float>(random.NextBelow(width_ - static_cast<uint64_t>(w) + 1));
+    ops->push_back({OpKind::kErase, 0, {top, left, static_cast<float>(h), static_cast<float>(w)}});
     return;
   }
 }
@@ -178,7 +183,8 @@ std::optional<Mix> AugmentSampler::DrawMix(CounterRandom random, uint64_t ordina
   const int64_t left = std::max<int64_t>(0, column - half_width), right = std::min<int64_t>(width_, column + half_width);
   const int64_t top = std::max<int64_t>(0, row - half_height), bottom = std::min<int64_t>(height_, row + half_height);
   if (right <= left || bottom <= top) return std::nullopt;
-  mix.box = {static_cast<uint32_t>(top), static_cast<uint32_t>(left), static_cast<uint32_t>(bottom - top), static_cast<uint32_t>(right - left)};
+  const auto pixel = [](int64_t x) { return static_cast<uint32_t>(x); };
+  mix.box = {pixel(top), pixel(left), pixel(bottom - top), pixel(right - left)};
   const double pixels = static_cast<double>(height_) * width_;
   mix.lambda = static_cast<float>((pixels - static_cast<double>(mix.box.height) * mix.box.width) / pixels);
   return mix;

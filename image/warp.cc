@@ -39,20 +39,40 @@ struct Walk {
   }
 };
 
-// Pixels [begin, end) of a row, each from where the walks are. The pixels of `in` are readable 4 bytes at a time,
-// and so is `out` writable but for its `last` pixel.
+// Most pixels of three samples are copied as four bytes, of which the next pixel, copied after it, replaces the last.
+// Behind the last pixel of the output there is no room for that; the input has it.
+template <uint32_t kChannels>
+void CopyPixel(const uint8_t* from, bool last, uint8_t* to) {
+  if (kChannels == 1) {
+    *to = *from;
+  } else if (last) {
+    std::memcpy(to, from, 3);
+  } else {
+    std::memcpy(to, from, 4);
+  }
+}
+
+// Pixels [begin, end) of a row, each from where the walks are.
 template <uint32_t kChannels>
 void GatherRow(const uint8_t* in, size_t in_width, Walk column, Walk row, int64_t begin, int64_t end, bool last, uint8_t* out) {
   int64_t xx = column.start + begin * column.step, yy = row.start + begin * row.step;
   for (int64_t x = begin; x < end; ++x, xx += column.step, yy += row.step) {
     const uint8_t* from = in + (static_cast<size_t>(yy >> 16) * in_width + static_cast<size_t>(xx >> 16)) * kChannels;
-    uint8_t* to = out + static_cast<size_t>(x) * kChannels;
-    if (kChannels == 1) {
-      *to = *from;
-    } else if (last && x + 1 == end) {
-      std::memcpy(to, from, kChannels);
-    } else {
-      std::memcpy(to, from, 4);
+    CopyPixel<kChannels>(from, last && x + 1 == end, out + static_cast<size_t>(x) * kChannels);
+  }
+}
+
+// Pixels (height, width) whose pixel (y, x) is `first` + y down + x right, in bytes; in bands of columns, so that what is read
+// across stays at hand.
+template <uint32_t kChannels>
+void CopyTurned(const uint8_t* first, int64_t down, int64_t right, size_t height, size_t width, uint8_t* out) {
+  constexpr size_t kBand = 32;
+  for (size_t begin = 0; begin < width; begin += kBand) {
+    const size_t end = std::min(width, begin + kBand);
+    for (size_t y = 0; y < height; ++y) {
+      const uint8_t* from = first + static_cast<int64_t>(y) * down + static_cast<int64_t>(begin) * right;
+      // The byte behind a band's last pixel is another band's.
+      for (size_t x = begin; x < end; ++x, from += right) CopyPixel<kChannels>(from, x + 1 == end, out + (y * width + x) * kChannels);
     }
   }
 }
@@ -69,7 +89,7 @@ double Round15(double x) { return std::nearbyint(x * 1e15) / 1e15; }
 
 const uint8_t* Warper::Copy(const uint8_t* pixels) {
   const size_t size = size_t{height_} * width_ * channels_;
-  copy_.resize(size + 4);
+  copy_.resize(size + 1);
   std::memcpy(copy_.data(), pixels, size);
   return copy_.data();
 }
@@ -120,15 +140,11 @@ void Warper::Move(int64_t right, int64_t down, uint8_t* pixels) {
 void Warper::Turn(int quarters, uint8_t* pixels) {
   if (quarters == 0) return;
   const uint8_t* in = Copy(pixels);
-  const size_t c = channels_, row = width_ * c;
-  for (size_t y = 0; y < height_; ++y) {
-    for (size_t x = 0; x < width_; ++x) {
-      const uint8_t* from = quarters == 2   ? in + (height_ - 1 - y) * row + (width_ - 1 - x) * c
-                            : quarters == 1 ? in + x * row + (width_ - 1 - y) * c
-                                            : in + (height_ - 1 - x) * row + y * c;
-      for (size_t i = 0; i < c; ++i) pixels[y * row + x * c + i] = from[i];
-    }
-  }
+  const auto c = static_cast<int64_t>(channels_), row = width_ * c;
+  const int64_t last_row = (height_ - int64_t{1}) * row, last_column = (width_ - int64_t{1}) * c;
+  const int64_t first = quarters == 2 ? last_row + last_column : quarters == 1 ? last_column : last_row;
+  const int64_t down = quarters == 2 ? -row : quarters == 1 ? -c : c, right = quarters == 2 ? -c : quarters == 1 ? row : -row;
+  (channels_ == 1 ? CopyTurned<1> : CopyTurned<3>)(in + first, down, right, height_, width_, pixels);
 }
 
 void Warper::Affine(const std::array<double, 6>& a, uint8_t* pixels) {
@@ -174,10 +190,8 @@ void Warper::Affine(const std::array<double, 6>& a, uint8_t* pixels) {
                     static_cast<size_t>(stop - x) * c);
         x = stop;
       }
-    } else if (c == 1) {
-      GatherRow<1>(in, width_, column, row, begin, end, y + 1 == height && end == width, out);
     } else {
-      GatherRow<3>(in, width_, column, row, begin, end, y + 1 == height && end == width, out);
+      (c == 1 ? GatherRow<1> : GatherRow<3>)(in, width_, column, row, begin, end, y + 1 == height && end == width, out);
     }
     std::memset(out, 0, static_cast<size_t>(begin) * c);
     std::memset(out + static_cast<size_t>(end) * c, 0, static_cast<size_t>(width - end) * c);

@@ -31,7 +31,7 @@ class Warper {
   const uint8_t* Copy(const uint8_t* pixels);
 
   uint32_t height_, width_, channels_;
-  std::vector<uint8_t> copy_;  // of the pixels, and some bytes behind
+  std::vector<uint8_t> copy_;  // of the pixels, and a byte behind to read
 };
 
 }  // namespace fkdb

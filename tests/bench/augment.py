@@ -22,8 +22,8 @@ from make import apply  # noqa: E402
 
 SIZE, TURNS, RUNS = 224, 5, 41
 OPS = [("brightness", 1.27), ("contrast", 1.27), ("saturation", 1.27), ("hue", 0.1), ("sharpness", 1.27), ("shear-x", 5.14), ("shear-y", 5.14),
-       ("translate-x", 30), ("translate-y", 30), ("rotate", 9), ("rotate", 90), ("posterize", 6), ("solarize", 178.5), ("auto-contrast",), ("equalize",), ("invert",),
-       ("grayscale",), ("blur", 0.5), ("blur", 2), ("erase", 50, 60, 70, 80), ("mixup", 0.7), ("cutmix", 0.9, 50, 60, 70, 80)]
+       ("translate-x", 30), ("translate-y", 30), ("rotate", 9), ("rotate", 90), ("posterize", 6), ("solarize", 178.5),
+       ("auto-contrast",), ("equalize",), ("invert",), ("grayscale",), ("blur", 0.5), ("blur", 2), ("erase", 50, 60, 70, 80), ("mixup", 0.7), ("cutmix", 0.9, 50, 60, 70, 80)]
 
 
 def made_up(seed):

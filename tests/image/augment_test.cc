@@ -110,13 +110,16 @@ TEST(Augment, PixelsAreThoseOfPillow) {
 TEST(Augment, EveryInstructionSetGivesTheSameBits) {
   std::mt19937_64 random(3);
   const auto below = [&](uint32_t n) { return static_cast<uint32_t>(random() % n); };
-  const auto uniform = [&](double low, double high) { return static_cast<float>(low + (high - low) * static_cast<double>(random() >> 11) * 0x1p-53); };
+  const auto uniform = [&](double low, double high) {
+    return static_cast<float>(low + (high - low) * static_cast<double>(random() >> 11) * 0x1p-53);
+  };
   for (int n = 0; n < 400; ++n) {
     const uint32_t height = 1 + below(n % 3 == 0 ? 4 : 90), width = 1 + below(n % 5 == 0 ? 4 : 150), channels = n % 4 == 0 ? 1 : 3;
     std::vector<CropOp> ops;
     for (int i = 0; i < 3; ++i) {
       const auto kind = static_cast<OpKind>(below(17));
-      const bool shear = kind == OpKind::kShearX || kind == OpKind::kShearY, translate = kind == OpKind::kTranslateX || kind == OpKind::kTranslateY;
+      const bool shear = kind == OpKind::kShearX || kind == OpKind::kShearY;
+      const bool translate = kind == OpKind::kTranslateX || kind == OpKind::kTranslateY;
       const float value = kind == OpKind::kHue         ? uniform(-0.5, 0.5)
                           : kind == OpKind::kPosterize ? static_cast<float>(below(9))
                           : kind == OpKind::kSolarize  ? uniform(0, 256)
@@ -154,8 +157,13 @@ TEST(Augment, PartnersAreAskedFor) {
     return {};
   };
   std::vector<uint8_t> pixels = {10, 20, 30, 40, 50, 60};
-  const std::vector<CropOp> ops = {{OpKind::kPartnerCrop, 0, {1, 2, 30, 40, 1}}, {OpKind::kInvert}, {OpKind::kMixup, 155, {0.5f}}, {OpKind::kInvert},
-                                   {OpKind::kCutmix, 155, {0.5f, 0, 1, 1, 2}}, {OpKind::kPartnerCrop, 0, {0, 0, 1, 1, 0}}, {OpKind::kCutmix, 7, {0.5f, 1, 2, 9, 9}}};
+  const std::vector<CropOp> ops = {{OpKind::kPartnerCrop, 0, {1, 2, 30, 40, 1}},
+                                   {OpKind::kInvert},
+                                   {OpKind::kMixup, 155, {0.5f}},
+                                   {OpKind::kInvert},
+                                   {OpKind::kCutmix, 155, {0.5f, 0, 1, 1, 2}},
+                                   {OpKind::kPartnerCrop, 0, {0, 0, 1, 1, 0}},
+                                   {OpKind::kCutmix, 7, {0.5f, 1, 2, 9, 9}}};
   ASSERT_TRUE(augmenter.Apply(ops, source, pixels.data()));
   EXPECT_EQ(asked, (std::vector<std::string>{"155 1,2,30,40 true", "7 0,0,1,1 false"}));
   // The partner inverted is 100: 55, 60, 65, .. mixed, 200, 195, 190, .. inverted.
@@ -169,7 +177,8 @@ TEST(Augment, PartnersAreAskedFor) {
 TEST(Augment, WhatMakesNoSenseIsRefusedBeforeAPixelChanges) {
   Augmenter augmenter(2, 2, 3);
   const std::vector<uint8_t> before(12, 9);
-  const CropOp crop = {OpKind::kPartnerCrop, 0, {0, 0, 1, 1, 0}}, mixup = {OpKind::kMixup, 1, {0.5f}}, other = {OpKind::kCutmix, 2, {0.5f, 0, 0, 1, 1}};
+  const CropOp crop = {OpKind::kPartnerCrop, 0, {0, 0, 1, 1, 0}}, mixup = {OpKind::kMixup, 1, {0.5f}};
+  const CropOp other = {OpKind::kCutmix, 2, {0.5f, 0, 0, 1, 1}};
   const auto refused = [&](std::vector<CropOp> ops, ErrorCode code = ErrorCode::kInvalidArgument) {
     ops.insert(ops.begin(), {OpKind::kInvert});
     std::vector<uint8_t> pixels = before;

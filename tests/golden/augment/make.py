@@ -147,7 +147,8 @@ def everything():
                 for name in ("auto-contrast", "equalize", "invert", "grayscale"):
                     seed += 1
                     add((kind, height, width, channels, seed % 97), (name,))
-            for top, left, h, w in ((0, 0, 1, 1), (0, 0, height, width), (height // 2, width // 3, (height + 1) // 2, (width + 1) // 2), (0, width // 2, 1000, 1000)):
+            middle = (height // 2, width // 3, (height + 1) // 2, (width + 1) // 2)
+            for top, left, h, w in ((0, 0, 1, 1), (0, 0, height, width), middle, (0, width // 2, 1000, 1000)):
                 seed += 1
                 add(("noise", height, width, channels, seed % 97), ("erase", top, left, h, w))
                 if h <= height and w <= width:
@@ -163,11 +164,11 @@ def everything():
         for size in ((7, 5), (224, 224)):
             add(("noise", *size, channels, 5), ("contrast", 1.2), ("hue", 0.07), ("brightness", 0.8), ("saturation", 1.4))
             add(("gradient", *size, channels, 6), ("rotate", 9), ("equalize",), ("sharpness", 1.27), ("shear-x", -5.1), ("erase", 1, 1, 3, 2))
-            add(("noise", *size, channels, 7), ("invert",), ("partner-crop", 0, 0, 1, 1, 0), ("rotate", 9), ("solarize", 99), ("mixup", 0.4), ("blur", 0.8),
-                ("cutmix", 0.75, 2, 1, 3, 3), ("posterize", 4))
+            add(("noise", *size, channels, 7), ("invert",), ("partner-crop", 0, 0, 1, 1, 0), ("rotate", 9), ("solarize", 99),
+                ("mixup", 0.4), ("blur", 0.8), ("cutmix", 0.75, 2, 1, 3, 3), ("posterize", 4))
     # Every colour there is.
-    for name, *values in (("grayscale",), ("saturation", 1.4), ("hue", 0), ("hue", 0.1), ("hue", -0.37)):
-        add(("colours", 4096, 4096, 3, 0), (name, *values))
+    for name, value in (("saturation", 1.4), ("hue", 0.1)):
+        add(("colours", 4096, 4096, 3, 0), (name, value))
 
 
 def tables():
@@ -183,7 +184,8 @@ def main():
     assert PIL.__version__.startswith("12."), PIL.__version__
     everything()
     lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
-    text = f'{{"pillow": "{PIL.__version__}", "torchvision": "{torchvision.__version__.split("+")[0]}", "randaugment": {json.dumps(tables())},\n"cases": [\n{lines}\n]}}\n'
+    made_with = f'"pillow": "{PIL.__version__}", "torchvision": "{torchvision.__version__.split("+")[0]}"'
+    text = f'{{{made_with}, "randaugment": {json.dumps(tables())},\n"cases": [\n{lines}\n]}}\n'
     if sys.argv[1:] == ["--check"]:
         kept = json.loads((HERE / "cases.json").read_text())["cases"]
         wrong = [(old, new) for old, new in zip(kept, cases) if old != new]
