@@ -13,28 +13,29 @@
 
 namespace fkdb {
 
-// On disk, never change; new ones at the end.
+// On disk, never change; new ones at the end. Each gives the pixels that Pillow, or torchvision on a PIL image, gives:
+// format/FORMAT.md says how exactly, image/augment.h does it.
 enum class OpKind : uint16_t {
-  kBrightness = 0,     // factor; 1 changes nothing. Colour jitter is up to four of these
-  kContrast = 1,       // factor
-  kSaturation = 2,     // factor
+  kBrightness = 0,     // factor: 0 is black, 1 changes nothing. Colour jitter is up to four of these
+  kContrast = 1,       // factor: 0 is the average grey everywhere
+  kSaturation = 2,     // factor: 0 is grey
   kHue = 3,            // shift, in turns of the colour circle, -0.5 to 0.5
-  kSharpness = 4,      // factor
-  kShearX = 5,         // degrees
-  kShearY = 6,         // degrees
-  kTranslateX = 7,     // pixels of the teacher's input
-  kTranslateY = 8,     // pixels
-  kRotate = 9,         // degrees, counter-clockwise
-  kPosterize = 10,     // bits kept
-  kSolarize = 11,      // threshold, 0 to 255
+  kSharpness = 4,      // factor: 0 is smoothed
+  kShearX = 5,         // degrees, -90 to 90: what row y shows comes from y tan(degrees) further right; about the upper left corner
+  kShearY = 6,         // degrees: what column x shows comes from x tan(degrees) further down
+  kTranslateX = 7,     // pixels of the teacher's input, to the right; the fraction is dropped
+  kTranslateY = 8,     // pixels, down
+  kRotate = 9,         // degrees, counter-clockwise, about the centre
+  kPosterize = 10,     // bits kept, the upper ones
+  kSolarize = 11,      // threshold, 0 to 255: samples from it on are inverted
   kAutoContrast = 12,
   kEqualize = 13,
   kInvert = 14,
-  kGrayscale = 15,
+  kGrayscale = 15,     // keeps three channels
   kBlur = 16,          // sigma, pixels
   kErase = 17,         // box: top, left, height, width in pixels of the teacher's input; filled with 0
   kMixup = 18,         // partner, lambda: this image's share
-  kCutmix = 19,        // partner, lambda, box that shows the partner
+  kCutmix = 19,        // partner, lambda: this image's share of the label, box that shows the partner
   kPartnerCrop = 20,   // box in pixels of the partner's image, flip: the operations from here to the next mixup or
                        // cutmix were done to the partner
   kReplay = 21,        // seed, its upper and lower 16 bits: what was drawn for this crop, its box and flip too, comes from
