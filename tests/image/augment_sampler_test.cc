@@ -365,6 +365,16 @@ TEST(AugmentSampler, MixesHaveOtherPartnersEquallyOften) {
   for (uint32_t i = 0; i < 100; ++i) EXPECT_FALSE(sampler.Draw(5, i, 0, 0, 1).mix);
 }
 
+// With lambda uniform the squared side s of a box is, and what is left of a side inside is s - s^2 / 4 on average.
+TEST(AugmentSampler, CutmixBoxesHaveTheirShareOfTheArea) {
+  AugmentPolicy policy;
+  policy.cutmix_alpha = 1;
+  double area = 0;
+  const auto draws = Draws(Sampler(policy, 1000, 2000));
+  for (const AugmentDraw& draw : draws) area += draw.mix ? 1 - draw.mix->lambda : 0;
+  EXPECT_NEAR(area / kDraws, 1 / 2.0 - 1 / 5.0 + 1 / 48.0, kDeviations * 0.25 / std::sqrt(kDraws));
+}
+
 TEST(AugmentSampler, TheBetaDistributionIsRight) {
   for (const double alpha : {0.01, 0.1, 0.2, 0.4, 0.8, 1.0, 1.5, 4.0, 100.0}) {
     SCOPED_TRACE(alpha);
