@@ -65,6 +65,24 @@ void Describe(Visit& visit, Part& part) {
     visit.Optional("wide_samples", part.wide_samples);
     visit("mean", part.mean);
     visit("std", part.std);
+    visit.Optional("policy", part.policy);
+  } else if constexpr (std::is_same_v<P, AugmentPolicy>) {
+    visit("randaugment_ops", part.randaugment_ops);
+    visit("randaugment_magnitude", part.randaugment_magnitude);
+    visit("brightness", part.brightness);
+    visit("contrast", part.contrast);
+    visit("saturation", part.saturation);
+    visit("hue", part.hue);
+    visit("jitter_probability", part.jitter_probability);
+    visit("grayscale_probability", part.grayscale_probability);
+    visit("blur_probability", part.blur_probability);
+    visit("blur_sigma", part.blur_sigma);
+    visit("erase_probability", part.erase_probability);
+    visit("erase_area", part.erase_area);
+    visit("erase_aspect", part.erase_aspect);
+    visit("mixup_alpha", part.mixup_alpha);
+    visit("cutmix_alpha", part.cutmix_alpha);
+    visit("mix_probability", part.mix_probability);
   } else {
     static_assert(std::is_same_v<P, ProvenanceInfo>);
     visit("tool", part.tool);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "format/augment_policy.h"
 #include "format/label_spec.h"
 #include "format/result.h"
 
@@ -68,6 +69,7 @@ struct AugmentationInfo {
   std::string wide_samples;  // what became of 16-bit samples: kHighByte; empty where images can have none
   std::vector<double> mean;  // (channels), of values in 0 to 1
   std::vector<double> std;   // (channels)
+  AugmentPolicy policy;      // of what else is drawn for a crop, of input_height x input_width pixels
   bool operator==(const AugmentationInfo&) const = default;
 };
 

@@ -89,13 +89,6 @@ Result<void> Check(const AugmentPolicy& p) {
 
 }  // namespace
 
-bool AugmentPolicy::Varies() const {
-  const bool jitter = brightness > 0 || contrast > 0 || saturation > 0 || hue > 0;
-  return randaugment_ops > 0 || (jitter && jitter_probability > 0) || grayscale_probability > 0 || blur_probability > 0 || erase_probability > 0;
-}
-
-bool AugmentPolicy::Mixes() const { return mix_probability > 0 && (mixup_alpha > 0 || cutmix_alpha > 0); }
-
 Result<AugmentSampler> AugmentSampler::Make(const AugmentPolicy& policy, uint32_t height, uint32_t width) {
   FKDB_TRY(Check(policy));
   AugmentSampler sampler;

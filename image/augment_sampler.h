@@ -12,41 +12,13 @@
 #include <optional>
 #include <vector>
 
+#include "format/augment_policy.h"
 #include "format/box.h"
 #include "format/crop_op.h"
 #include "format/random.h"
 #include "format/result.h"
 
 namespace fkdb {
-
-// What is 0 is off, so that {} is no augmentation at all.
-struct AugmentPolicy {
-  // RandAugment: so many operations, each one of 14 (one of them none) at magnitude 0 to 30, with a random sign where it has one.
-  uint32_t randaugment_ops = 0;
-  uint32_t randaugment_magnitude = 9;
-
-  // Colour jitter: factors uniform in [max(0, 1 - x), 1 + x], the hue's shift in [-hue, hue], in random order.
-  double brightness = 0, contrast = 0, saturation = 0, hue = 0;
-  double jitter_probability = 1;
-
-  double grayscale_probability = 0;
-
-  double blur_probability = 0;
-  std::array<double, 2> blur_sigma = {0.1, 2};  // uniform, pixels
-
-  double erase_probability = 0;
-  std::array<double, 2> erase_area = {0.02, 0.33};  // share of the crop's, uniform
-  std::array<double, 2> erase_aspect = {0.3, 3.3};  // height / width, log-uniform
-
-  // lambda is Beta(alpha, alpha). Where both are on, each crop gets one of them, equally likely.
-  double mixup_alpha = 0, cutmix_alpha = 0;
-  double mix_probability = 1;
-
-  bool operator==(const AugmentPolicy&) const = default;
-  bool empty() const { return !Varies() && !Mixes(); }
-  bool Varies() const;  // draws operations on the crop itself
-  bool Mixes() const;   // draws partners
-};
 
 // A mixup or cutmix before its partner has a name. The partner is cropped, resized and flipped, nothing else.
 struct Mix {

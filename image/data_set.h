@@ -40,7 +40,7 @@ class DataSet {
   // Unsupported; the message names the image.
   virtual Result<Image> Load(uint64_t ordinal, std::vector<std::byte>* file = nullptr) const = 0;
 
-  // The size of image `ordinal`, from its header: nothing is decoded. `file` as for Load. Errors: those of Load.
+  // The size of image `ordinal`, from its header: nothing is decoded. `file`, not null, as for Load. Errors: those of Load.
   virtual Result<ImageSize> Measure(uint64_t ordinal, std::vector<std::byte>* file) const;
 
   // As DecodeRegion: only the part of the image that `region` names is sure to be in `image`, whose

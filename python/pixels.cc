@@ -6,13 +6,16 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <mutex>
 
 #include "db/sha256.h"
+#include "format/crop_op.h"
 #include "format/hash.h"
 #include "format/text.h"
 #include "image/crop_inputs.h"
 #include "image/data_set.h"
+#include "image/partner_images.h"
 #include "python/bind.h"
 
 namespace fkdb::python {
@@ -79,6 +82,10 @@ class CropMaker {
     CheckSamples(batch.labels.size(), out);
     if (data->channels() != inputs_.channels()) {
       Raise({ErrorCode::kInvalidArgument, fmt::format("images of {} channels for means of {}", data->channels(), inputs_.channels())});
+    }
+    if (data != partners_of_) {
+      partners_of_ = data;
+      partners_ = std::make_unique<PartnerImages>(*data);
     }
     WithoutGil([&]() -> Result<void> {
       for (const BatchImage& image : batch.labels.images()) FKDB_TRY(OneImage(*data, batch, image, out.data()));
@@ -163,13 +170,21 @@ class CropMaker {
     };
     FKDB_TRY(data.LoadRegion(labelled.ordinal, region, &image_));
     for (size_t i = 0; i < boxes.size(); ++i) {
-      inputs_.Samples(image_, boxes[i], flips[i], out + (labelled.first_crop + i) * inputs_.samples());
+      const size_t n = labelled.first_crop + i;
+      std::vector<CropOp> ops;
+      if (batch.labels.has_ops()) {
+        FKDB_ASSIGN(ops, ParseOpWords(batch.labels.ops(n)));
+      }
+      const auto made = inputs_.Samples(image_, boxes[i], flips[i], ops, *partners_, out + n * inputs_.samples());
+      if (!made) return Fail(made.error().code, fmt::format("image '{}': {}", Printable(data.keys()[labelled.ordinal]), made.error().message));
     }
     return {};
   }
 
   CropInputs inputs_;
   Image image_;
+  DataSetPtr partners_of_;
+  std::unique_ptr<PartnerImages> partners_;
 };
 
 InputSpec MakeInputSpec(uint32_t height, uint32_t width, const std::string& interpolation, const std::string& resampling,

@@ -11,6 +11,7 @@
 
 #include "db/publish.h"
 #include "image/data_set.h"
+#include "tools/augment_flags.h"
 #include "tools/cli.h"
 #include "tools/made.h"
 #include "tools/pixel_flags.h"
@@ -37,6 +38,7 @@ struct Flags : CommonFlags {
   std::optional<float> temperature;
   std::optional<uint64_t> seed;
   PixelFlags pixels;
+  AugmentFlags augment;
   bool no_classes = false, dry_run = false;
   std::optional<int> threads;
   SharedJobOptions shared;
@@ -87,8 +89,8 @@ Result<void> SetDefaults(const DataSet& data, LabelJobOptions* job) {
 
 Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions* job) {
   const PixelFlags& pixels = flags.pixels;
-  if (!job->boxes_from.empty() && (flags.crops || flags.seed || !pixels.scale.empty() || !pixels.ratio.empty())) {
-    return Fail(ErrorCode::kInvalidArgument, "--boxes-from: the crops are those of the label set; leave out --crops, --seed, --scale and --ratio");
+  if (!job->boxes_from.empty() && (flags.crops || flags.seed || !pixels.scale.empty() || !pixels.ratio.empty() || flags.augment.given())) {
+    return Fail(ErrorCode::kInvalidArgument, "--boxes-from: the crops are those of the label set; leave out --crops, --seed, --scale, --ratio and what else is done to crops");
   }
   FKDB_TRY(SetDefaults(data, job));
   LabelSpec& spec = job->spec;
@@ -106,6 +108,7 @@ Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions*
   job->batch_size = flags.batch_size.value_or(job->batch_size);
   if (flags.no_classes) job->use_classes = false;
   FKDB_ASSIGN(job->augmentation, flags.pixels.Over(job->augmentation));
+  FKDB_ASSIGN(job->augmentation.policy, flags.augment.Over(job->augmentation.policy));
   job->augmentation.crops = flags.crops.value_or(job->augmentation.crops);
   job->augmentation.seed = flags.seed.value_or(job->augmentation.seed);
   return {};
@@ -246,7 +249,7 @@ Result<int> Recheck(Flags& flags, const DataSet& data) {
   LabelJobOptions& job = flags.job;
   const PixelFlags& p = flags.pixels;
   if (flags.label || flags.encoding || flags.crops || flags.top_k || flags.batch_size || flags.temperature || flags.seed || p.input_size ||
-      p.interpolation || p.resampling || !p.mean.empty() || !p.std.empty() || !p.scale.empty() || !p.ratio.empty() || flags.dry_run ||
+      p.interpolation || p.resampling || !p.mean.empty() || !p.std.empty() || !p.scale.empty() || !p.ratio.empty() || flags.augment.given() || flags.dry_run ||
       !job.append_to.empty() || !job.boxes_from.empty() || job.file.resume || job.file.overwrite) {
     return Fail(ErrorCode::kInvalidArgument, "--recheck: the recipe is the label set's own; only --images, --teacher, --out and how it is run are said");
   }
@@ -388,5 +391,6 @@ int fkdb::RunWrite(int argc, char** argv) {
                "Of several processes (torchrun, srun): keep their shards beside OUT, which becomes a small index file that names them");
   AddOutputFlags(app, &flags.job.file, &flags.job.provenance);
   flags.pixels.AddTo(app);
+  flags.augment.AddTo(app);
   return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
 }

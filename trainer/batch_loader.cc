@@ -13,7 +13,10 @@
 #include <utility>
 
 #include "cuda/unpack.h"
+#include "format/crop_op.h"
+#include "format/text.h"
 #include "image/ordered_queue.h"
+#include "image/partner_images.h"
 #include "reader/epoch_plan.h"
 #include "trainer/stopwatch.h"
 
@@ -29,6 +32,7 @@ class Loader : public BatchLoader {
  public:
   Loader(const DataSet& data, const Supervision& supervision, CropInputs inputs, LoaderConfig config)
       : data_(data),
+        partners_(data),
         supervision_(supervision),
         inputs_(std::move(inputs)),
         config_(std::move(config)),
@@ -186,6 +190,7 @@ class Loader : public BatchLoader {
       step->plan.ordinals.push_back(supervision_.images()[order(i * config_.shard.ranks + config_.shard.rank)]);
     }
     FKDB_TRY(supervision_.FillLabels(step->plan, &batch.labels));
+    if (batch.labels.has_ops() && !config_.crop) return Fail(ErrorCode::kUnsupported, "crops with operations are made on the CPU: --crop-on cpu");
     seconds->load += watch.Lap();
     const LabelSpec& spec = batch.labels.spec();
     const size_t crops = batch.labels.size();
@@ -218,7 +223,9 @@ class Loader : public BatchLoader {
     };
     FKDB_TRY(data_.LoadRegion(step->plan.ordinals[image], region, &scratch->image));
     if (config_.crop) {
-      scratch->inputs.Run(scratch->image, boxes, batch.labels.flips().subspan(first, crops), batch.inputs.data() + first * inputs_.samples());
+      if (const auto made = MakeCrops(batch, first, crops, scratch); !made) {
+        return Fail(made.error().code, fmt::format("image '{}': {}", Printable(data_.keys()[step->plan.ordinals[image]]), made.error().message));
+      }
     } else {
       batch.regions.Add(image, scratch->image, around);
     }
@@ -226,7 +233,24 @@ class Loader : public BatchLoader {
     return {};
   }
 
+  // Of an image that is in the scratch memory.
+  Result<void> MakeCrops(const TrainBatch& batch, size_t first, size_t crops, Scratch* scratch) const {
+    float* const out = batch.inputs.data() + first * inputs_.samples();
+    const auto boxes = batch.labels.boxes().subspan(first, crops);
+    const auto flips = batch.labels.flips().subspan(first, crops);
+    if (!batch.labels.has_ops()) {
+      scratch->inputs.Run(scratch->image, boxes, flips, out);
+      return {};
+    }
+    for (size_t i = 0; i < crops; ++i) {
+      FKDB_ASSIGN(const std::vector<CropOp> ops, ParseOpWords(batch.labels.ops(first + i)));
+      FKDB_TRY(scratch->inputs.Run(scratch->image, boxes[i], flips[i], ops, partners_, out + i * inputs_.samples()));
+    }
+    return {};
+  }
+
   const DataSet& data_;
+  const PartnerImages partners_;
   const Supervision& supervision_;
   const CropInputs inputs_;  // each worker has a copy
   const LoaderConfig config_;
@@ -261,6 +285,7 @@ uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint
 
 Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision, LoaderConfig config) {
   FKDB_ASSIGN(CropInputs inputs, CropInputs::Make(config.input));
+  FKDB_TRY(supervision.CheckInput(config.input));
   if (inputs.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
   }

@@ -75,7 +75,7 @@ class BatchLoader {
 
   // The next batch, valid until the next call, or null after the last pass. Its memory is used for
   // later batches. Errors: a broken, missing or resized image, a
-  // damaged record, Unsupported (operations on crops), ResourceExhausted; no batch comes after an error.
+  // damaged record, Unsupported (operations on crops that are another system's, or on a device), ResourceExhausted; no batch comes after an error.
   virtual Result<TrainBatch*> Next() = 0;
 
   // Takes the batch that Next gave last out of the loader's hands: valid until it is destroyed, or given

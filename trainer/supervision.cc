@@ -50,6 +50,7 @@ class Hard : public Supervision {
     }
     return {};
   }
+  Result<void> CheckInput(const InputSpec&) const override { return {}; }
 
  private:
   const DataSet& data_;
@@ -76,7 +77,13 @@ class Db : public Supervision {
       SelectCrops(order_, seed_, step.pass_number, step.ordinals[image], num_crops, step.pass.epoch, crops);
     };
     FKDB_TRY(FillBatch(reader_, step.ordinals, step.pass.crops, choose, labels));
-    return labels->has_ops() ? CannotApply(*labels) : Result<void>();
+    return labels->has_ops() && !reader_.manifest().imported_from.empty() ? CannotApply(*labels) : Result<void>();
+  }
+  Result<void> CheckInput(const InputSpec& input) const override {
+    const AugmentationInfo& a = reader_.manifest().augmentation;
+    if (a.policy.empty() || (input.height == a.input_height && input.width == a.input_width)) return {};
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: its crops were changed as {} x {} pixels: an input of {} x {} cannot be made of them",
+                                                         reader_.label_set().path().string(), a.input_height, a.input_width, input.height, input.width));
   }
 
   Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
@@ -96,8 +103,8 @@ class Db : public Supervision {
         FKDB_ASSIGN(const std::vector<CropOp> ops, ParseOpWords(labels.ops(n)));
         if (ops.empty()) continue;
         return Fail(reader_.About(image.ordinal, {ErrorCode::kUnsupported,
-                                                  fmt::format("its crops were changed by '{}', which this fkdb cannot do to "
-                                                              "a student's",
+                                                  fmt::format("its crops were changed by '{}' of the system that they were imported "
+                                                              "from, which cannot be done to a student's",
                                                               InfoOf(ops[0].kind)->name)}));
       }
     }

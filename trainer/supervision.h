@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "format/result.h"
+#include "image/crop_inputs.h"
 #include "image/crop_sampler.h"
 #include "image/data_set.h"
 #include "reader/epoch_plan.h"
@@ -42,6 +43,8 @@ class Supervision {
   // size. May be called for several images of a step at a time. Errors: Mismatch (not the size it had when it was labelled).
   virtual Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
                                 LabelBatch* labels) const = 0;
+  // Whether crops can be made for such an input. Errors: InvalidArgument (operations on crops are of pixels of another one).
+  virtual Result<void> CheckInput(const InputSpec& input) const = 0;
 };
 
 // One-hot labels of the data set's classes and fresh random crops at each visit. Borrows `images`.

@@ -87,10 +87,12 @@ Result<EnsembleBatch> EnsembleBatch::Make(const Ensemble& ensemble, float temper
   return batch;
 }
 
-void EnsembleBatch::Add(const Image& image, const PixelBox& box, bool flip) {
-  const uint8_t flips[] = {flip};
-  for (Input& input : inputs_) input.make.Run(image, {&box, 1}, flips, input.batch.data() + size_ * input.make.samples());
+Result<void> EnsembleBatch::Add(const Image& image, const PixelBox& box, bool flip, std::span<const CropOp> ops, const PartnerImages& partners) {
+  for (Input& input : inputs_) {
+    FKDB_TRY(input.make.Run(image, box, flip, ops, partners, input.batch.data() + size_ * input.make.samples()));
+  }
   ++size_;
+  return {};
 }
 
 Result<void> EnsembleBatch::Run() {

@@ -56,8 +56,8 @@ class EnsembleBatch {
   size_t size() const { return size_; }
   bool full() const { return size_ == max_size_; }
   void Clear() { size_ = 0; }
-  // One more crop, while it is not full. box: in the image.
-  void Add(const Image& image, const PixelBox& box, bool flip);
+  // One more crop, while it is not full. box: in the image. Errors: CropInputs::Run's; it was not added then.
+  Result<void> Add(const Image& image, const PixelBox& box, bool flip, std::span<const CropOp> ops, const PartnerImages& partners);
 
   // Asks the teachers. Errors: theirs.
   Result<void> Run();

@@ -14,6 +14,10 @@
 namespace fkdb {
 namespace {
 
+tl::unexpected<Error> BadImage(const Error& error) {
+  return Fail(error.code == ErrorCode::kNotFound ? ErrorCode::kNotFound : ErrorCode::kIoError, error.message + "; --skip-bad labels the others");
+}
+
 bool Stopped(const std::atomic<bool>* stop) { return stop && stop->load(std::memory_order_relaxed); }
 
 }  // namespace
@@ -30,11 +34,12 @@ Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Ensemble& t
   if (batch.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("teachers of {} channels for images of {}", batch.channels(), data.channels()));
   }
-  return GroupLabeller(data, std::move(batch), recipe, skip_bad, stored, sampler);
+  FKDB_ASSIGN(const AugmentSampler augment_sampler, AugmentSampler::Make(a.policy, a.input_height, a.input_width));
+  return GroupLabeller(data, std::move(batch), recipe, skip_bad, stored, sampler, augment_sampler);
 }
 
 GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad,
-                             const StoredCrops& stored, CropSampler sampler)
+                             const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler)
     : data_(data),
       spec_(recipe.spec),
       augmentation_(recipe.augmentation),
@@ -43,7 +48,13 @@ GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Man
       crops_(augmentation_.crops - (stored.base ? stored.base->manifest().augmentation.crops : 0)),
       has_classes_(!recipe.data_set.class_names.empty()),
       sampler_(std::move(sampler)),
+      augment_sampler_(std::move(augment_sampler)),
+      partners_(std::make_shared<PartnerImages>(data)),
       batch_(std::move(batch)) {}
+
+tl::unexpected<Error> GroupLabeller::About(uint64_t ordinal, const Error& error) const {
+  return Fail(error.code, fmt::format("image '{}': {}", Printable(data_.keys()[ordinal]), error.message));
+}
 
 Result<RecordView> GroupLabeller::StoredOf(const LabelSet& set, uint64_t ordinal) const {
   FKDB_ASSIGN(const auto bytes, set.RecordBytes(ordinal));
@@ -72,10 +83,7 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
                                                   stored_.base ? "first" : "stored"));
   }
   if (!image) {
-    if (!skip_bad_) {
-      return Fail(image.error().code == ErrorCode::kNotFound ? ErrorCode::kNotFound : ErrorCode::kIoError,
-                  image.error().message + "; --skip-bad labels the others");
-    }
+    if (!skip_bad_) return BadImage(image.error());
     record->skip_reason = image.error().message;
     return std::optional<Image>();
   }
@@ -85,31 +93,47 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
     return Fail(ErrorCode::kMismatch, fmt::format("image '{}': it was {} x {} pixels when its crops were drawn and is {} x {} now",
                                                   Printable(data_.keys()[ordinal]), before->width(), before->height(), image->width, image->height));
   }
-  if (!stored_.boxes) {
-    DrawCrops(stored_.base ? before->num_crops() : 0, record);
-  } else if (auto taken = TakeCrops(*before, record); !taken) {
-    return Fail(taken.error().code, fmt::format("image '{}': {}", Printable(data_.keys()[ordinal]), taken.error().message));
-  }
+  const Result<void> crops = stored_.boxes ? TakeCrops(*before, record) : DrawCrops(ordinal, stored_.base ? before->num_crops() : 0, record);
+  if (!crops) return About(ordinal, crops.error());
   record->indices.resize(record->num_crops() * spec_.num_indices());
   record->values.resize(record->num_crops() * spec_.num_values());
   return std::optional<Image>(std::move(*image));
 }
 
-void GroupLabeller::DrawCrops(uint32_t first_crop, Record* record) {
+Result<void> GroupLabeller::DrawCrops(uint64_t ordinal, uint32_t first_crop, Record* record) {
   for (uint32_t i = 0; i < crops_; ++i) {
     const SampledCrop crop = sampler_.Sample(augmentation_.seed, record->key_hash, first_crop + i, record->width, record->height);
     record->pixel_boxes.push_back(crop.box);
     record->flips.push_back(crop.flip);
+    if (augmentation_.policy.empty()) continue;
+    FKDB_ASSIGN(std::vector<CropOp> ops, DrawOps(ordinal, record->key_hash, first_crop + i));
+    record->ops.push_back(std::move(ops));
   }
   boxes_ = record->pixel_boxes;
+  return {};
+}
+
+Result<std::vector<CropOp>> GroupLabeller::DrawOps(uint64_t ordinal, uint64_t key_hash, uint32_t crop) const {
+  AugmentDraw draw = augment_sampler_.Draw(augmentation_.seed, key_hash, crop, ordinal, data_.size());
+  if (!draw.mix) return std::move(draw.ops);
+  std::vector<std::byte> file;
+  const auto size = data_.Measure(draw.mix->partner, &file);
+  if (!size && skip_bad_) return std::move(draw.ops);  // there is nothing to mix it with
+  if (!size) return BadImage(size.error());
+  const SampledCrop shown = sampler_.Sample(draw.mix->crop_seed, key_hash, crop, size->width, size->height);
+  AppendMix(*draw.mix, Hash64(data_.keys()[draw.mix->partner]), shown.box, shown.flip, &draw.ops);
+  return std::move(draw.ops);
 }
 
 Result<void> GroupLabeller::TakeCrops(const RecordView& from, Record* record) {
   boxes_.clear();
   for (uint32_t i = 0; i < from.num_crops(); ++i) {
     if (from.has_ops()) {
-      FKDB_ASSIGN(const auto ops, from.Ops(i));
-      if (!ops.empty()) return Fail(ErrorCode::kUnsupported, fmt::format("its crops were changed by '{}', which this fkdb cannot do", InfoOf(ops[0].kind)->name));
+      FKDB_ASSIGN(std::vector<CropOp> ops, from.Ops(i));
+      if (!ops.empty() && !(*stored_.boxes).manifest().imported_from.empty()) {
+        return Fail(ErrorCode::kUnsupported, fmt::format("its crops were changed by '{}' of the system that they were imported from", InfoOf(ops[0].kind)->name));
+      }
+      record->ops.push_back(std::move(ops));
     }
     boxes_.push_back(from.pixel_box(i));
     record->flips.push_back(from.flip(i));
@@ -154,7 +178,8 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
     Record& record = records[ordinal - first];
     FKDB_ASSIGN(const std::optional<Image> image, BeginImage(ordinal, &record));
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
-      batch_.Add(*image, boxes_[crop], record.flips[crop]);
+      const std::span<const CropOp> ops = record.ops.empty() ? std::span<const CropOp>() : record.ops[crop];
+      if (const auto added = batch_.Add(*image, boxes_[crop], record.flips[crop], ops, *partners_); !added) return About(ordinal, added.error());
       slots_.push_back({ordinal - first, crop});
       if (!batch_.full()) continue;
       if (Stopped(stop)) return std::vector<std::vector<std::byte>>();
@@ -170,10 +195,7 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
   std::vector<std::vector<std::byte>> encoded;
   for (size_t i = 0; i < records.size(); ++i) {
     auto bytes = Encode(first + i, records[i]);
-    if (!bytes) {
-      return Fail(bytes.error().code,
-                  fmt::format("image '{}': {}", Printable(data_.keys()[first + i]), bytes.error().message));
-    }
+    if (!bytes) return About(first + i, bytes.error());
     encoded.push_back(std::move(*bytes));
   }
   return encoded;

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -19,8 +20,10 @@
 #include "db/manifest.h"
 #include "format/record.h"
 #include "format/result.h"
+#include "image/augment_sampler.h"
 #include "image/crop_sampler.h"
 #include "image/data_set.h"
+#include "image/partner_images.h"
 #include "writer/ensemble.h"
 
 namespace fkdb {
@@ -46,8 +49,7 @@ class GroupLabeller {
   // `crops_done` counts up as crops are labelled; `stop` ends the work early: the result is then
   // empty. One thread at a time; use one labeller a thread.
   // Errors: a bad image (without skip_bad), Mismatch (not the image that stored crops are of), Unsupported
-  // (stored crops with operations),
-  // non-finite outputs, and those of the teacher.
+  // (stored crops with operations of another system), non-finite outputs, and those of the teacher.
   Result<std::vector<std::vector<std::byte>>> Label(uint64_t first, uint64_t end,
                                                     std::atomic<uint64_t>* crops_done,
                                                     const std::atomic<bool>* stop);
@@ -57,12 +59,15 @@ class GroupLabeller {
 
  private:
   GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad,
-                const StoredCrops& stored, CropSampler sampler);
+                const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler);
 
+  tl::unexpected<Error> About(uint64_t ordinal, const Error& error) const;
   // Fills the record's fields that come from the image, and the boxes and flips of its new crops, boxes_ too.
   // No image: it is skipped.
   Result<std::optional<Image>> BeginImage(uint64_t ordinal, Record* record);
-  void DrawCrops(uint32_t first_crop, Record* record);
+  Result<void> DrawCrops(uint64_t ordinal, uint32_t first_crop, Record* record);
+  // The operations of one crop.
+  Result<std::vector<CropOp>> DrawOps(uint64_t ordinal, uint64_t key_hash, uint32_t crop) const;
   Result<void> TakeCrops(const RecordView& from, Record* record);
   Result<RecordView> StoredOf(const LabelSet& set, uint64_t ordinal) const;
   Result<std::vector<std::byte>> Encode(uint64_t ordinal, const Record& record) const;
@@ -82,6 +87,8 @@ class GroupLabeller {
   uint32_t crops_;  // to draw for each image
   bool has_classes_;
   CropSampler sampler_;
+  AugmentSampler augment_sampler_;
+  std::shared_ptr<const PartnerImages> partners_;  // a pointer, so that labellers can be moved
   EnsembleBatch batch_;
   std::vector<Slot> slots_;      // the crops in it
   std::vector<PixelBox> boxes_;  // of the image at hand

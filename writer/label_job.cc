@@ -36,6 +36,21 @@ Result<void> DescribeTeachers(const Ensemble& teachers, Manifest* recipe) {
   return {};
 }
 
+// Operations are of pixels of the label set's input: a teacher that sees another number of them would see something else than
+// the students.
+Result<void> CheckOperations(const Ensemble& teachers, const AugmentationInfo& a) {
+  FKDB_TRY(AugmentSampler::Make(a.policy, a.input_height, a.input_width));
+  if (a.policy.empty()) return {};
+  for (const auto& [teacher, weight] : teachers.members) {
+    const InputSpec& in = teacher->input();
+    if (in.height == a.input_height && in.width == a.input_width) continue;
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("teacher '{}' sees {} x {} pixels and students {} x {}: operations on crops need the same for both; --input-size {} makes it so",
+                            teacher->name(), in.height, in.width, a.input_height, a.input_width, in.height));
+  }
+  return {};
+}
+
 // Makes `recipe` that of other labels for the crops of `boxes`.
 Result<void> TakeBoxesOf(const LabelSet& boxes, const DataSet& data, Manifest* recipe) {
   const Manifest& from = boxes.manifest();
@@ -51,6 +66,11 @@ Result<void> TakeBoxesOf(const LabelSet& boxes, const DataSet& data, Manifest* r
   a.scale = from.augmentation.scale;
   a.ratio = from.augmentation.ratio;
   a.flip_probability = from.augmentation.flip_probability;
+  a.policy = from.augmentation.policy;
+  if (!a.policy.empty() && (a.input_height != from.augmentation.input_height || a.input_width != from.augmentation.input_width)) {
+    return in(ErrorCode::kInvalidArgument, fmt::format("they were changed as {} x {} pixels, not {} x {}", from.augmentation.input_height,
+                                                       from.augmentation.input_width, a.input_height, a.input_width));
+  }
   recipe->spec.boxes = from.spec.boxes;
   recipe->boxes_from = from.digest;
   return {};
@@ -117,6 +137,7 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const
   }
   if (a.input_height < 1 || a.input_width < 1) return bad("the teacher's input needs at least one pixel a side");
   FKDB_TRY(Normalizer::Make(a.mean, a.std));
+  FKDB_TRY(CheckOperations(teachers, a));
   if (a.mean.size() != data.channels()) return bad(fmt::format("{} means for images of {} channels", a.mean.size(), data.channels()));
   if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
   if (data.layout() != "idx") recipe.augmentation.wide_samples = kHighByte;  // PNG may have them

@@ -162,7 +162,7 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
         ordinals = self._labelled[[visit.item for visit in visits]]
         epoch = visits[0].epoch
         batch = self.db.sample(ordinals, self.crops_per_image, self.seed, epoch, order=self.order)
-        _check_ops(self.db, batch)
+        _check_ops(self.db, batch, self._inputs.shape, self.pixels == "fkdb" and self.transform is None and isinstance(self._images, _FilesOfDataSet))
         labels = SparseLabels(batch.spec, torch.from_numpy(batch.indices), torch.from_numpy(batch.values))
         targets = torch.from_numpy(np.repeat(self._images.targets[ordinals], self.crops_per_image))
         return FkdBatch(self._crops(ordinals, batch), labels, torch.from_numpy(batch.ordinals), targets,
@@ -470,9 +470,19 @@ def _place(state: dict[str, int], m: int, images: int, ranks: int) -> tuple[int,
     return (epoch, done) if done + ranks <= images else (epoch + m, 0)
 
 
-def _check_ops(db: LabelSet, batch: LabelBatch) -> None:
-    if batch.has_ops:
-        raise UnsupportedError(f"{db.path}: its crops were changed by further operations, which this fkdb cannot do to a student's")
+def _check_ops(db: LabelSet, batch: LabelBatch, shape: tuple[int, int, int], ours: bool) -> None:
+    """Whether what was done to the crops of a batch can be done to a student's. ours: fkdb reads the images and makes the pixels."""
+    if not batch.has_ops:
+        return
+    if db.manifest.get("imported_from"):
+        raise UnsupportedError(f"{db.path}: its crops were changed by operations of the system that they were imported from, which cannot be done to a student's")
+    if not ours:
+        raise UnsupportedError(f"{db.path}: its crops were changed by further operations, which fkdb does to pixels of its own: give it the path of the images, "
+                               "or an fkdb.DataSet, without transform")
+    seen = db.manifest["augmentation"]
+    if shape[1:] != (seen["input_height"], seen["input_width"]):
+        raise InvalidArgumentError(f"{db.path}: its crops were changed as {seen['input_height']} x {seen['input_width']} pixels: an input of "
+                                   f"{shape[1]} x {shape[2]} cannot be made of them")
 
 
 def _check_size(db: LabelSet, ordinal: int, pixels: npt.NDArray[np.uint8], size: npt.NDArray[np.int32]) -> None:

@@ -54,7 +54,7 @@ def test_every_flag_in_the_guide_is_one(fkdb):
     lines = [line for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     assert len(lines) >= 6
     for line in lines:
-        tool = re.match(r"\$ fkdb-(\w+)", line).group(1)
+        tool, line = re.search(r"fkdb-(\w+) (.*)", line).groups()
         help_text = fkdb.ok(tool, "--help")
         for flag in re.findall(r"--[a-z-]+", line.split("#")[0]):
             assert flag in help_text, line

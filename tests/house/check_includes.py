@@ -15,7 +15,8 @@ import tempfile
 MAY_INCLUDE = {
     "format": [],
     "db": ["format/"],
-    "image": ["format/result.h", "format/box.h", "format/crop_op.h", "format/half.h", "format/random.h", "format/host_device.h"],
+    "image": ["format/result.h", "format/augment_policy.h", "format/box.h", "format/crop_op.h", "format/hash.h", "format/half.h",
+              "format/random.h", "format/host_device.h", "format/text.h"],
     "cuda": ["format/", "image/resample_weights.h"],
     "reader": ["format/", "db/"],
     "writer": ["format/", "db/", "image/"],

@@ -258,6 +258,7 @@ TEST_F(LoaderTest, ShardsAreDisjoint) {
 TEST_F(LoaderTest, LabelsOfChangedCropsAreRefused) {
   test::RandomLabels set(20, test::MakeSpec(LabelKind::kHard, 2, 1), 2);
   set.records[11].ops = {{}, {{OpKind::kSolarize, 0, {128}}}};
+  set.recipe.imported_from = "ml-dr";
   ASSERT_TRUE(set.Build(Path("l.fkdb")));
   const auto reader = Reader::Open(Path("l.fkdb"));
   const auto supervision = DbSupervision(*reader, CropOrder::kCycle, 1);
@@ -265,7 +266,7 @@ TEST_F(LoaderTest, LabelsOfChangedCropsAreRefused) {
   EXPECT_TRUE((*supervision)->FillLabels({0, {0, 2}, {10, 12}}, &labels));
   const auto filled = (*supervision)->FillLabels({0, {0, 2}, {10, 11}}, &labels);
   EXPECT_EQ(filled.error().code, ErrorCode::kUnsupported);
-  EXPECT_NE(filled.error().message.find("its crops were changed by 'solarize', which this fkdb cannot do to a student's"),
+  EXPECT_NE(filled.error().message.find("its crops were changed by 'solarize' of the system that they were imported from, which cannot be done to a student's"),
             std::string::npos) << filled.error().message;
 }
 

@@ -33,6 +33,7 @@ class TeacherSupervision : public Supervision {
 
   const LabelSpec& spec() const override { return boxes_.spec(); }
   const std::vector<uint64_t>& images() const override { return images_; }
+  Result<void> CheckInput(const InputSpec&) const override { return {}; }
 
   Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
     const Manifest& recipe = boxes_.manifest();

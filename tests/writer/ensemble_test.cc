@@ -9,6 +9,7 @@
 #include <random>
 
 #include "tests/format/test_labels.h"
+#include "tests/writer/fake_job.h"
 #include "writer/crop_output.h"
 
 namespace fkdb {
@@ -65,6 +66,9 @@ std::vector<double> SoftmaxOf(std::span<const float> z, double temperature) {
   return p;
 }
 
+const test::FakeData kNoImages(0);
+const PartnerImages nobody(kNoImages);
+
 struct Crop {
   Image image;
   PixelBox box;
@@ -103,7 +107,7 @@ TEST(Ensemble, AveragesWhatItsTeachersSay) {
     auto batch = *EnsembleBatch::Make(ensemble, temperature, crops.size());
     for (int round = 0; round < 2; ++round) {  // the second finds the first one's remains
       batch.Clear();
-      for (const Crop& crop : crops) batch.Add(crop.image, crop.box, crop.flip);
+      for (const Crop& crop : crops) ASSERT_TRUE(batch.Add(crop.image, crop.box, crop.flip, {}, nobody));
       EXPECT_TRUE(batch.full());
       ASSERT_TRUE(batch.Run());
       EXPECT_EQ(batch.kind(), average == Average::kLogits ? OutputKind::kLogits : OutputKind::kProbabilities);
@@ -126,7 +130,7 @@ TEST(Ensemble, OneTeachersOutputsAreItsOwn) {
   const Says a("a.pt", 8, OutputKind::kLogits, said);
   const auto crops = MakeCrops(5);
   auto batch = *EnsembleBatch::Make(a, 3, 10);
-  for (const Crop& crop : crops) batch.Add(crop.image, crop.box, crop.flip);
+  for (const Crop& crop : crops) ASSERT_TRUE(batch.Add(crop.image, crop.box, crop.flip, {}, nobody));
   EXPECT_FALSE(batch.full());
   ASSERT_TRUE(batch.Run());
   EXPECT_EQ(batch.kind(), OutputKind::kLogits);
@@ -147,7 +151,7 @@ TEST(Ensemble, TeachersThatGiveProbabilitiesNeedNoSoftmax) {
   const Says a("a.pt", 8, OutputKind::kLogits, logits), b("b.pt", 8, OutputKind::kProbabilities, probabilities);
   auto batch = *EnsembleBatch::Make(Ensemble({{&a, 1}, {&b, 1}}), 1, 16);
   const auto crops = MakeCrops(16);
-  for (const Crop& crop : crops) batch.Add(crop.image, crop.box, crop.flip);
+  for (const Crop& crop : crops) ASSERT_TRUE(batch.Add(crop.image, crop.box, crop.flip, {}, nobody));
   ASSERT_TRUE(batch.Run());
   for (size_t i = 0; i < crops.size(); ++i) {
     const auto p = SoftmaxOf(Alone(a, logits, crops[i]), 1);
@@ -168,7 +172,7 @@ TEST(Ensemble, TheTeacherWhoseOutputIsBadIsNamed) {
   for (const Average average : {Average::kProbabilities, Average::kLogits}) {
     crop = 0;
     auto batch = *EnsembleBatch::Make(Ensemble({{&a, 1}, {&b, 1}, {&a, 1}}, average), 1, 16);
-    for (const Crop& one : MakeCrops(16)) batch.Add(one.image, one.box, one.flip);
+    for (const Crop& one : MakeCrops(16)) ASSERT_TRUE(batch.Add(one.image, one.box, one.flip, {}, nobody));
     ASSERT_TRUE(batch.Run());
     for (size_t i = 0; i < 16; ++i) EXPECT_EQ(std::isfinite(batch.output(i)[0]), i != 4) << i;
     EXPECT_EQ(batch.Culprit(4).name(), "b.pt");
@@ -176,7 +180,7 @@ TEST(Ensemble, TheTeacherWhoseOutputIsBadIsNamed) {
   // One that says it gives probabilities and does not.
   const Says liar("liar.pt", 8, OutputKind::kProbabilities, good);
   auto batch = *EnsembleBatch::Make(Ensemble({{&a, 1}, {&liar, 1}}), 1, 1);
-  batch.Add(MakeCrops(1)[0].image, {0, 0, 9, 9}, false);
+  ASSERT_TRUE(batch.Add(MakeCrops(1)[0].image, {0, 0, 9, 9}, false, {}, nobody));
   ASSERT_TRUE(batch.Run());
   EXPECT_TRUE(std::isnan(batch.output(0)[0]));
   EXPECT_EQ(batch.Culprit(0).name(), "liar.pt");

@@ -313,6 +313,20 @@ TEST_F(SharedJobTest, ASkippedImageIsOneInAnyShard) {
   EXPECT_EQ(DigestOf(RunRanks(3)), Digest("one.fkdb"));
 }
 
+TEST_F(SharedJobTest, OperationsOnCropsAreDrawnForTheCropWhoeverLabelsIt) {
+  const std::string plain = Digest("plain.fkdb");
+  AugmentPolicy& policy = options.augmentation.policy;
+  policy.randaugment_ops = 2;
+  policy.erase_probability = 0.5;
+  policy.mixup_alpha = policy.cutmix_alpha = 1;
+  data.broken = {3};  // and what would be mixed with it is not
+  options.skip_bad = true;
+  const std::string one = Digest("one.fkdb");
+  EXPECT_NE(one, plain);
+  options.threads = 2;
+  EXPECT_EQ(DigestOf(RunRanks(3)), one);
+}
+
 TEST_F(SharedJobTest, LabelsForStoredCropsAndMoreCropsSayWhose) {
   const std::string base = Digest("base.fkdb");
   options.boxes_from = Path("base.fkdb");

@@ -111,8 +111,9 @@ TEST_F(StoredCropsTest, CropsThatAreNotOfTheseImagesAreRefused) {
   fs::remove(Path("other.fkdb"));
   set.records[9].width = 24;
   set.records[11].ops = {{}, {{OpKind::kSolarize, 0, {128}}}};
+  set.recipe.imported_from = "ml-dr";
   ASSERT_TRUE(set.Build(Path("other.fkdb")));
-  EXPECT_EQ(refused(data).message, "image 'a/1011.png': its crops were changed by 'solarize', which this fkdb cannot do");
+  EXPECT_EQ(refused(data).message, "image 'a/1011.png': its crops were changed by 'solarize' of the system that they were imported from");
 }
 
 TEST_F(StoredCropsTest, ARecheckFindsWhatTheTeachersSayNow) {
