@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fkdb-write: labels random crops of every image with a teacher and stores them in one file.
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -114,9 +115,12 @@ Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions*
   return {};
 }
 
+double Share(const LabelProgress& p, Stage stage) { return p.share[static_cast<int>(stage)]; }
+
 std::string ProgressLine(const LabelProgress& p) {
-  return fmt::format("{}  {} of {} images  {:.0f} crops/s  {} left", Bar(p.crops, p.all_crops), p.images, p.all_images,
-                     p.crops_per_second(), p.seconds_left() ? HumanSeconds(*p.seconds_left()) : "?");
+  return fmt::format("{}  {} of {} images{}  {:.0f} crops/s, teacher {:.0f}% of the time  {} left", Bar(p.crops, p.all_crops), p.images, p.all_images,
+                     p.bad > 0 ? fmt::format(" ({} bad)", p.bad) : "", p.crops_per_second(), 100 * Share(p, Stage::kTeacher),
+                     p.seconds_left() ? HumanSeconds(*p.seconds_left()) : "?");
 }
 
 // A line of JSON a second, and one at the end.
@@ -134,7 +138,13 @@ class JsonProgress {
                                          {"all_crops", p.all_crops},
                                          {"seconds", p.seconds},
                                          {"crops_per_second", p.crops_per_second()},
-                                         {"seconds_left", p.seconds_left().value_or(-1)}};
+                                         {"seconds_left", p.seconds_left().value_or(-1)},
+                                         {"bad", p.bad},
+                                         {"waiting", p.waiting},
+                                         {"decode", Share(p, Stage::kDecode)},
+                                         {"crop", Share(p, Stage::kCrop)},
+                                         {"teacher", Share(p, Stage::kTeacher)},
+                                         {"encode", Share(p, Stage::kEncode)}};
     fmt::print(stderr, "{}\n", line.dump());
   }
 
@@ -204,6 +214,12 @@ std::string TeacherText(const Ensemble::Member& member, bool several) {
                      t.num_outputs(), in.height, in.width, Name(in.interpolation), several ? fmt::format(", weight {}", member.weight) : "");
 }
 
+// The most that this process has used so far, in bytes. What labelling needs was used once the teachers have labelled a batch on each thread.
+uint64_t PeakMemory() {
+  rusage usage;
+  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<uint64_t>(usage.ru_maxrss) * 1024 : 0;
+}
+
 // What a job would take, said before it begins.
 Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& teachers, const ProbeResult& probe, Progress* progress) {
   const bool several = teachers.members.size() > 1;
@@ -228,7 +244,8 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
                  {"crops_per_second", rate},
                  {"bytes_per_crop", probe.bytes_per_crop()},
                  {"projected_seconds", seconds},
-                 {"projected_bytes", static_cast<uint64_t>(bytes)}});
+                 {"projected_bytes", static_cast<uint64_t>(bytes)},
+                 {"memory_bytes", PeakMemory()}});
     const std::string line = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
     if (!json_lines) return PrintOut(line);
     if (!flags.quiet) fmt::print(stderr, "{}", line);
@@ -237,8 +254,8 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
   std::string text;
   for (const auto& member : teachers.members) text += TeacherText(member, several);
   if (several) text += fmt::format("the average of their {}\n", Name(teachers.average));
-  text += fmt::format("{} crops at {:.0f} crops/s: about {}; about {}\n", static_cast<uint64_t>(crops), rate, HumanSeconds(seconds),
-                      HumanBytes(bytes));
+  text += fmt::format("{} crops at {:.0f} crops/s: about {}; about {}; {} threads with batches of {}: {} of memory so far\n", static_cast<uint64_t>(crops),
+                      rate, HumanSeconds(seconds), HumanBytes(bytes), flags.job.threads, flags.job.batch_size, HumanBytes(static_cast<double>(PeakMemory())));
   if (flags.dry_run) return PrintOut(text);
   progress->Say(text);
   return {};
@@ -327,7 +344,8 @@ Result<int> Work(Flags& flags, std::unique_ptr<SharedStore>* store) {
                 fmt::format("stopped after {} of {} images; the same command with --resume continues", result.images_written,
                             data->size()));
   }
-  if (flags.is_first()) FKDB_TRY(PrintMade(flags, flags.out, result.manifest, MadeBy{result.progress.crops, result.progress.seconds}));
+  const nlohmann::ordered_json more = {{"peak_memory_bytes", PeakMemory()}};
+  if (flags.is_first()) FKDB_TRY(PrintMade(flags, flags.out, result.manifest, MadeBy{result.progress.crops, result.progress.seconds}, &more));
   return kExitOk;
 }
 
@@ -383,7 +401,9 @@ int fkdb::RunWrite(int argc, char** argv) {
   app.add_option("--seed", flags.seed, "Of the crops (0)");
   app.add_option("--limit", flags.limit, "Only the first N images in key order");
   app.add_flag("--no-classes", flags.no_classes, "The images' folders are not the teacher's classes");
-  app.add_flag("--skip-bad", flags.job.skip_bad, "Record images that cannot be read as skipped, and go on");
+  auto* max_bad = app.add_option("--max-bad", flags.job.max_bad, "So many images that cannot be read are recorded as skipped; one more ends the work")
+                      ->capture_default_str();
+  app.add_flag_callback("--skip-bad", [&flags] { flags.job.max_bad = kAnyBad; }, "Record all images that cannot be read as skipped, and go on")->excludes(max_bad);
   app.add_option("--progress", flags.progress, "On stderr: bar (on a terminal), or json, a line a second")
       ->check(CLI::IsMember({"bar", "json"}))
       ->capture_default_str();

@@ -14,8 +14,9 @@
 namespace fkdb {
 namespace {
 
-tl::unexpected<Error> BadImage(const Error& error) {
-  return Fail(error.code == ErrorCode::kNotFound ? ErrorCode::kNotFound : ErrorCode::kIoError, error.message + "; --skip-bad labels the others");
+tl::unexpected<Error> BadImage(const Error& error, uint64_t max_bad) {
+  return Fail(error.code == ErrorCode::kNotFound ? ErrorCode::kNotFound : ErrorCode::kIoError,
+              error.message + (max_bad == 0 ? "; --skip-bad labels the others" : fmt::format("; one more than --max-bad {} allows; what is labelled is kept", max_bad)));
 }
 
 bool Stopped(const std::atomic<bool>* stop) { return stop && stop->load(std::memory_order_relaxed); }
@@ -27,7 +28,7 @@ uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image) {
 }
 
 Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
-                                          bool skip_bad, const StoredCrops& stored) {
+                                          uint64_t max_bad, const StoredCrops& stored) {
   const AugmentationInfo& a = recipe.augmentation;
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
   FKDB_ASSIGN(EnsembleBatch batch, EnsembleBatch::Make(teachers, recipe.spec.temperature, recipe.teacher_batch_size));
@@ -35,15 +36,15 @@ Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Ensemble& t
     return Fail(ErrorCode::kInvalidArgument, fmt::format("teachers of {} channels for images of {}", batch.channels(), data.channels()));
   }
   FKDB_ASSIGN(const AugmentSampler augment_sampler, AugmentSampler::Make(a.policy, a.input_height, a.input_width));
-  return GroupLabeller(data, std::move(batch), recipe, skip_bad, stored, sampler, augment_sampler);
+  return GroupLabeller(data, std::move(batch), recipe, max_bad, stored, sampler, augment_sampler);
 }
 
-GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad,
+GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, uint64_t max_bad,
                              const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler)
     : data_(data),
       spec_(recipe.spec),
       augmentation_(recipe.augmentation),
-      skip_bad_(skip_bad),
+      max_bad_(max_bad),
       stored_(stored),
       crops_(augmentation_.crops - (stored.base ? stored.base->manifest().augmentation.crops : 0)),
       has_classes_(!recipe.data_set.class_names.empty()),
@@ -74,8 +75,12 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
     }
   }
   file_.clear();
-  auto image = data_.Load(ordinal, &file_);
-  record->content_hash = HashContent(file_);
+  auto image = [&] {
+    const StageTime time(counters_, Stage::kDecode);
+    auto loaded = data_.Load(ordinal, &file_);
+    record->content_hash = HashContent(file_);
+    return loaded;
+  }();
   // A label set that came from elsewhere does not know its images' files.
   if (before && before->content_hash() != ContentHash{} && record->content_hash != before->content_hash()) {
     return Fail(ErrorCode::kMismatch, fmt::format("image '{}': {}; the {} crops of it are of another file", Printable(data_.keys()[ordinal]),
@@ -83,7 +88,8 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
                                                   stored_.base ? "first" : "stored"));
   }
   if (!image) {
-    if (!skip_bad_) return BadImage(image.error());
+    const uint64_t bad = counters_ ? ++counters_->bad : 1;
+    if (bad > max_bad_) return BadImage(image.error(), max_bad_);
     record->skip_reason = image.error().message;
     return std::optional<Image>();
   }
@@ -118,8 +124,8 @@ Result<std::vector<CropOp>> GroupLabeller::DrawOps(uint64_t ordinal, uint64_t ke
   if (!draw.mix) return std::move(draw.ops);
   std::vector<std::byte> file;
   const auto size = data_.Measure(draw.mix->partner, &file);
-  if (!size && skip_bad_) return std::move(draw.ops);  // there is nothing to mix it with
-  if (!size) return BadImage(size.error());
+  if (!size && max_bad_ > 0) return std::move(draw.ops);  // there is nothing to mix it with
+  if (!size) return BadImage(size.error(), max_bad_);
   const SampledCrop shown = sampler_.Sample(draw.mix->crop_seed, key_hash, crop, size->width, size->height);
   AppendMix(*draw.mix, Hash64(data_.keys()[draw.mix->partner]), shown.box, shown.flip, &draw.ops);
   return std::move(draw.ops);
@@ -143,9 +149,18 @@ Result<void> GroupLabeller::TakeCrops(const RecordView& from, Record* record) {
   return {};
 }
 
+Result<void> GroupLabeller::AddCrop(const Image& image, bool flip, std::span<const CropOp> ops, uint32_t crop) {
+  const StageTime time(counters_, Stage::kCrop);
+  return batch_.Add(image, boxes_[crop], flip, ops, *partners_);
+}
+
 Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t first) {
   if (slots_.empty()) return {};
-  FKDB_TRY(batch_.Run());
+  {
+    const StageTime time(counters_, Stage::kTeacher);
+    FKDB_TRY(batch_.Run());
+  }
+  const StageTime time(counters_, Stage::kEncode);
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Slot slot = slots_[i];
     if (StoreOutput(spec_, batch_.kind(), batch_.output(i), slot.crop, &(*records)[slot.record])) continue;
@@ -169,9 +184,10 @@ Result<std::vector<std::byte>> GroupLabeller::Encode(uint64_t ordinal, const Rec
 }
 
 Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first, uint64_t end,
-                                                                 std::atomic<uint64_t>* crops_done,
+                                                                 LabelCounters* counters,
                                                                  const std::atomic<bool>* stop) {
   std::vector<Record> records(end - first);
+  counters_ = counters;
   slots_.clear();
   batch_.Clear();
   for (uint64_t ordinal = first; ordinal < end; ++ordinal) {
@@ -179,19 +195,20 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
     FKDB_ASSIGN(const std::optional<Image> image, BeginImage(ordinal, &record));
     for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
       const std::span<const CropOp> ops = record.ops.empty() ? std::span<const CropOp>() : record.ops[crop];
-      if (const auto added = batch_.Add(*image, boxes_[crop], record.flips[crop], ops, *partners_); !added) return About(ordinal, added.error());
+      if (const auto added = AddCrop(*image, record.flips[crop], ops, crop); !added) return About(ordinal, added.error());
       slots_.push_back({ordinal - first, crop});
       if (!batch_.full()) continue;
       if (Stopped(stop)) return std::vector<std::vector<std::byte>>();
       const size_t count = slots_.size();
       FKDB_TRY(RunBatch(&records, first));
-      if (crops_done) *crops_done += count;
+      if (counters) counters->crops += count;
     }
   }
   const size_t count = slots_.size();
   FKDB_TRY(RunBatch(&records, first));
-  if (crops_done) *crops_done += count;
+  if (counters) counters->crops += count;
 
+  const StageTime time(counters, Stage::kEncode);
   std::vector<std::vector<std::byte>> encoded;
   for (size_t i = 0; i < records.size(); ++i) {
     auto bytes = Encode(first + i, records[i]);

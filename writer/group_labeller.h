@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,6 +26,7 @@
 #include "image/data_set.h"
 #include "image/partner_images.h"
 #include "writer/ensemble.h"
+#include "writer/progress.h"
 
 namespace fkdb {
 
@@ -34,31 +36,34 @@ struct StoredCrops {
   const LabelSet* boxes = nullptr;  // has boxes and flips of all crops to label
 };
 
+constexpr uint64_t kAnyBad = std::numeric_limits<uint64_t>::max();
+
 // Images a group.
 uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image);
 
 class GroupLabeller {
  public:
   // `recipe`: spec, sampling, class names and teacher_batch_size are used. With stored.base only the crops
-  // beyond its own are labelled, in groups of their own. Borrows data set, teachers and label sets.
+  // beyond its own are labelled, in groups of their own. max_bad: how many images that cannot be read are recorded as
+  // skipped, by all that share their counters. Borrows data set, teachers and label sets.
   // Errors: InvalidArgument (sampling, a teacher's input).
   static Result<GroupLabeller> Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
-                                    bool skip_bad, const StoredCrops& stored = {});
+                                    uint64_t max_bad, const StoredCrops& stored = {});
 
   // The encoded records of images [first, end), which must be one group (or the last one).
-  // `crops_done` counts up as crops are labelled; `stop` ends the work early: the result is then
+  // `counters` may be null; `stop` ends the work early: the result is then
   // empty. One thread at a time; use one labeller a thread.
-  // Errors: a bad image (without skip_bad), Mismatch (not the image that stored crops are of), Unsupported
+  // Errors: a bad image (more than max_bad), Mismatch (not the image that stored crops are of), Unsupported
   // (stored crops with operations of another system), non-finite outputs, and those of the teacher.
   Result<std::vector<std::vector<std::byte>>> Label(uint64_t first, uint64_t end,
-                                                    std::atomic<uint64_t>* crops_done,
+                                                    LabelCounters* counters,
                                                     const std::atomic<bool>* stop);
 
   // What went through the teachers.
   const EnsembleBatch& batch() const { return batch_; }
 
  private:
-  GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, bool skip_bad,
+  GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, uint64_t max_bad,
                 const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler);
 
   tl::unexpected<Error> About(uint64_t ordinal, const Error& error) const;
@@ -71,6 +76,8 @@ class GroupLabeller {
   Result<void> TakeCrops(const RecordView& from, Record* record);
   Result<RecordView> StoredOf(const LabelSet& set, uint64_t ordinal) const;
   Result<std::vector<std::byte>> Encode(uint64_t ordinal, const Record& record) const;
+  // Crop number `crop` of the image at hand into the batch.
+  Result<void> AddCrop(const Image& image, bool flip, std::span<const CropOp> ops, uint32_t crop);
   // Labels the crops in the batch and clears it.
   Result<void> RunBatch(std::vector<Record>* records, uint64_t first);
 
@@ -82,7 +89,8 @@ class GroupLabeller {
   const DataSet& data_;
   LabelSpec spec_;
   AugmentationInfo augmentation_;
-  bool skip_bad_;
+  uint64_t max_bad_;
+  LabelCounters* counters_ = nullptr;  // of the call at hand
   StoredCrops stored_;
   uint32_t crops_;  // to draw for each image
   bool has_classes_;

@@ -36,7 +36,7 @@ class NamedGroups {
 }  // namespace
 
 Result<GroupRun> GroupRun::Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe, const StoredCrops& stored) {
-  FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, /*skip_bad=*/false, stored));
+  FKDB_TRY(GroupLabeller::Make(data, teachers, recipe, /*max_bad=*/0, stored));
   return GroupRun(data, teachers, recipe, stored);
 }
 
@@ -53,7 +53,7 @@ uint64_t GroupRun::images_of(uint64_t first_group, uint64_t end_group) const {
   return first_image(end_group) - first_image(first_group);
 }
 
-Result<void> GroupRun::Run(const Options& options, const Next& next, const Take& take, std::atomic<uint64_t>* crops_done) const {
+Result<void> GroupRun::Run(const Options& options, const Next& next, const Take& take, LabelCounters* counters) const {
   NamedGroups groups(next);
   OrderedRun run;
   run.end = std::numeric_limits<uint64_t>::max();
@@ -61,28 +61,23 @@ Result<void> GroupRun::Run(const Options& options, const Next& next, const Take&
   run.stop = options.stop;
   run.progress = options.progress;
   const auto make_work = [&]() -> MakeRecords {
-    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(*data_, *teachers_, *recipe_, options.skip_bad, stored_));
+    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(*data_, *teachers_, *recipe_, options.max_bad, stored_));
     return [&, labeller](uint64_t piece) -> Result<std::optional<EncodedRecords>> {
       FKDB_ASSIGN(const std::optional<uint64_t> group, groups.Of(piece));
       if (!group) return std::optional<EncodedRecords>();
       const uint64_t first = *group * group_size_;
-      FKDB_ASSIGN(EncodedRecords records, (*labeller)->Label(first, std::min(first + group_size_, data_->size()), crops_done, options.stop));
+      FKDB_ASSIGN(EncodedRecords records, (*labeller)->Label(first, std::min(first + group_size_, data_->size()), counters, options.stop));
+      ++counters->made;
       return std::optional(std::move(records));
     };
   };
   uint64_t piece = 0;
   return RunInOrder(run, make_work, [&](EncodedRecords records) -> Result<void> {
     FKDB_ASSIGN(const std::optional<uint64_t> group, groups.Of(piece++));
+    ++counters->taken;
     if (records.empty()) return {};  // stopped
     return take(*group, std::move(records));
   });
-}
-
-double LabelProgress::crops_per_second() const { return static_cast<double>(crops) / std::max(seconds, 1e-9); }
-
-std::optional<double> LabelProgress::seconds_left() const {
-  if (crops == 0) return std::nullopt;
-  return static_cast<double>(all_crops - std::min(all_crops, crops)) / crops_per_second();
 }
 
 }  // namespace fkdb

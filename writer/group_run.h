@@ -4,7 +4,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -15,6 +14,7 @@
 #include "writer/ensemble.h"
 #include "writer/group_labeller.h"
 #include "writer/ordered_run.h"
+#include "writer/progress.h"
 
 namespace fkdb {
 
@@ -22,7 +22,7 @@ namespace fkdb {
 class GroupRun {
  public:
   struct Options {
-    bool skip_bad = false;
+    uint64_t max_bad = 0;  // as GroupLabeller's
     int threads = 1;
     const std::atomic<bool>* stop = nullptr;  // ends the run early
     std::function<void()> progress;           // called now and then from the calling thread
@@ -40,8 +40,8 @@ class GroupRun {
   using Next = std::function<Result<std::optional<uint64_t>>()>;
   // All records of a group. Groups come in the order in which `next` named them, on the calling thread.
   using Take = std::function<Result<void>(uint64_t group, EncodedRecords)>;
-  // `crops_done` counts up as crops are labelled. Errors: the first of `next`, a group or `take`.
-  Result<void> Run(const Options& options, const Next& next, const Take& take, std::atomic<uint64_t>* crops_done) const;
+  // Errors: the first of `next`, a group or `take`.
+  Result<void> Run(const Options& options, const Next& next, const Take& take, LabelCounters* counters) const;
 
  private:
   GroupRun(const DataSet& data, const Ensemble& teachers, const Manifest& recipe, const StoredCrops& stored);
@@ -52,28 +52,6 @@ class GroupRun {
   StoredCrops stored_;
   uint32_t crops_;
   uint64_t group_size_;
-};
-
-// How far a labelling is, for whoever watches.
-struct LabelProgress {
-  uint64_t images = 0;       // written, those of earlier runs included
-  uint64_t all_images = 0;
-  uint64_t crops = 0;        // labelled by this run
-  uint64_t all_crops = 0;    // that this run has to label
-  double seconds = 0;        // since this run began
-
-  double crops_per_second() const;
-  // None before the first crop.
-  std::optional<double> seconds_left() const;
-};
-
-class Elapsed {
- public:
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - begun_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point begun_ = Clock::now();
 };
 
 }  // namespace fkdb

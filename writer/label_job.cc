@@ -188,20 +188,20 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers
     known = 0;
     return {};
   };
-  std::atomic<uint64_t> crops_done = 0;
+  LabelCounters counters;
   const Elapsed elapsed;
   const auto progress = [&] {
     LabelProgress p;
     p.images = writer.num_images();
     p.all_images = data.size();
-    p.crops = crops_done;
+    p.Take(counters);
     p.all_crops = run.images_of(first_group, run.num_groups()) * run.crops();
     p.seconds = elapsed.seconds();
     return p;
   };
-  GroupRun::Options how{options.skip_bad, options.threads, options.stop, {}};
+  GroupRun::Options how{options.max_bad, options.threads, options.stop, {}};
   if (options.progress) how.progress = [&] { options.progress(progress()); };
-  Result<void> outcome = run.Run(how, next_group, append, &crops_done);
+  Result<void> outcome = run.Run(how, next_group, append, &counters);
 
   LabelJobResult result;
   if (outcome && writer.num_images() < data.size()) {

@@ -33,7 +33,7 @@ struct LabelJobOptions {
   // skipped. Not together with append_to.
   std::filesystem::path boxes_from;
   uint32_t batch_size = 64;  // crops a teacher batch: a different one may give other last bits
-  bool skip_bad = false;     // record broken images as skipped instead of stopping
+  uint64_t max_bad = 0;      // so many images that cannot be read are recorded as skipped; one more stops this run. kAnyBad: any number
   bool use_classes = true;   // the data set's classes are the teacher's; off: images have none
   LabelFileWriterOptions file;
   ProvenanceInfo provenance;

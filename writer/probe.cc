@@ -50,21 +50,21 @@ Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers,
   Result<void> outcome;
   const Elapsed elapsed;
   const auto work = [&]() -> Result<void> {
-    FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data, teachers, recipe, /*skip_bad=*/true));
+    FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data, teachers, recipe, /*max_bad=*/kAnyBad));
     double bytes = 0;
     uint64_t mine = 0;
     std::string unread;
     while ((mine == 0 || elapsed.seconds() < seconds) && !(options.stop && *options.stop)) {
       const uint64_t image = next_image.fetch_add(images);
       if (image >= data.size()) break;
-      std::atomic<uint64_t> labelled = 0;
-      FKDB_ASSIGN(const auto records, labeller.Label(image, std::min(image + images, data.size()), &labelled, options.stop));
+      LabelCounters counters;
+      FKDB_ASSIGN(const auto records, labeller.Label(image, std::min(image + images, data.size()), &counters, options.stop));
       for (const auto& record : records) {
         FKDB_ASSIGN(const RecordView view, RecordView::Open(record, recipe.spec));
         if (!view.skipped()) bytes += static_cast<double>(record.size());
         else if (unread.empty()) unread = view.skip_reason();
       }
-      mine += labelled;
+      mine += counters.crops;
     }
     const std::lock_guard lock(mutex);
     crops += mine;

@@ -124,21 +124,21 @@ Result<RecheckResult> RecheckLabels(const DataSet& data, const Ensemble& teacher
     }
     return {};
   };
-  std::atomic<uint64_t> crops_done = 0;
+  LabelCounters counters;
   const Elapsed elapsed;
-  GroupRun::Options how{/*skip_bad=*/false, options.threads, options.stop, {}};
+  GroupRun::Options how{/*max_bad=*/0, options.threads, options.stop, {}};
   if (options.progress) {
     how.progress = [&] {
       LabelProgress p;
       p.all_images = std::min(sample * run.group_size(), data.size());
       p.all_crops = p.all_images * run.crops();
-      p.crops = crops_done;
+      p.Take(counters);
       p.images = p.crops / run.crops();
       p.seconds = elapsed.seconds();
       options.progress(p);
     };
   }
-  FKDB_TRY(run.Run(how, next_group, compare, &crops_done));
+  FKDB_TRY(run.Run(how, next_group, compare, &counters));
   if (options.stop && *options.stop) return Fail(ErrorCode::kIncomplete, "stopped before the sample was labelled; nothing was changed");
   return comparison.result();
 }

@@ -35,6 +35,7 @@ constexpr const char* kFailure = "failure";      // of the process that failed
 constexpr const char* kClaimed = "claimed";      // groups, of those to label
 constexpr const char* kCrops = "crops";          // labelled by all
 constexpr const char* kImages = "images";        // written by all
+constexpr const char* kBad = "bad";              // images that could not be read
 constexpr const char* kFinished = "finished";    // processes whose shard is
 constexpr const char* kPublished = "published";  // the label set is there
 constexpr const char* kGone = "gone";            // processes that know
@@ -47,7 +48,8 @@ constexpr double kLongestToJoin = 300;                     // seconds, after whi
 // What rank 0 says before the others begin.
 struct Plan {
   std::string recipe;  // manifest as JSON
-  bool skip_bad = false, collection = false;
+  uint64_t max_bad = 0;
+  bool collection = false;
   uint32_t next_shard = 0;
   uint64_t images_done = 0;
   std::vector<uint64_t> groups;                // to label, ascending
@@ -59,7 +61,7 @@ struct Plan {
       if (i == 0 || groups[i] != groups[i - 1] + 1) ranges.push_back({groups[i], 0});
       ranges.back()[1] = groups[i] + 1;
     }
-    const nlohmann::json json = {{"recipe", recipe}, {"skip_bad", skip_bad}, {"collection", collection}, {"next_shard", next_shard},
+    const nlohmann::json json = {{"recipe", recipe}, {"max_bad", max_bad}, {"collection", collection}, {"next_shard", next_shard},
                                  {"images_done", images_done}, {"groups", ranges}, {"labelled", labelled}};
     return json.dump();
   }
@@ -67,7 +69,7 @@ struct Plan {
     const auto json = nlohmann::json::parse(text);
     Plan plan;
     plan.recipe = json["recipe"];
-    plan.skip_bad = json["skip_bad"];
+    plan.max_bad = json["max_bad"];
     plan.collection = json["collection"];
     plan.next_shard = json["next_shard"];
     plan.images_done = json["images_done"];
@@ -201,7 +203,7 @@ class SharedJob {
     }
     FKDB_ASSIGN(const ShardNames shards, FindShards(out_));
     plan_.recipe = ToJson(recipe_);
-    plan_.skip_bad = options_.skip_bad;
+    plan_.max_bad = options_.max_bad;
     plan_.collection = shared_.collection;
     plan_.next_shard = shards.next();
     plan_.images_done = static_cast<uint64_t>(std::ranges::count(done, true));
@@ -243,7 +245,7 @@ class SharedJob {
   Result<void> ComparePlan() {
     FKDB_ASSIGN(const Manifest first, ParseManifest(plan_.recipe));
     std::string what = RecipeDifference(first, recipe_, {"of rank 0", "of this process"});
-    if (what.empty() && plan_.skip_bad != options_.skip_bad) what = "--skip-bad of one of them alone";
+    if (what.empty() && plan_.max_bad != options_.max_bad) what = "another --max-bad or --skip-bad";
     if (what.empty() && plan_.collection != shared_.collection) what = "--collection of one of them alone";
     if (!what.empty()) return Fail(ErrorCode::kInvalidArgument, fmt::format("rank {} was asked for something else than rank 0: {}", store_->rank(), what));
     std::error_code ec;
@@ -257,17 +259,16 @@ class SharedJob {
     const auto number = plan_.next_shard + static_cast<uint32_t>(store_->rank());
     ShardWriter shard(ShardPath(out_, number), recipe_, data_.keys(), options_.file);
     Claims claims(store_, plan_.groups);
-    std::atomic<uint64_t> crops_done = 0;
     std::atomic<bool> stop = false;
     Result<void> others;
     all_crops_ = 0;
     for (const uint64_t group : plan_.groups) all_crops_ += run.images_of(group, group + 1) * run.crops();
-    GroupRun::Options how{options_.skip_bad, options_.threads, &stop, {}};
+    GroupRun::Options how{options_.max_bad, options_.threads, &stop, {}};
     how.progress = [&] {
       if (Stopped()) stop = true;
       if (elapsed_.seconds() - reported_ < kBetweenReports) return;
       others = CheckOthers();
-      if (others) others = Report(crops_done, shard.num_images());
+      if (others) others = Report(shard.num_images());
       if (!others) stop = true;
     };
     const auto append = [&](uint64_t group, EncodedRecords records) -> Result<void> {
@@ -277,40 +278,46 @@ class SharedJob {
       }
       return {};
     };
-    Result<void> outcome = run.Run(how, [&] { return claims.Next(); }, append, &crops_done);
+    Result<void> outcome = run.Run(how, [&] { return claims.Next(); }, append, &counters_);
     if (outcome) outcome = std::move(others);
     if (outcome && !stop) {
-      FKDB_TRY(Report(crops_done, shard.num_images()));
+      FKDB_TRY(Report(shard.num_images()));
       FKDB_TRY(shard.Finish());
       return true;
     }
     const Result<void> kept = shard.Flush();
     FKDB_TRY(outcome);
     FKDB_TRY(kept);
-    static_cast<void>(Report(crops_done, shard.num_images()));
+    static_cast<void>(Report(shard.num_images()));
     return false;
   }
 
   // Tells all how far this process is, and asks how far all are.
-  Result<void> Report(uint64_t crops, uint64_t images) {
+  Result<void> Report(uint64_t images) {
     reported_ = elapsed_.seconds();
+    progress_.Take(counters_);
+    const uint64_t crops = progress_.crops, bad = progress_.bad;
     FKDB_ASSIGN(const int64_t all_crops, store_->Add(kCrops, static_cast<int64_t>(crops - told_crops_)));
+    FKDB_ASSIGN(const int64_t all_bad, store_->Add(kBad, static_cast<int64_t>(bad - told_bad_)));
     FKDB_ASSIGN(const int64_t all_images, store_->Add(kImages, static_cast<int64_t>(images - told_images_)));
     told_crops_ = crops;
+    told_bad_ = bad;
     told_images_ = images;
     progress_.images = plan_.images_done + static_cast<uint64_t>(all_images);
     progress_.all_images = data_.size();
     progress_.crops = static_cast<uint64_t>(all_crops);
     progress_.all_crops = all_crops_;
+    progress_.bad = static_cast<uint64_t>(all_bad);
     progress_.seconds = elapsed_.seconds();
     if (options_.progress) options_.progress(progress_);
-    return {};
+    if (progress_.bad <= options_.max_bad) return {};
+    return Fail(ErrorCode::kIoError, fmt::format("{} images of this job's processes cannot be read, --max-bad {} allows fewer; what is labelled is kept", all_bad, options_.max_bad));
   }
 
   // Rank 0, at the end: the shards become the label set.
   Result<LabelJobResult> Publish() {
     FKDB_ASSIGN(const bool finished, WaitFor([&]() -> Result<bool> {
-      FKDB_TRY(Report(told_crops_, told_images_));
+      FKDB_TRY(Report(told_images_));
       FKDB_ASSIGN(const int64_t joined, store_->Add(kJoined, 0));
       if (joined < store_->ranks() && elapsed_.seconds() > kLongestToJoin) {
         return Fail(ErrorCode::kIncomplete, fmt::format("{} of {} processes have never come, which the launcher may know more of; nothing is lost, --resume continues",
@@ -363,7 +370,8 @@ class SharedJob {
   bool published_ = false;  // before this run
   Elapsed elapsed_;
   double reported_ = -kBetweenReports;
-  uint64_t told_crops_ = 0, told_images_ = 0, all_crops_ = 0;
+  LabelCounters counters_;
+  uint64_t told_crops_ = 0, told_images_ = 0, told_bad_ = 0, all_crops_ = 0;
   LabelProgress progress_;  // of all
 };
 

@@ -311,6 +311,8 @@ def test_progress_as_json_lines(fkdb, teacher, tmp_path):
     last = progress[-1]
     assert (last["crops"], last["all_crops"], last["all_images"], last["seconds_left"]) == (2000, 2000, 200, 0)
     assert last["crops_per_second"] == pytest.approx(2000 / last["seconds"])
+    assert sum(last[stage] for stage in ("decode", "crop", "teacher", "encode")) == pytest.approx(1) and last["teacher"] > 0.3
+    assert last["bad"] == last["waiting"] == 0 and plan["memory_bytes"] > 50 << 20 and json.loads(done.stdout)["peak_memory_bytes"] >= plan["memory_bytes"]
     assert json.loads(done.stdout)["crops"] == 2000
     assert fkdb("write", "--images", TRAIN, "--limit", 20, "--teacher", teacher, "--crops", 2, "--out", tmp_path / "q.fkdb", "--quiet",
                 "--progress", "json").stderr == ""

@@ -39,7 +39,7 @@ class TeacherSupervision : public Supervision {
     const Manifest& recipe = boxes_.manifest();
     const uint32_t m = step.pass.crops;
     labels->Resize(spec(), step.ordinals.size(), step.ordinals.size() * m);
-    FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data_, teacher_, recipe, false));
+    FKDB_ASSIGN(GroupLabeller labeller, GroupLabeller::Make(data_, teacher_, recipe, 0));
     const uint64_t group = GroupSize(recipe.teacher_batch_size, recipe.augmentation.crops);
     std::vector<uint32_t> crops(m);
     for (size_t i = 0; i < step.ordinals.size(); ++i) {

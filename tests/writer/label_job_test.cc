@@ -252,7 +252,7 @@ TEST_F(LabelJobTest, ABadImageStopsTheJobUnlessSkipped) {
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code, ErrorCode::kIoError);
   EXPECT_EQ(result.error().message, "image 'a/1017.png': broken; --skip-bad labels the others");
-  options.skip_bad = true;
+  options.max_bad = kAnyBad;
   options.file.resume = true;
   result = Run();
   ASSERT_TRUE(result) << result.error().message;
@@ -261,6 +261,26 @@ TEST_F(LabelJobTest, ABadImageStopsTheJobUnlessSkipped) {
   EXPECT_EQ(result->manifest.num_crops, 59u * 6);
   const auto reader = Reader::Open(Path("out.fkdb"));
   EXPECT_EQ(reader->Get(17)->skip_reason(), "image 'a/1017.png': broken");
+
+  const std::string digest = result->manifest.digest;
+  options.file = {};
+  options.max_bad = 1;
+  result = Run("few.fkdb");
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().message, "image 'a/1060.png': broken; one more than --max-bad 1 allows; what is labelled is kept");
+  options.max_bad = 2;
+  options.file.resume = true;
+  LabelProgress last;
+  options.progress = [&](const LabelProgress& p) { last = p; };
+  EXPECT_EQ(Digest("few.fkdb"), digest);
+  EXPECT_EQ(last.bad, 1u);  // in what was left
+  EXPECT_LE(last.waiting, 2u);
+  double all = 0;
+  for (const double share : last.share) {
+    EXPECT_GT(share, 0);
+    all += share;
+  }
+  EXPECT_NEAR(all, 1, 1e-9);
 }
 
 TEST_F(LabelJobTest, ATeacherThatGivesNaNIsNamed) {

@@ -309,8 +309,13 @@ TEST_F(SharedJobTest, AShardOfSomethingElseIsNotTaken) {
 
 TEST_F(SharedJobTest, ASkippedImageIsOneInAnyShard) {
   data.broken = {3, 30, 60};
-  options.skip_bad = true;
-  EXPECT_EQ(DigestOf(RunRanks(3)), Digest("one.fkdb"));
+  options.max_bad = kAnyBad;
+  const std::string one = Digest("one.fkdb");
+  options.max_bad = 2;  // of all processes together
+  EXPECT_FALSE(DigestOf(RunRanks(3)).starts_with("sha256"));
+  options.file.overwrite = true;
+  options.max_bad = 3;
+  EXPECT_EQ(DigestOf(RunRanks(3)), one);
 }
 
 TEST_F(SharedJobTest, OperationsOnCropsAreDrawnForTheCropWhoeverLabelsIt) {
@@ -320,7 +325,7 @@ TEST_F(SharedJobTest, OperationsOnCropsAreDrawnForTheCropWhoeverLabelsIt) {
   policy.erase_probability = 0.5;
   policy.mixup_alpha = policy.cutmix_alpha = 1;
   data.broken = {3};  // and what would be mixed with it is not
-  options.skip_bad = true;
+  options.max_bad = kAnyBad;
   const std::string one = Digest("one.fkdb");
   EXPECT_NE(one, plain);
   options.threads = 2;

@@ -22,7 +22,7 @@ using StoredCropsTest = test::LabelJob;
 // Another teacher for the crops of a label set, whatever drew them.
 TEST_F(StoredCropsTest, TheCropsOfAnotherLabelSetAreLabelled) {
   data.broken = {7};
-  options.skip_bad = true;
+  options.max_bad = kAnyBad;
   options.augmentation.seed = 5;
   const auto first = Run("first.fkdb");
   ASSERT_TRUE(first) << first.error().message;
@@ -118,7 +118,7 @@ TEST_F(StoredCropsTest, CropsThatAreNotOfTheseImagesAreRefused) {
 
 TEST_F(StoredCropsTest, ARecheckFindsWhatTheTeachersSayNow) {
   data.broken = {2};
-  options.skip_bad = true;
+  options.max_bad = kAnyBad;
   options.spec = test::MakeSpec(LabelKind::kFull, 3, 0, ValueEncoding::kF32);
   ASSERT_TRUE(Run("l.fkdb"));
   auto again = *RecheckOptions(Path("l.fkdb"));
@@ -262,7 +262,7 @@ TEST_F(StoredCropsTest, AppendedCropsAreThoseOfOneBuildWhereBatchesDoNotMatter) 
 }
 
 TEST_F(StoredCropsTest, AStoppedAppendResumes) {
-  options.skip_bad = true;
+  options.max_bad = kAnyBad;
   data.broken = {3};
   ASSERT_TRUE(Run("old.fkdb"));
   options.append_to = Path("old.fkdb");
@@ -288,7 +288,7 @@ TEST_F(StoredCropsTest, AStoppedAppendResumes) {
 }
 
 TEST_F(StoredCropsTest, WhatCannotBeAppendedToIsRefusedByName) {
-  options.skip_bad = true;
+  options.max_bad = kAnyBad;
   data.broken = {17};
   ASSERT_TRUE(Run("old.fkdb"));
   options.append_to = Path("old.fkdb");
