@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -212,3 +213,27 @@ def test_what_a_launcher_must_say(teacher, tmp_path):
     fails("WORLD_SIZE='two': expected a number from 1 on", RANK="0", WORLD_SIZE="two")
     done = run([*arguments(teacher, tmp_path / "out.fkdb"), "--collection"])
     assert done.returncode == 2 and "--collection: one process writes one file" in done.stderr
+
+
+def test_the_guides_slurm_script(one, teacher, tmp_path):
+    """As it stands there, but for the images, the teacher and the GPU; srun and scontrol are stand-ins that start two processes here."""
+    guide = (pathlib.Path(__file__).resolve().parents[2] / "writer/README.md").read_text()
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", guide, re.DOTALL).group(1)
+    line = next(line for line in script.splitlines() if line.startswith("srun "))
+    flags = re.search(r"fkdb-write (.*)", line).group(1)
+    ours = flags.replace("train/", str(TRAIN)).replace("teacher.pt", teacher).replace("--device cuda --threads 8", "--limit 9000 --crops 16 --threads 1")
+    assert ours.count("--") == flags.count("--") + 1
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "scontrol").write_text("#!/bin/bash\n[ \"$*\" = 'show hostnames here,there' ] && printf '127.0.0.1\\nthere\\n'\n")
+    (commands / "srun").write_text("#!/bin/bash\n[ \"$1\" = --kill-on-bad-exit=1 ] || exit 9\nshift\nexport SLURM_STEP_NUM_TASKS=2\nSLURM_PROCID=1 \"$@\" &\n"
+                                   "SLURM_PROCID=0 \"$@\" && wait %1\n")
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{commands}:{BIN.resolve()}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "here,there"}
+    job = tmp_path / "job.sh"
+    job.write_text(script.replace(flags, ours).replace("29500", str(free_port())))
+    done = run(["bash", "-e", job], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert one["digest"] in done.stdout
+    assert left(tmp_path) == ["bin", "job.sh", "labels.fkdb"]
