@@ -71,4 +71,15 @@ void LogicalDigest::Add(const Sha256::Hash& image_digest) {
 
 std::string LogicalDigest::Finish() { return "sha256:" + ToHex(sha_.Finish()); }
 
+void ContentsDigest::Add(const Record& record) {
+  (record.content_hash == ContentHash{} ? unknown_ : known_) = true;
+  std::vector<std::byte> bytes;
+  Append(bytes, record.width);
+  Append(bytes, record.height);
+  Append(bytes, record.content_hash);
+  sha_.Update(bytes);
+}
+
+std::string ContentsDigest::Finish() { return known_ && !unknown_ ? ToHex(sha_.Finish()) : std::string(); }
+
 }  // namespace fkdb

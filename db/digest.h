@@ -29,4 +29,15 @@ class LogicalDigest {
   Sha256 sha_;
 };
 
+// What of the images themselves a label set was made of: their sizes and the hashes of their files.
+class ContentsDigest {
+ public:
+  void Add(const Record& record);  // in ordinal order
+  std::string Finish();            // hex; empty where a file's hash is not known, or there is no image
+
+ private:
+  Sha256 sha_;
+  bool known_ = false, unknown_ = false;
+};
+
 }  // namespace fkdb

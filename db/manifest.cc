@@ -280,6 +280,7 @@ std::string ToJson(const Manifest& m) {
   DescribeRecipe(writer, m);
   writer.json["counts"] = {{"images", m.num_images}, {"crops", m.num_crops}, {"skipped", m.skipped.size()}};
   writer("skipped", m.skipped);
+  writer.Optional("contents_sha256", m.contents_sha256);
   writer("digest", m.digest);
   writer("complete", m.complete);
   writer("provenance", m.provenance);
@@ -328,6 +329,7 @@ Result<Manifest> ParseManifest(std::string_view text, std::span<const std::strin
   Fields fields(json, "");
   DescribeRecipe(fields, m);
   fields("skipped", m.skipped);
+  fields.Optional("contents_sha256", m.contents_sha256);
   fields("digest", m.digest);
   fields("complete", m.complete);
   fields("provenance", m.provenance);

@@ -98,6 +98,7 @@ struct Manifest {
   uint64_t num_images = 0;  // records, skipped ones included
   uint64_t num_crops = 0;
   std::vector<uint64_t> skipped;  // ordinals of images without crops, ascending
+  std::string contents_sha256;    // of the images' sizes and files, in hex; empty where they are not known
   std::string digest;             // "sha256:.." (db/digest.h); empty until finished
   bool complete = false;
 

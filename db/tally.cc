@@ -20,6 +20,7 @@ Result<void> Tally::Add(std::string_view key, std::span<const std::byte> bytes) 
   if (!record) return about(std::move(record).error());
   if (record->key_hash != Hash64(key)) return about({ErrorCode::kInvalidArgument, "its record belongs to another key"});
   digest_.Add(ImageDigest(key, *record));
+  contents_.Add(*record);
   num_crops_ += record->num_crops();
   if (view->skipped()) skipped_.push_back(num_images_);
   ++num_images_;
@@ -30,6 +31,7 @@ void Tally::Finish(Manifest* manifest) {
   manifest->num_images = num_images_;
   manifest->num_crops = num_crops_;
   manifest->skipped = std::move(skipped_);
+  manifest->contents_sha256 = contents_.Finish();
   manifest->digest = digest_.Finish();
   manifest->complete = true;
 }

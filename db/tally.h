@@ -24,12 +24,13 @@ class Tally {
   Result<void> Add(std::string_view key, std::span<const std::byte> record);
 
   uint64_t num_images() const { return num_images_; }
-  // Fills the manifest's outcome: counts, skipped, digest, complete. Once.
+  // Fills the manifest's outcome: counts, skipped, contents, digest, complete. Once.
   void Finish(Manifest* manifest);
 
  private:
   LabelSpec spec_;
   LogicalDigest digest_;
+  ContentsDigest contents_;
   uint64_t num_images_ = 0, num_crops_ = 0;
   std::vector<uint64_t> skipped_;
 };

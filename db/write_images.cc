@@ -26,6 +26,7 @@ Manifest OutputRecipe(Manifest recipe, const std::vector<SourceImage>& images, c
   recipe.provenance = options.provenance;
   recipe.num_images = recipe.num_crops = 0;
   recipe.skipped.clear();
+  recipe.contents_sha256.clear();
   recipe.digest.clear();
   recipe.complete = false;
   return recipe;

@@ -21,6 +21,7 @@ void AddError(VerifyReport* report, Error error) {
 // What one image came to: its digest, or why it has none.
 struct ImageOutcome {
   Sha256::Hash digest{};
+  Record image;  // its size and file alone
   uint32_t crops = 0;
   bool skipped = false;
   Error error;
@@ -46,6 +47,9 @@ ImageOutcome CheckImage(const Reader& reader, uint64_t ordinal, const std::strin
                                                                            class_names.size())}));
   }
   outcome.digest = ImageDigest(key, *record);
+  outcome.image.width = record->width;
+  outcome.image.height = record->height;
+  outcome.image.content_hash = record->content_hash;
   outcome.crops = record->num_crops();
   outcome.skipped = view->skipped();
   outcome.ok = true;
@@ -73,6 +77,7 @@ VerifyReport Verify(const std::filesystem::path& path, int threads,
   };
 
   LogicalDigest digest(manifest.spec, manifest.data_set.class_names);
+  ContentsDigest contents;
   std::vector<uint64_t> skipped;
   // Slices in order: the images of a slice on all threads, then their digests joined here.
   constexpr uint64_t kSlice = 4096;
@@ -97,6 +102,7 @@ VerifyReport Verify(const std::filesystem::path& path, int threads,
       report.crops += outcome.crops;
       if (outcome.skipped) skipped.push_back(first + i);
       digest.Add(outcome.digest);
+      contents.Add(outcome.image);
     }
     if (progress) progress(first + count, reader->num_images());
     if (stop && *stop) {
@@ -116,6 +122,9 @@ VerifyReport Verify(const std::filesystem::path& path, int threads,
     }
     if (Sha256OfKeys(*keys) != manifest.data_set.key_list_sha256 || manifest.data_set.num_images != keys->size()) {
       wrong("the keys are not those the manifest was made for");
+    }
+    if (const std::string found = contents.Finish(); !manifest.contents_sha256.empty() && found != manifest.contents_sha256) {
+      wrong(fmt::format("sizes and files of the images hash to {}, the manifest says {}", found, manifest.contents_sha256));
     }
     if (report.digest != manifest.digest) {
       wrong(fmt::format("digest {}, the manifest says {}", report.digest, manifest.digest));

@@ -106,6 +106,18 @@ Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* r
   return {};
 }
 
+// Which image is the first that an interrupted build of other images has not, in words; empty if all that it has are the same.
+std::string FirstOther(const std::filesystem::path& partial, const DataSet& data) {
+  const auto set = LabelSet::Open(partial, {.allow_partial = true});
+  for (uint64_t i = 0; set && i < std::min(set->num_images(), data.size()); ++i) {
+    const auto bytes = set->RecordBytes(i);
+    const auto record = bytes ? RecordView::Open(*bytes, set->manifest().spec) : Result<RecordView>(Fail(bytes.error()));
+    if (!record) return "";
+    if (record->key_hash() != Hash64(data.keys()[i])) return fmt::format("; the first image that it does not have in this place is '{}'", Printable(data.keys()[i]));
+  }
+  return "";
+}
+
 }  // namespace
 
 Result<OpenedCrops> OpenStoredCrops(const LabelJobOptions& options) {
@@ -169,7 +181,11 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers
   const StoredCrops stored = opened.crops();
   FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, stored));
   FKDB_ASSIGN(const GroupRun run, GroupRun::Make(data, teachers, recipe, stored));
-  FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(out, recipe, options.file));
+  auto opened_writer = LabelFileWriter::Open(out, recipe, options.file);
+  if (!opened_writer && opened_writer.error().code == ErrorCode::kMismatch) {
+    return Fail(ErrorCode::kMismatch, opened_writer.error().message + FirstOther(PartialPath(out), data));
+  }
+  FKDB_ASSIGN(LabelFileWriter writer, std::move(opened_writer));
   if (shared) {  // and it may be overwritten, unless they are at work
     FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(JobPath(out))));
     RemoveShards(out);

@@ -33,10 +33,12 @@ def test_digest_is_what_format_md_says(fkdb, teacher, tmp_path, kind):
     names = manifest["data_set"]["class_names"]
     whole = hashlib.sha256(text(lines) + struct.pack("<Q", len(names)) + b"".join(map(text, names)))
 
+    contents = hashlib.sha256()
     for ordinal in range(9):
         image = fkdb.json("dump", path, "--ordinal", ordinal)
         crops = image["crops"]
         content = xxhash.xxh3_128(pixels[784 * ordinal:784 * (ordinal + 1)]).digest()
+        contents.update(struct.pack("<II", image["width"], image["height"]) + content)
         one = text(image["key"]) + struct.pack("<IIi", image["width"], image["height"], image["class"]) + content
         one += b"\0" + text("") + struct.pack("<I", len(crops))
         one += np.array([c["box"] for c in crops], "<u4").tobytes()
@@ -47,5 +49,6 @@ def test_digest_is_what_format_md_says(fkdb, teacher, tmp_path, kind):
             one += np.array([c["values"] for c in crops], "<f4").tobytes()
         whole.update(hashlib.sha256(one).digest())
     assert manifest["digest"] == "sha256:" + whole.hexdigest()
+    assert manifest["contents_sha256"] == contents.hexdigest()
     key_list = b"".join(f"{i:05d}".encode() + b"\0" for i in range(9))
     assert manifest["data_set"]["key_list_sha256"] == hashlib.sha256(key_list).hexdigest()
