@@ -191,7 +191,7 @@ Result<std::vector<std::unique_ptr<Teacher>>> LoadTeachers(const Flags& flags, c
   std::vector<std::unique_ptr<Teacher>> teachers;
   FKDB_ASSIGN(const auto specs, SplitTeachers(flags.teacher));
   for (const std::string& spec : specs) {
-    FKDB_ASSIGN(auto teacher, LoadTeacher(spec, {input, job.batch_size, flags.device}));
+    FKDB_ASSIGN(auto teacher, LoadTeacher(spec, {input, job.batch_size, flags.device, job.threads}));
     teachers.push_back(std::move(teacher));
   }
   return teachers;
@@ -367,7 +367,7 @@ int fkdb::RunWrite(int argc, char** argv) {
   CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
   app.add_option("--images", flags.images, "A folder of JPEG and PNG images or of tar shards, or an IDX file of images")->required();
-  app.add_option("--teacher", flags.teacher, "A TorchScript file, or MODEL:WEIGHTS.safetensors; several, with commas between: their average")
+  app.add_option("--teacher", flags.teacher, "A TorchScript file, a package compiled by AOTInductor (.pt2: native code, which runs), or MODEL:WEIGHTS.safetensors; several, with commas between: their average")
       ->required();
   app.add_option("--teacher-weights", flags.weights, "Of several teachers in the average, one for each (equal)")
       ->delimiter(',')

@@ -71,6 +71,7 @@ class CardReader {
     }
     card_.input.height = sides[0].get<uint32_t>();
     card_.input.width = sides[1].get<uint32_t>();
+    card_.says_size = true;
     return {};
   }
 

@@ -13,6 +13,7 @@ namespace fkdb {
 struct TeacherCard {
   InputSpec input;
   OutputKind output = OutputKind::kLogits;
+  bool says_size = false;  // it has an input_size
 };
 
 // The card of the teacher in `file`: `otherwise`, with what is said over it. Fields, each optional, with timm's names:

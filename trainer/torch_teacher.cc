@@ -9,10 +9,11 @@
 #include <torch/cuda.h>
 #include <torch/script.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
-#include <functional>
 
+#include "trainer/aoti_network.h"
 #include "trainer/checkpoint.h"
 #include "trainer/device.h"
 #include "trainer/models.h"
@@ -22,7 +23,12 @@
 namespace fkdb {
 namespace {
 
-using Network = std::function<torch::Tensor(torch::Tensor)>;
+int64_t Padded(int64_t batch) { return (batch + kBatchMultiple - 1) / kBatchMultiple * kBatchMultiple; }
+
+// Of a teacher that must take batches of any size: tried with one that is surely not the warm-up's.
+int64_t LargeBatch(int64_t batch) { return std::max(Padded(batch), 2 * kBatchMultiple); }
+
+constexpr float kRowTolerance = 0.03f;  // of the largest output: models of bfloat16 round otherwise in another batch
 
 // Torch puts a backtrace behind its messages; the first line says it.
 std::string FirstLine(const char* message) {
@@ -58,7 +64,7 @@ class TorchTeacher : public Teacher {
 
   // The first runs of a TorchScript module compile it, and may compute otherwise than later ones.
   Result<void> WarmUp(int64_t batch) {
-    batch = (batch + kBatchMultiple - 1) / kBatchMultiple * kBatchMultiple;
+    batch = Padded(batch);
     const std::vector<float> zeros(static_cast<size_t>(batch * shape_[0] * shape_[1] * shape_[2]));
     try {
       for (int run = 0; run < 3; ++run) {
@@ -66,6 +72,26 @@ class TorchTeacher : public Teacher {
         num_outputs_ = static_cast<uint32_t>(y.size(1));
       }
       return {};
+    } catch (const std::exception& e) {
+      return Broken(FirstLine(e.what()));
+    }
+  }
+
+  // Compiled code whose batch is fixed computes something of any other, without a word.
+  Result<void> CheckRows(int64_t batch) const {
+    const int64_t few = kBatchMultiple, many = LargeBatch(batch), size = shape_[0] * shape_[1] * shape_[2];
+    std::vector<float> inputs(static_cast<size_t>(many * size));
+    for (size_t i = 0; i < static_cast<size_t>(few * size); ++i) inputs[i] = static_cast<float>(static_cast<uint32_t>(i) * 2654435761u >> 20) / 1024 - 2;
+    try {
+      FKDB_ASSIGN(const torch::Tensor small, Run(inputs.data(), few));
+      // The same images backwards, behind others of one colour.
+      std::vector<float> moved(inputs.size(), 1);
+      for (int64_t r = 0; r < few; ++r) std::copy_n(inputs.begin() + r * size, size, moved.end() - (r + 1) * size);
+      FKDB_ASSIGN(const torch::Tensor large, Run(moved.data(), many));
+      const float worst = (large.slice(0, many - few).flip(0) - small).abs().max().item<float>();
+      if (worst <= kRowTolerance * small.abs().max().item<float>()) return {};
+      return Broken(fmt::format("gives other outputs, by up to {:.2g}, for images in a batch of {} than for the same in one of {}: export the model in "
+                                "eval mode, with a batch of any size", worst, many, few));
     } catch (const std::exception& e) {
       return Broken(FirstLine(e.what()));
     }
@@ -117,6 +143,15 @@ Result<Network> LoadScript(const std::string& path, torch::Device device) {
   }
 }
 
+Result<Network> LoadCompiled(const std::string& path, torch::Device device, const TeacherCard& card, const TeacherOptions& options) {
+  if (!card.says_size) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("teacher '{}': compiled code takes inputs of a wrong size without a word: say in '{}.json' what it was "
+                                                         "exported for, e.g. {{\"input_size\": [3, 224, 224]}}",
+                                                         std::filesystem::path(path).filename().string(), path));
+  }
+  return LoadCompiledPackage(path, {card.input, kBatchMultiple, LargeBatch(options.batch_size), device, static_cast<size_t>(options.threads)});
+}
+
 Result<Network> LoadBuiltIn(const std::string& model_name, const std::string& path, torch::Device device,
                             uint32_t channels) {
   FKDB_ASSIGN(const TensorFile weights, ReadTensorFile(path));
@@ -146,7 +181,7 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
       return Fail(ErrorCode::kInvalidArgument,
                   fmt::format("teacher '{}' has no weights: expected {}:WEIGHTS.safetensors", spec, spec));
     }
-    return Fail(ErrorCode::kNotFound, fmt::format("teacher '{}': no such file (expected a TorchScript file, or "
+    return Fail(ErrorCode::kNotFound, fmt::format("teacher '{}': no such file (expected a TorchScript file, a .pt2 package, or "
                                                   "MODEL:WEIGHTS.safetensors with one of {})",
                                                   path, ModelNames()));
   }
@@ -154,13 +189,16 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
   // Labels are of float32: convolutions of 10-bit mantissas, Torch's default on GPUs, are for students.
   at::globalContext().setAllowTF32CuDNN(false);
   FKDB_ASSIGN(TeacherCard card, ReadTeacherCard(path, options.input));
-  FKDB_ASSIGN(Network network, built_in ? LoadBuiltIn(model_name, path, device, static_cast<uint32_t>(card.input.mean.size()))
-                                        : LoadScript(path, device));
+  const bool compiled = !built_in && IsCompiledPackage(path);
+  FKDB_ASSIGN(Network network, built_in   ? LoadBuiltIn(model_name, path, device, static_cast<uint32_t>(card.input.mean.size()))
+                               : compiled ? LoadCompiled(path, device, card, options)
+                                          : LoadScript(path, device));
   // Named without its folder: where a teacher lay says nothing about the labels.
   const std::string file_name = std::filesystem::path(path).filename().string();
   auto teacher = std::make_unique<TorchTeacher>(built_in ? model_name + ":" + file_name : file_name, path,
                                                 std::move(network), device, std::move(card));
   FKDB_TRY(teacher->WarmUp(options.batch_size));
+  if (compiled) FKDB_TRY(teacher->CheckRows(options.batch_size));
   return teacher;
 }
 

@@ -59,7 +59,7 @@ def test_corrupt_jpeg(fkdb, tmp_path):
 def test_teachers(fkdb, teacher, tmp_path):
     torch = pytest.importorskip("torch")
     out = tmp_path / "l.fkdb"
-    fkdb.fails(1, "teacher 'no.pt': no such file (expected a TorchScript file, or MODEL:WEIGHTS.safetensors with one of "
+    fkdb.fails(1, "teacher 'no.pt': no such file (expected a TorchScript file, a .pt2 package, or MODEL:WEIGHTS.safetensors with one of "
                   "resnet18, resnet6-wN (N channels in its first layer, 1 to 1024))", *write(fkdb, "no.pt", out))
     fkdb.fails(2, "teacher 'resnet18' has no weights: expected resnet18:WEIGHTS.safetensors", *write(fkdb, "resnet18", out))
     text = tmp_path / "text.pt"

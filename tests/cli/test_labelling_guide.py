@@ -19,9 +19,9 @@ PHOTOS = Path("/usr/share/backgrounds/mate/nature")
 SCRIPTS = re.findall(r"```python\n(.*?)```", (ROOT / "writer/README.md").read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("package", ["timm", "torchvision"])
-def test_a_traced_model_labels_as_the_model_does(package, fkdb, tmp_path):
-    script = next(s for s in SCRIPTS if f"import {package}\n" in s)
+@pytest.mark.parametrize(("package", "file"), [("timm", "teacher.pt"), ("torchvision", "teacher.pt"), ("timm", "teacher.pt2")])
+def test_a_script_makes_a_teacher_that_labels_as_the_model_does(package, file, fkdb, tmp_path):
+    script = next(s for s in SCRIPTS if f"import {package}\n" in s and f'"{file}"' in s)
     changed = script.replace("pretrained=True", "pretrained=False").replace("weights=weights", "weights=None")
     changed = changed.replace("create_model(\"resnet50\"", "create_model(\"resnet18\"").replace("models.resnet50(", "models.resnet18(")  # quicker
     assert changed != script
@@ -29,10 +29,10 @@ def test_a_traced_model_labels_as_the_model_does(package, fkdb, tmp_path):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", run], cwd=tmp_path, capture_output=True, text=True, check=False,
                           env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr
-    card = json.loads((tmp_path / "teacher.pt.json").read_text())
+    card = json.loads((tmp_path / f"{file}.json").read_text())
     assert set(card) == {"input_size", "interpolation", "mean", "std"}
 
-    made = ["--images", PHOTOS, "--limit", 1, "--teacher", tmp_path / "teacher.pt", "--crops", 4, "--batch-size", 16, "--label", "logits",
+    made = ["--images", PHOTOS, "--limit", 1, "--teacher", tmp_path / file, "--crops", 4, "--batch-size", 16, "--label", "logits",
             "--encoding", "f32"]
     fkdb.ok("write", *made, "--out", tmp_path / "labels.fkdb")
     image = json.loads(fkdb.ok("dump", tmp_path / "labels.fkdb", "--ordinal", 0, "--json"))

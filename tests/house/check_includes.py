@@ -35,7 +35,7 @@ OWNERS = {
     r"zlib\.h": {"image", "writer"},
     r"zip\.h": {"writer"},
     r"cuda_runtime|cuda_fp16|cuda_bf16|cub/|thrust/": {"cuda"},
-    r"torch/|ATen/|c10/": {"trainer"},
+    r"torch/|ATen/|c10/|caffe2/|omp\.h": {"trainer"},
     r"CLI/|arrow/|parquet/": {"tools"},
     r"hwy/": {"cuda", "image"},
     r"nanobind/|Python\.h": {"python"},
@@ -44,7 +44,7 @@ OWNERS = {
 
 # Public headers show no third party's types but tl::expected. These are for their own folder's
 # sources (and tests) alone, and say so at their top.
-INTERNAL = {"db/lmdb_env.h", "trainer/models.h", "trainer/resnet.h", "trainer/checkpoint.h", "trainer/label_loss.h",
+INTERNAL = {"db/lmdb_env.h", "trainer/aoti_network.h", "trainer/models.h", "trainer/resnet.h", "trainer/checkpoint.h", "trainer/label_loss.h",
             "trainer/evaluate.h", "trainer/device.h", "trainer/device_batches.h"}
 PURE = {"format", "db", "image", "writer", "reader", "cuda", "trainer"}
 THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|zip\.h|nlohmann/|fmt/|hwy/|torch/|ATen/|c10/|CLI/"

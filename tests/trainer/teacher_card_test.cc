@@ -32,12 +32,14 @@ TEST_F(TeacherCardTest, SaysWhatIsSaid) {
   EXPECT_EQ(card->input, otherwise);
   EXPECT_EQ(card->output, OutputKind::kLogits);
   EXPECT_EQ(Read("{}")->input, otherwise);
+  EXPECT_FALSE(Read(R"({"interpolation": "bicubic"})")->says_size);
 
   // What timm.data.resolve_model_data_config gives.
   card = Read(R"({"input_size": [3, 260, 261], "interpolation": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [0.25, 1, 2], "crop_pct": 0.89,
                   "crop_mode": "center"})");
   ASSERT_TRUE(card) << card.error().message;
   EXPECT_EQ(card->input, (InputSpec{260, 261, Interpolation::kBicubic, {0.5, 0.4, 0.3}, {0.25, 1, 2}, PassOrder::kAsPillow13}));
+  EXPECT_TRUE(card->says_size);
   EXPECT_EQ(Read(R"({"input_size": 475})")->input.width, 475u);
   EXPECT_EQ(Read(R"({"input_size": [475, 300]})")->input.height, 475u);
   EXPECT_EQ(Read(R"({"output": "probabilities"})")->output, OutputKind::kProbabilities);
