@@ -2,9 +2,12 @@
 // What labelling costs beside its teacher: a data set labelled into a file, and the same number of batches through the teacher
 // alone, in turns. Both on the same threads; the batches are the inputs of real crops.
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <filesystem>
 #include <thread>
@@ -27,6 +30,14 @@ struct Flags {
   PixelFlags pixels;
   LabelJobOptions job;
 };
+
+// Of all threads so far: what others do on the machine does not count.
+double CpuSeconds() {
+  rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 double Median(std::vector<double> values) {
   std::ranges::sort(values);
@@ -84,10 +95,12 @@ Result<void> Run(Flags& flags) {
   const auto out = std::filesystem::temp_directory_path() / fmt::format("labelling-bench-{}.fkdb", ::getpid());
   job.file.overwrite = true;
   const uint64_t all = data->size() * crops, batches = (all + job.batch_size - 1) / job.batch_size;
-  std::vector<double> bare, labelled, ratios;
+  std::vector<double> bare, labelled, ratios, cpu_ratios;
   Result<void> outcome;
   for (int i = 0; i <= flags.repeats && outcome; ++i) {  // the first is a warm-up
+    const double at_first = CpuSeconds();
     const auto forward = Forward(*teacher, batch, job.batch_size, batches, job.threads);
+    const double between = CpuSeconds();
     const Elapsed elapsed;
     const auto made = LabelImages(*data, *teacher, out, job);
     if (!forward || !made) outcome = Fail(!forward ? forward.error() : made.error());
@@ -95,15 +108,17 @@ Result<void> Run(Flags& flags) {
     bare.push_back(*forward);
     labelled.push_back(elapsed.seconds());
     ratios.push_back(labelled.back() / bare.back());
+    cpu_ratios.push_back((CpuSeconds() - between) / (between - at_first));
   }
   std::error_code ec;
   std::filesystem::remove(out, ec);
   FKDB_TRY(outcome);
   return PrintOut(fmt::format("{{\"teacher\":\"{}\",\"images\":{},\"crops\":{},\"threads\":{},\"batch\":{},\"teacher_crops_per_second\":{:.0f},"
-                              "\"labelled_crops_per_second\":{:.0f},\"overhead_percent\":{:.2f},\"lowest_percent\":{:.2f},\"highest_percent\":{:.2f}}}\n",
+                              "\"labelled_crops_per_second\":{:.0f},\"overhead_percent\":{:.2f},\"lowest_percent\":{:.2f},\"highest_percent\":{:.2f},"
+                              "\"cpu_overhead_percent\":{:.2f}}}\n",
                               teacher->name(), data->size(), all, job.threads, job.batch_size, static_cast<double>(all) / Median(bare),
                               static_cast<double>(all) / Median(labelled), 100 * (Median(ratios) - 1), 100 * (*std::ranges::min_element(ratios) - 1),
-                              100 * (*std::ranges::max_element(ratios) - 1)));
+                              100 * (*std::ranges::max_element(ratios) - 1), 100 * (Median(cpu_ratios) - 1)));
 }
 
 }  // namespace
