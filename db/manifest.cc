@@ -41,6 +41,7 @@ void Describe(Visit& visit, Part& part) {
     visit("sha256", part.sha256);
     visit.Optional("weight", part.weight);
     visit.Optional("output", part.output);
+    visit.Optional("autocast", part.autocast);
     visit.Optional("input", part.input);
   } else if constexpr (std::is_same_v<P, AveragedInfo>) {
     visit("digest", part.digest);

@@ -41,6 +41,7 @@ struct TeacherInfo {
   std::string sha256;  // of the teacher's file, hex
   double weight = 0;   // of several teachers; 0: there is one
   std::string output;  // "probabilities"; empty: logits
+  std::string autocast;  // "bf16" or "fp16": the type of its products, on a GPU; empty: that of the teacher's file
   TeacherInputInfo input;  // of one that saw something else than the label set's own input (AugmentationInfo); else of height 0
   bool operator==(const TeacherInfo&) const = default;
 };

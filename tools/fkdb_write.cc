@@ -31,7 +31,7 @@ namespace {
 constexpr double kDryRunSeconds = 3;  // of the teachers' time
 
 struct Flags : CommonFlags {
-  std::string images, teacher, out, average = "probabilities", device = "cpu", progress = "bar";
+  std::string images, teacher, out, average = "probabilities", device = "cpu", autocast, progress = "bar";
   std::vector<double> weights;  // of several teachers
   // The recipe: what is not asked for is the default, or that of the label set whose crops are used.
   std::optional<std::string> label, encoding;
@@ -191,7 +191,7 @@ Result<std::vector<std::unique_ptr<Teacher>>> LoadTeachers(const Flags& flags, c
   std::vector<std::unique_ptr<Teacher>> teachers;
   FKDB_ASSIGN(const auto specs, SplitTeachers(flags.teacher));
   for (const std::string& spec : specs) {
-    FKDB_ASSIGN(auto teacher, LoadTeacher(spec, {input, job.batch_size, flags.device, job.threads}));
+    FKDB_ASSIGN(auto teacher, LoadTeacher(spec, {input, job.batch_size, flags.device, job.threads, flags.autocast}));
     teachers.push_back(std::move(teacher));
   }
   return teachers;
@@ -367,7 +367,9 @@ int fkdb::RunWrite(int argc, char** argv) {
   CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
   app.add_option("--images", flags.images, "A folder of JPEG and PNG images or of tar shards, or an IDX file of images")->required();
-  app.add_option("--teacher", flags.teacher, "A TorchScript file, a package compiled by AOTInductor (.pt2: native code, which runs), or MODEL:WEIGHTS.safetensors; several, with commas between: their average")
+  app.add_option("--teacher", flags.teacher,
+                 "A TorchScript file, a package compiled by AOTInductor (.pt2: native code, which runs), or MODEL:WEIGHTS.safetensors; several, with "
+                 "commas between: their average")
       ->required();
   app.add_option("--teacher-weights", flags.weights, "Of several teachers in the average, one for each (equal)")
       ->delimiter(',')
@@ -396,6 +398,8 @@ int fkdb::RunWrite(int argc, char** argv) {
       ->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
   app.add_option("--batch-size", flags.batch_size, "Crops a teacher batch (64)");
   app.add_option("--device", flags.device, "Of the teacher: cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--autocast", flags.autocast, "On a GPU: let PyTorch's autocast compute the teacher's products in this type (the teacher's own)")
+      ->check(CLI::IsMember({"bf16", "fp16"}));
   app.add_option("--threads", flags.threads, "Teacher batches at once (the machine's cores; under a launcher, this process's share of them)")
       ->check(CLI::Range(1, 1024));
   app.add_option("--seed", flags.seed, "Of the crops (0)");

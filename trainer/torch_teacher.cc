@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
@@ -36,14 +37,46 @@ std::string FirstLine(const char* message) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
+// PyTorch's autocast on a GPU, of the calling thread, while it lives.
+class Autocast {
+ public:
+  explicit Autocast(const std::string& type) : on_(!type.empty()) {
+    if (!on_) return;
+    at::autocast::set_autocast_dtype(at::kCUDA, type == "bf16" ? at::kBFloat16 : at::kHalf);
+    at::autocast::set_autocast_enabled(at::kCUDA, true);
+    at::autocast::increment_nesting();
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+  ~Autocast() {
+    if (!on_) return;
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(at::kCUDA, false);
+  }
+
+ private:
+  const bool on_;
+};
+
+Result<void> CheckAutocast(const TeacherOptions& options, const std::string& spec) {
+  if (options.autocast.empty()) return {};
+  const auto bad = [](const std::string& what) { return Fail(ErrorCode::kInvalidArgument, what); };
+  if (options.autocast != "bf16" && options.autocast != "fp16") return bad(fmt::format("--autocast {}: expected bf16 or fp16", options.autocast));
+  if (IsCompiledPackage(spec)) return bad(fmt::format("--autocast: the number type of '{}' was compiled into it; leave --autocast out", spec));
+  // On a CPU the bits would be those of whichever of its units multiplies bfloat16.
+  if (options.device == "cpu") return bad("--autocast: for teachers on a GPU; say --device cuda, or leave it out");
+  return {};
+}
+
 class TorchTeacher : public Teacher {
  public:
-  TorchTeacher(std::string name, std::filesystem::path file, Network network, torch::Device device, TeacherCard card)
+  TorchTeacher(std::string name, std::filesystem::path file, Network network, torch::Device device, TeacherCard card, std::string autocast)
       : name_(std::move(name)),
         file_(std::move(file)),
         network_(std::move(network)),
         device_(device),
         card_(std::move(card)),
+        autocast_(std::move(autocast)),
         shape_{static_cast<int64_t>(card_.input.mean.size()), card_.input.height, card_.input.width} {}
 
   const std::string& name() const override { return name_; }
@@ -51,6 +84,7 @@ class TorchTeacher : public Teacher {
   const InputSpec& input() const override { return card_.input; }
   uint32_t num_outputs() const override { return num_outputs_; }
   OutputKind output_kind() const override { return card_.output; }
+  std::string autocast() const override { return autocast_; }
 
   Result<void> Forward(const float* input, int64_t n, float* output) const override {
     try {
@@ -107,6 +141,7 @@ class TorchTeacher : public Teacher {
     thread_local const bool single = (at::set_num_threads(1), true);
     static_cast<void>(single);
     const c10::InferenceMode inference;
+    const Autocast autocast(autocast_);
     const torch::Tensor x =
         torch::from_blob(const_cast<float*>(input), {n, shape_[0], shape_[1], shape_[2]}, torch::kFloat32);
     const torch::Tensor y = network_(x.to(device_)).to(torch::kCPU, torch::kFloat32).contiguous();
@@ -122,6 +157,7 @@ class TorchTeacher : public Teacher {
   Network network_;
   torch::Device device_;
   TeacherCard card_;
+  std::string autocast_;
   int64_t shape_[3];  // of an input
   uint32_t num_outputs_ = 0;
 };
@@ -185,6 +221,7 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
                                                   "MODEL:WEIGHTS.safetensors with one of {})",
                                                   path, ModelNames()));
   }
+  FKDB_TRY(CheckAutocast(options, spec));
   FKDB_ASSIGN(const torch::Device device, ParseDevice(options.device));
   // Labels are of float32: convolutions of 10-bit mantissas, Torch's default on GPUs, are for students.
   at::globalContext().setAllowTF32CuDNN(false);
@@ -196,7 +233,7 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
   // Named without its folder: where a teacher lay says nothing about the labels.
   const std::string file_name = std::filesystem::path(path).filename().string();
   auto teacher = std::make_unique<TorchTeacher>(built_in ? model_name + ":" + file_name : file_name, path,
-                                                std::move(network), device, std::move(card));
+                                                std::move(network), device, std::move(card), options.autocast);
   FKDB_TRY(teacher->WarmUp(options.batch_size));
   if (compiled) FKDB_TRY(teacher->CheckRows(options.batch_size));
   return teacher;

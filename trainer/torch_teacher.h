@@ -16,6 +16,7 @@ struct TeacherOptions {
   uint32_t batch_size = 64;   // of the warm-up
   std::string device = "cpu";
   int threads = 1;  // that ask it at once, at most
+  std::string autocast;  // "bf16" or "fp16", on a GPU; empty: the type of the teacher's file
 };
 
 // `spec`: the path of a TorchScript file or, with the extension .pt2, of a compiled package, whose card must say its input_size and

@@ -27,6 +27,7 @@ Result<void> DescribeTeachers(const Ensemble& teachers, Manifest* recipe) {
     FKDB_ASSIGN(info.sha256, Sha256OfFile(teacher->file()));
     if (several) info.weight = weight;
     if (teacher->output_kind() == OutputKind::kProbabilities) info.output = "probabilities";
+    info.autocast = teacher->autocast();
     if (const InputSpec& in = teacher->input(); in != students) {
       info.input = {in.height, in.width, std::string(Name(in.interpolation)), in.mean, in.std};
     }

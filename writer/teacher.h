@@ -27,6 +27,7 @@ class Teacher {
   virtual const InputSpec& input() const = 0;             // how a crop becomes its input
   virtual uint32_t num_outputs() const = 0;               // C, or the width of a self-supervised head
   virtual OutputKind output_kind() const = 0;
+  virtual std::string autocast() const { return ""; }  // "bf16" or "fp16": what it computes in where that will do; empty: its own type
 
   // Outputs for `n` inputs: input (n, channels, height, width) float32 normalized, output
   // (n, num_outputs). May be called from several threads at once; each call computes on its

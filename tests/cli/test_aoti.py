@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN
 from PIL import Image
 from test_teachers import MEAN, PHOTOS, STD, input_of
 from torchvision.transforms import InterpolationMode
@@ -196,3 +195,15 @@ def test_damaged_or_no_package(package, net, fkdb, tmp_path):
     assert not out.exists()
     left = [p for p in set(Path("/tmp").iterdir()) - before if (p / "data/aotinductor").is_dir()]
     assert not left
+
+
+def test_autocast_is_for_gpus(package, net, fkdb, tmp_path):
+    out, traced = tmp_path / "a.fkdb", tmp_path / "t.pt"
+    torch.jit.trace(net, torch.zeros(16, 3, SIDE, SIDE)).save(str(traced))
+    fkdb.fails(2, "--autocast: for teachers on a GPU; say --device cuda, or leave it out", *made_with(traced, out, "--autocast", "bf16"))
+    for device in ("cpu", "cuda"):
+        fkdb.fails(2, f"--autocast: the number type of '{package}' was compiled into it; leave --autocast out",
+                   *made_with(package, out, "--device", device, "--autocast", "fp16"))
+    done = fkdb(*made_with(package, out, "--autocast", "fp8"))
+    assert done.returncode == 2 and "--autocast" in done.stderr
+    assert not out.exists()

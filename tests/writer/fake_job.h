@@ -49,6 +49,7 @@ class FakeTeacher : public Teacher {
   const InputSpec& input() const override { return input_spec; }
   uint32_t num_outputs() const override { return outputs; }
   OutputKind output_kind() const override { return kind; }
+  std::string autocast() const override { return number_type; }
   Result<void> Forward(const float* input, int64_t n, float* output) const override {
     EXPECT_EQ(n % kBatchMultiple, 0);
     {
@@ -74,6 +75,7 @@ class FakeTeacher : public Teacher {
   bool softmax = false;
   float drift = 0;  // of the first class
   OutputKind kind = OutputKind::kLogits;
+  std::string number_type;
   InputSpec input_spec = {8, 8, Interpolation::kBilinear, {0.5}, {0.25}};
   mutable std::optional<int> nan_at;
   mutable std::vector<int64_t> sizes_;

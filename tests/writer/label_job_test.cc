@@ -144,11 +144,19 @@ TEST_F(LabelJobTest, SeveralTeachersLabelTogether) {
   EXPECT_EQ(a->manifest().teacher_average, "");
   EXPECT_EQ(a->manifest().teachers[0].weight, 0);
   const std::string json = ToJson(a->manifest());
-  for (const char* field : {"weight", "teacher_average", "output", "\"input\""}) EXPECT_EQ(json.find(field), std::string::npos) << field;
+  for (const char* field : {"weight", "teacher_average", "output", "autocast", "\"input\""}) EXPECT_EQ(json.find(field), std::string::npos) << field;
   EXPECT_EQ(RecipeDifference(m, *ParseManifest(ToJson(m))), "");
 
   const auto other = PlanRecipe(data, Ensemble({{&teacher, 1}, {&second, 2}}), options);
   EXPECT_EQ(RecipeDifference(m, *other), "teachers[1].weight: 3.0 in the file, 2.0 asked for");
+
+  second.number_type = "bf16";
+  const auto cast = PlanRecipe(data, Ensemble({{&teacher, 1}, {&second, 3}}), options);
+  EXPECT_EQ(cast->teachers[0].autocast, "");
+  EXPECT_EQ(cast->teachers[1].autocast, "bf16");
+  EXPECT_EQ(RecipeDifference(*cast, *ParseManifest(ToJson(*cast))), "");
+  EXPECT_EQ(RecipeDifference(m, *cast), "teachers[1].autocast: null in the file, \"bf16\" asked for");
+  second.number_type = "";
   for (const int threads : {2, 5}) {
     options.threads = threads;
     const auto again = LabelImages(data, both, Path(std::to_string(threads) + ".fkdb"), options);
