@@ -29,8 +29,10 @@ Manifest Comparable(Manifest m, const Manifest& first) {
   m.imported_from.clear();
   m.imported_sample.clear();
   const AugmentationInfo& a = first.augmentation;
-  m.augmentation.input_height = a.input_height;
-  m.augmentation.input_width = a.input_width;
+  if (a.policy.empty()) {  // operations are of pixels of one input
+    m.augmentation.input_height = a.input_height;
+    m.augmentation.input_width = a.input_width;
+  }
   m.augmentation.interpolation = a.interpolation;
   m.augmentation.mean = a.mean;
   m.augmentation.std = a.std;

@@ -135,10 +135,12 @@ Result<void> LabelFileWriter::Impl::CheckResumed() {
   if (const int rc = mdb_get(txn.get(), meta, &key, &value)) return LmdbFail(rc, "read the manifest");
   FKDB_ASSIGN(const std::string_view json, UnsealManifest(Bytes(value)));
   FKDB_ASSIGN(const Manifest stored, ParseManifest(json));
-  if (stored.data_set != manifest.data_set) {
+  const bool finished_shard = options.shard && stored.complete;  // and killed before it was published
+  if (stored.data_set != manifest.data_set && !finished_shard) {
     return Fail(ErrorCode::kMismatch, "cannot resume with another data set: " + RecipeDifference(stored, manifest));
   }
-  if (const std::string difference = RecipeDifference(stored, manifest); !difference.empty()) {
+  const std::string difference = finished_shard ? RecipeDifference(WithoutImages(stored), WithoutImages(manifest)) : RecipeDifference(stored, manifest);
+  if (!difference.empty()) {
     return Fail(ErrorCode::kInvalidArgument, "cannot resume with another recipe: " + difference);
   }
   manifest.provenance = stored.provenance;

@@ -24,6 +24,7 @@ namespace fkdb {
 struct LabelFileWriterOptions {
   // Changes behaviour.
   bool resume = false;     // continue an interrupted build of the same recipe; start if there is none
+  bool shard = false;      // its recipe's images are those of all shards: those of a finished one, which it resumes, are fewer
   bool overwrite = false;  // replace a finished output, or throw away an interrupted build of it
 
   // Changes performance and what a kill can cost, never the digest.

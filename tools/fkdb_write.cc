@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // fkdb-write: labels random crops of every image with a teacher and stores them in one file.
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -56,10 +58,13 @@ struct Flags : CommonFlags {
 // What processes that were started together do not share: cores and GPUs. One of them speaks for all.
 Result<void> TakePlace(Flags* flags) {
   FKDB_ASSIGN(flags->launch, FindLaunch([](const char* name) { return std::getenv(name); }));
-  const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  flags->job.threads = flags->threads.value_or(std::max(1, cores / (flags->launch ? flags->launch->local_ranks : 1)));
+  const auto all = static_cast<int>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+  cpu_set_t own;
+  const int cores = ::sched_getaffinity(0, sizeof own, &own) == 0 ? CPU_COUNT(&own) : all;
+  // A launcher that binds its processes to cores has shared them out.
+  flags->job.threads = flags->threads.value_or(std::max(1, flags->launch && cores == all ? cores / flags->launch->local_ranks : cores));
   if (!flags->launch) return {};
-  if (flags->device == "cuda") flags->device = fmt::format("cuda:{}", flags->launch->local_rank);
+  flags->device = DeviceOf(*flags->launch, flags->device);
   if (flags->launch->restarts > 0) flags->job.file.resume = true;
   if (!flags->is_first()) flags->quiet = true;
   return {};
@@ -325,7 +330,7 @@ Result<int> Work(Flags& flags, std::unique_ptr<SharedStore>* store) {
   if (!flags.launch) FKDB_TRY(CheckOutput(flags.out, job.file.resume, job.file.overwrite));
   job.stop = StopOnSignals();
   if (flags.launch && !flags.dry_run) {
-    FKDB_ASSIGN(*store, JoinStore(*flags.launch, "fkdb-write"));
+    FKDB_ASSIGN(*store, JoinStore(*flags.launch, fmt::format("fkdb-write {}", std::filesystem::absolute(flags.out).lexically_normal().string())));
   }
   FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, *data));
   FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/cuda.h>
 
 #include <chrono>
 #include <utility>
@@ -51,6 +52,11 @@ class C10dStore : public SharedStore {
 
 }  // namespace
 
+std::string DeviceOf(const Launch& launch, const std::string& device) {
+  const int count = device == "cuda" ? static_cast<int>(torch::cuda::device_count()) : 0;
+  return count == 0 ? device : fmt::format("cuda:{}", launch.local_rank % count);
+}
+
 Result<std::unique_ptr<SharedStore>> JoinStore(const Launch& launch, const std::string& job) {
   c10d::TCPStoreOptions options;
   options.port = launch.port;
@@ -60,7 +66,7 @@ Result<std::unique_ptr<SharedStore>> JoinStore(const Launch& launch, const std::
   try {
     auto tcp = c10::make_intrusive<c10d::TCPStore>(launch.address, options);
     // Each start of the processes finds an empty store: the launcher's own lives on.
-    auto own = c10::make_intrusive<c10d::PrefixStore>(fmt::format("{}/{}", job, launch.restarts), std::move(tcp));
+    auto own = c10::make_intrusive<c10d::PrefixStore>(fmt::format("{}/{}{}", job, launch.job, launch.restarts), std::move(tcp));
     return std::make_unique<C10dStore>(launch, std::move(own));
   } catch (const std::exception& e) {
     const std::string_view what = e.what();

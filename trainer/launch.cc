@@ -50,6 +50,9 @@ Result<std::optional<Launch>> FindLaunch(const std::function<const char*(const c
   launch.port = static_cast<uint16_t>(port);
   const char* const address = variable("MASTER_ADDR");
   if (address != nullptr) launch.address = address;
+  for (const char* name : {"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID"}) {
+    if (const char* text = variable(name)) launch.job += fmt::format("{}/", text);
+  }
   const char* const agent = variable("TORCHELASTIC_USE_AGENT_STORE");
   launch.has_store = agent != nullptr && std::string_view(agent) == "True";
 

@@ -127,7 +127,9 @@ Result<std::vector<CropOp>> GroupLabeller::DrawOps(uint64_t ordinal, uint64_t ke
   if (!size && max_bad_ > 0) return std::move(draw.ops);  // there is nothing to mix it with
   if (!size) return BadImage(size.error(), max_bad_);
   const SampledCrop shown = sampler_.Sample(draw.mix->crop_seed, key_hash, crop, size->width, size->height);
-  AppendMix(*draw.mix, Hash64(data_.keys()[draw.mix->partner]), shown.box, shown.flip, &draw.ops);
+  const uint64_t partner = Hash64(data_.keys()[draw.mix->partner]);
+  if (Image image; max_bad_ > 0 && !partners_->Load(partner, shown.box, &image)) return std::move(draw.ops);  // its header was good
+  AppendMix(*draw.mix, partner, shown.box, shown.flip, &draw.ops);
   return std::move(draw.ops);
 }
 

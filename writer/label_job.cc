@@ -178,6 +178,10 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: several processes began this label set: a launcher resumes it (torchrun, srun), also with one "
                                                          "process; --overwrite starts anew", JobPath(out).string()));
   }
+  std::optional<LockFile> lock;
+  if (shared) {  // it may be overwritten, unless they are at work
+    FKDB_ASSIGN(lock, LockFile::Acquire(WriterLockPath(JobPath(out))));
+  }
   FKDB_ASSIGN(const OpenedCrops opened, OpenStoredCrops(options));
   const StoredCrops stored = opened.crops();
   FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, stored));
@@ -187,8 +191,7 @@ Result<LabelJobResult> LabelImages(const DataSet& data, const Ensemble& teachers
     return Fail(ErrorCode::kMismatch, opened_writer.error().message + FirstOther(PartialPath(out), data));
   }
   FKDB_ASSIGN(LabelFileWriter writer, std::move(opened_writer));
-  if (shared) {  // and it may be overwritten, unless they are at work
-    FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(JobPath(out))));
+  if (shared) {
     RemoveShards(out);
     std::filesystem::remove(JobPath(out), ec);
   }

@@ -32,7 +32,7 @@ uint32_t ShardNames::next() const {
   return std::max(finished.empty() ? 0 : finished.back() + 1, partial.empty() ? 0 : partial.back() + 1);
 }
 
-Result<ShardNames> FindShards(const fs::path& out) {
+Result<ShardNames> FindShards(const fs::path& out, uint32_t first) {
   ShardNames names;
   const std::string start = out.stem().string() + kMark;
   std::error_code ec;
@@ -41,6 +41,7 @@ Result<ShardNames> FindShards(const fs::path& out) {
     if (!name.starts_with(start)) continue;
     uint32_t number = 0;
     if (std::from_chars(name.data() + start.size(), name.data() + name.size(), number).ec != std::errc()) continue;
+    if (number < first) continue;
     const fs::path shard = ShardPath(out, number);
     if (name == shard.filename()) names.finished.push_back(number);
     if (name == PartialPath(shard).filename()) names.partial.push_back(number);
@@ -51,8 +52,8 @@ Result<ShardNames> FindShards(const fs::path& out) {
   return names;
 }
 
-Result<std::vector<bool>> GatherShards(const fs::path& out, const Manifest& recipe, std::span<const std::string> keys) {
-  FKDB_ASSIGN(const ShardNames names, FindShards(out));
+Result<std::vector<bool>> GatherShards(const fs::path& out, uint32_t first, const Manifest& recipe, std::span<const std::string> keys) {
+  FKDB_ASSIGN(const ShardNames names, FindShards(out, first));
   std::unordered_map<uint64_t, uint64_t> ordinals;
   for (uint64_t i = 0; i < keys.size() && !names.partial.empty(); ++i) ordinals.emplace(Hash64(keys[i]), i);
 
@@ -82,7 +83,7 @@ Result<std::vector<bool>> GatherShards(const fs::path& out, const Manifest& reci
   for (const uint32_t number : names.partial) {
     const fs::path shard = ShardPath(out, number);
     LabelFileWriterOptions resume;
-    resume.resume = true;
+    resume.resume = resume.shard = true;
     FKDB_ASSIGN(LabelFileWriter writer, LabelFileWriter::Open(shard, recipe, resume));  // checks the recipe
     FKDB_ASSIGN(const std::vector<uint64_t> hashes, writer.CommittedKeyHashes());
     std::vector<std::string> labelled;
@@ -102,12 +103,16 @@ Result<std::vector<bool>> GatherShards(const fs::path& out, const Manifest& reci
   return done;
 }
 
-void RemoveShards(const fs::path& out) {
-  const auto names = FindShards(out);
+void RemoveShards(const fs::path& out, uint32_t first, uint32_t end) {
+  const auto names = FindShards(out, first);
   if (!names) return;
   std::error_code ec;
-  for (const uint32_t number : names->finished) fs::remove(ShardPath(out, number), ec);
-  for (const uint32_t number : names->partial) fs::remove(PartialPath(ShardPath(out, number)), ec);
+  for (const uint32_t number : names->finished) {
+    if (number < end) fs::remove(ShardPath(out, number), ec);
+  }
+  for (const uint32_t number : names->partial) {
+    if (number < end) fs::remove(PartialPath(ShardPath(out, number)), ec);
+  }
 }
 
 Result<void> ShardWriter::Append(uint64_t ordinal, std::vector<std::byte> record) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,16 +26,16 @@ struct ShardNames {
   std::vector<uint32_t> finished, partial;  // numbers, ascending
   uint32_t next() const;                    // the first number that is free, and all behind it
 };
-// Errors: IoError.
-Result<ShardNames> FindShards(const std::filesystem::path& out);
+// Those from number `first` on: a label set of an earlier job may have shards of lower numbers. Errors: IoError.
+Result<ShardNames> FindShards(const std::filesystem::path& out, uint32_t first = 0);
 
 // Finishes what killed processes left, and says of each key whether its image is labelled. recipe: of the whole label set.
 // Errors: Mismatch and InvalidArgument (a shard of other images or another recipe), Locked (somebody writes it), those of LabelSet and
 // LabelFileWriter.
-Result<std::vector<bool>> GatherShards(const std::filesystem::path& out, const Manifest& recipe, std::span<const std::string> keys);
+Result<std::vector<bool>> GatherShards(const std::filesystem::path& out, uint32_t first, const Manifest& recipe, std::span<const std::string> keys);
 
-// Removes all shards of `out`, finished and not.
-void RemoveShards(const std::filesystem::path& out);
+// Removes the shards of `out` from number `first` to before `end`, finished and not.
+void RemoveShards(const std::filesystem::path& out, uint32_t first = 0, uint32_t end = std::numeric_limits<uint32_t>::max());
 
 // A shard being written. There is no file before the first image.
 class ShardWriter {

@@ -104,12 +104,25 @@ class Claims {
   uint64_t next_ = 0, end_ = 0;  // of what is claimed
 };
 
-Result<std::string> ReadText(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(in), {});
-  if (!in) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot read it", path.string()));
-  return text;
-}
+// What `.job` says while a job is not finished.
+struct JobFile {
+  std::string recipe;        // manifest as JSON
+  std::string replaces;      // digest of the label set that was there before; or empty
+  uint32_t first_shard = 0;  // its shards have this number and higher ones
+
+  std::string ToText() const {
+    return nlohmann::ordered_json{{"recipe", nlohmann::ordered_json::parse(recipe)}, {"replaces", replaces}, {"first_shard", first_shard}}.dump(2);
+  }
+  static Result<JobFile> Read(const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    const auto json = nlohmann::ordered_json::parse(in, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("recipe") || !json.value("replaces", nlohmann::ordered_json()).is_string() ||
+        !json.value("first_shard", nlohmann::ordered_json()).is_number_unsigned()) {
+      return Fail(ErrorCode::kCorruption, fmt::format("{}: it does not say which labelling was interrupted; --overwrite starts anew", path.string()));
+    }
+    return JobFile{json["recipe"].dump(), json["replaces"], json["first_shard"]};
+  }
+};
 
 class SharedJob {
  public:
@@ -124,8 +137,8 @@ class SharedJob {
     FKDB_ASSIGN(const GroupRun run, GroupRun::Make(data_, teachers_, recipe_, opened_.crops()));
     std::optional<LockFile> lock;  // of the job: that of the output belongs to who writes it
     if (IsFirst()) {
-      published_ = IsPublished();
-      FKDB_TRY(CheckOutput(out_, options_.file.resume, options_.file.overwrite || published_));
+      FKDB_TRY(ReadJob());
+      FKDB_TRY(CheckOutput(out_, options_.file.resume, overwrites_ || published_));
       FKDB_ASSIGN(lock, LockFile::Acquire(WriterLockPath(JobPath(out_))));
       FKDB_TRY(MakePlan(run));
       FKDB_TRY(store_->Set(kPlan, plan_.ToText()));
@@ -180,32 +193,32 @@ class SharedJob {
     return result;
   }
 
-  // A process that was killed after it had published the label set, and before it had cleaned up.
-  bool IsPublished() const {
+  // What an interrupted job of this output left to know.
+  Result<void> ReadJob() {
     std::error_code ec;
-    if (!options_.file.resume || !fs::exists(JobPath(out_), ec) || !fs::exists(out_, ec)) return false;
+    overwrites_ = options_.file.overwrite;
+    if (!options_.file.resume || !fs::exists(JobPath(out_), ec)) return {};
+    FKDB_ASSIGN(job_, JobFile::Read(JobPath(out_)));
+    resumes_ = true;
+    overwrites_ |= !job_.replaces.empty();
+    // A process may have been killed after it had published the label set, and before it had cleaned up.
     const auto set = LabelSet::Open(out_);
-    return set && RecipeDifference(set->manifest(), recipe_).empty();
+    published_ = set && set->manifest().digest != job_.replaces && RecipeDifference(set->manifest(), recipe_).empty();
+    return {};
   }
 
   Result<void> MakePlan(const GroupRun& run) {
     FKDB_ASSIGN(const LockFile alone, LockFile::Acquire(WriterLockPath(out_)));
-    std::error_code ec;
-    if (!options_.file.resume) {
-      RemoveShards(out_);
-      fs::remove(PartialPath(out_), ec);
-      fs::remove(JobPath(out_), ec);
-    }
-    FKDB_TRY(CheckJob());
+    FKDB_TRY(BeginJob());
     std::vector<bool> done(data_.size(), published_);
     if (!published_) {
-      FKDB_ASSIGN(done, GatherShards(out_, recipe_, data_.keys()));
+      FKDB_ASSIGN(done, GatherShards(out_, job_.first_shard, recipe_, data_.keys()));
     }
     FKDB_ASSIGN(const ShardNames shards, FindShards(out_));
     plan_.recipe = ToJson(recipe_);
     plan_.max_bad = options_.max_bad;
     plan_.collection = shared_.collection;
-    plan_.next_shard = shards.next();
+    plan_.next_shard = std::max(job_.first_shard, shards.next());
     plan_.images_done = static_cast<uint64_t>(std::ranges::count(done, true));
     for (uint64_t group = 0; group < run.num_groups(); ++group) {
       const uint64_t first = group * run.group_size(), end = first + run.images_of(group, group + 1);
@@ -220,26 +233,55 @@ class SharedJob {
     return {};
   }
 
-  // The recipe with which the shards were begun against this one's; what one process began becomes the first shard.
-  Result<void> CheckJob() {
-    const fs::path job = JobPath(out_);
+  // Checks that the interrupted job is this one, or begins another.
+  Result<void> BeginJob() {
+    const fs::path path = JobPath(out_), partial = PartialPath(out_);
     std::error_code ec;
-    if (fs::exists(job, ec)) {
-      FKDB_ASSIGN(const std::string text, ReadText(job));
-      auto stored = ParseManifest(text);
-      if (!stored) return Fail(stored.error().code, fmt::format("{}: {}; --overwrite starts anew", job.string(), stored.error().message));
-      const std::string what = RecipeDifference(*stored, recipe_);
-      if (what.empty()) return {};
-      const bool other_images = stored->data_set != recipe_.data_set;
-      return Fail(other_images ? ErrorCode::kMismatch : ErrorCode::kInvalidArgument,
-                  fmt::format("{}: cannot resume with another {}: {}", job.string(), other_images ? "data set" : "recipe", what));
+    if (resumes_) {
+      FKDB_ASSIGN(const Manifest stored, ParseManifest(job_.recipe));
+      return CheckRecipe(path, stored);
     }
-    FKDB_TRY(PublishText(job, ToJson(recipe_), /*replace=*/false));
-    if (!fs::exists(PartialPath(out_), ec)) return {};
-    FKDB_ASSIGN(const ShardNames shards, FindShards(out_));
-    fs::rename(PartialPath(out_), PartialPath(ShardPath(out_, shards.next())), ec);
-    if (ec) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot rename it: {}", PartialPath(out_).string(), ec.message()));
-    return {};
+    FKDB_ASSIGN(const ShardNames left, FindShards(out_));
+    const bool fresh = !options_.file.resume;
+    if (fresh && !options_.file.overwrite && left.next() > 0) {
+      const uint32_t first = left.finished.empty() ? left.partial[0] : left.finished[0];
+      return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: a shard of another label set of this name is there; choose another name, or --overwrite to replace it",
+                                                         ShardPath(out_, first).string()));
+    }
+    job_.recipe = ToJson(recipe_);
+    // What is there under the final name stays until this job has made something to replace it, its shards too.
+    job_.first_shard = left.next();
+    if (const auto old = LabelSet::Open(out_)) job_.replaces = old->manifest().digest;
+    if (fresh) {
+      for (const uint32_t number : left.partial) fs::remove(PartialPath(ShardPath(out_, number)), ec);
+      fs::remove(partial, ec);
+    } else if (!left.partial.empty()) {
+      job_.first_shard = left.partial[0];  // what one process began, and was renamed by one that was killed then
+    } else if (fs::exists(partial, ec)) {
+      // What one process began becomes the first shard.
+      FKDB_TRY(CheckPartial(partial));
+      fs::rename(partial, PartialPath(ShardPath(out_, job_.first_shard)), ec);
+      if (ec) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot rename it: {}", partial.string(), ec.message()));
+    }
+    return PublishText(path, job_.ToText(), /*replace=*/true);
+  }
+
+  Result<void> CheckPartial(const fs::path& partial) const {
+    auto set = LabelSet::Open(partial, {.allow_partial = true});
+    if (!set) return Fail(set.error());
+    const Manifest stored = set->manifest();
+    set = Fail(ErrorCode::kIncomplete, "closed");  // and then what LMDB leaves beside it
+    std::error_code ec;
+    fs::remove(LmdbLockPath(partial), ec);
+    return CheckRecipe(partial, stored);
+  }
+
+  Result<void> CheckRecipe(const fs::path& path, const Manifest& stored) const {
+    const std::string what = RecipeDifference(stored, recipe_);
+    if (what.empty()) return {};
+    const bool other_images = stored.data_set != recipe_.data_set;
+    return Fail(other_images ? ErrorCode::kMismatch : ErrorCode::kInvalidArgument,
+                fmt::format("{}: cannot resume with another {}: {}", path.string(), other_images ? "data set" : "recipe", what));
   }
 
   Result<void> ComparePlan() {
@@ -332,28 +374,40 @@ class SharedJob {
       FKDB_ASSIGN(const LabelSet set, LabelSet::Open(out_));
       result.manifest = set.manifest();
     } else {
-      FKDB_ASSIGN(const ShardNames shards, FindShards(out_));
+      FKDB_ASSIGN(const ShardNames shards, FindShards(out_, job_.first_shard));
       std::vector<fs::path> paths;
-      for (const uint32_t number : shards.finished) paths.push_back(ShardPath(out_, number));
+      uint64_t images = 0;
+      for (const uint32_t number : shards.finished) {
+        paths.push_back(ShardPath(out_, number));
+        FKDB_ASSIGN(const LabelSet shard, LabelSet::Open(paths.back()));
+        images += shard.num_images();
+      }
+      if (images != data_.size()) {
+        return Fail(ErrorCode::kIncomplete, fmt::format("{}: its shards have {} of {} images, though all were given out: a process was lost; nothing else is, --resume continues",
+                                                        out_.string(), images, data_.size()));
+      }
       RewriteOptions rewrite;
       rewrite.file = options_.file;
       rewrite.file.resume = true;  // a merge that was interrupted
+      rewrite.file.overwrite = overwrites_;
       rewrite.provenance = options_.provenance;
       rewrite.stop = options_.stop;
       FKDB_ASSIGN(result.manifest, (shared_.collection ? CollectLabelSets : MergeLabelSets)(paths, out_, rewrite));
     }
-    if (!shared_.collection) RemoveShards(out_);
-    std::error_code ec;
-    fs::remove(JobPath(out_), ec);
+    // From here on nothing that fails makes the label set less finished.
+    if (overwrites_) RemoveShards(out_, 0, job_.first_shard);  // of what was there before
+    if (!shared_.collection) RemoveShards(out_, job_.first_shard);
     result.images_written = result.manifest.num_images;
     result.progress = progress_;
-    FKDB_TRY(store_->Set(kPublished, result.manifest.digest));
+    static_cast<void>(store_->Set(kPublished, result.manifest.digest));
     // This process may be the one that holds the store: it stays until the others have read that.
     const Elapsed waited;
-    FKDB_TRY(WaitFor([&]() -> Result<bool> {
+    static_cast<void>(WaitFor([&]() -> Result<bool> {
       FKDB_ASSIGN(const int64_t gone, store_->Add(kGone, 0));
       return gone == store_->ranks() - 1 || waited.seconds() > 10;
     }));
+    std::error_code ec;
+    fs::remove(JobPath(out_), ec);
     return result;
   }
 
@@ -367,7 +421,9 @@ class SharedJob {
   OpenedCrops opened_;
   Manifest recipe_;
   Plan plan_;
-  bool published_ = false;  // before this run
+  // Of rank 0: the job, whether an interrupted one goes on, whether what it makes replaces something, whether it has done so.
+  JobFile job_;
+  bool resumes_ = false, overwrites_ = false, published_ = false;
   Elapsed elapsed_;
   double reported_ = -kBetweenReports;
   LabelCounters counters_;

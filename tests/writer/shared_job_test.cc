@@ -131,6 +131,11 @@ class SharedJobTest : public test::LabelJob {
     }
     return outcomes[0]->manifest.digest;
   }
+  // Of a job that was interrupted.
+  void WriteJob(const std::string& replaces = "", int first_shard = 0) {
+    test::WriteBytes(JobPath(out), "{\"recipe\":" + ToJson(*PlanRecipe(data, teacher, options)) + ",\"replaces\":\"" + replaces + "\",\"first_shard\":" +
+                                       std::to_string(first_shard) + "}");
+  }
   std::vector<std::string> Left() {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(out.parent_path())) {
@@ -285,7 +290,7 @@ TEST_F(SharedJobTest, TwoJobsOnOneOutput) {
 // Killed between the last step that matters and the cleaning up.
 TEST_F(SharedJobTest, AfterItWasPublishedOnlyTheLeftoversAreRemoved) {
   const std::string expected = DigestOf(RunRanks(2));
-  test::WriteBytes(JobPath(out), ToJson(*PlanRecipe(data, teacher, options)));
+  WriteJob();
   fs::copy(out, ShardPath(out, 4));
   options.file.resume = true;
   teacher.sizes_.clear();
@@ -294,11 +299,88 @@ TEST_F(SharedJobTest, AfterItWasPublishedOnlyTheLeftoversAreRemoved) {
   EXPECT_EQ(Left(), std::vector<std::string>{"many.fkdb"});
 }
 
+// Killed while a shard was finished: its manifest is already that of its own images.
+TEST_F(SharedJobTest, AShardThatWasFinishedAndNotPublishedIsTaken) {
+  shared.collection = true;
+  const std::string expected = DigestOf(RunRanks(3));
+  const auto shards = FindShards(out);
+  ASSERT_TRUE(shards && !shards->finished.empty());
+  for (const uint32_t number : shards->finished) fs::rename(ShardPath(out, number), PartialPath(ShardPath(out, number)));
+  fs::remove(out);
+  WriteJob();
+  shared.collection = false;
+  options.file.resume = true;
+  teacher.sizes_.clear();
+  EXPECT_EQ(DigestOf(RunRanks(2)), expected);
+  EXPECT_TRUE(teacher.sizes_.empty());
+  EXPECT_EQ(Left(), std::vector<std::string>{"many.fkdb"});
+}
+
+// The old label set is no result of the job that is to replace it, though it has the same recipe; and it stays until there is one.
+TEST_F(SharedJobTest, WhatIsToBeReplacedStaysUntilItIs) {
+  shared.collection = true;
+  const std::string old = DigestOf(RunRanks(2));
+  teacher.drift = 0.5;
+  std::atomic<bool> stop = false;
+  StoppingTeacher stopping(teacher.file(), 6, &stop);
+  stopping.drift = 0.5;
+  options.file.overwrite = true;
+  options.stop = &stop;
+  ASSERT_EQ(DigestOf(RunRanks(2, [&](int) { return options; }, [&](int) -> const Teacher& { return stopping; })), "interrupted");
+  EXPECT_EQ(LabelSet::Open(out)->manifest().digest, old);
+  options.stop = nullptr;
+  options.file.resume = true;  // as after a launcher's restart
+  shared.collection = false;
+  const std::string made = DigestOf(RunRanks(3));
+  EXPECT_TRUE(made.starts_with("sha256")) << made;
+  EXPECT_NE(made, old);
+  EXPECT_EQ(made, Digest("one.fkdb"));
+  EXPECT_EQ(Left(), std::vector<std::string>{"many.fkdb"});
+}
+
+TEST_F(SharedJobTest, ShardsThatNobodyMentionedAreNotThrownAway) {
+  shared.collection = true;
+  ASSERT_TRUE(DigestOf(RunRanks(2)).starts_with("sha256"));
+  fs::rename(out, Path("v1.fkdb"));
+  EXPECT_NE(DigestOf(RunRanks(2)).find("a shard of another label set of this name is there"), std::string::npos);
+  options.file.resume = true;  // there is nothing to resume
+  EXPECT_EQ(DigestOf(RunRanks(2)), LabelSet::Open(Path("v1.fkdb"))->manifest().digest);
+  EXPECT_TRUE(LabelSet::Open(Path("v1.fkdb")));
+}
+
+// A process that had claimed groups is gone, and nobody noticed.
+TEST_F(SharedJobTest, ALabelSetThatLacksImagesIsNotPublished) {
+  Common common;
+  common.counters["claimed"] = 2;
+  FakeStore store(&common, 0, 1);
+  const auto outcome = LabelImagesTogether(data, teacher, out, options, shared, &store);
+  ASSERT_FALSE(outcome);
+  EXPECT_EQ(outcome.error().code, ErrorCode::kIncomplete);
+  EXPECT_NE(outcome.error().message.find("its shards have 45 of 61 images"), std::string::npos) << outcome.error().message;
+  EXPECT_FALSE(fs::exists(out));
+  options.file.resume = true;
+  EXPECT_EQ(DigestOf(RunRanks(1)), Digest("one.fkdb"));
+}
+
+TEST_F(SharedJobTest, AWrongFlagDoesNotTouchWhatOneProcessBegan) {
+  std::atomic<bool> stop = false;
+  const StoppingTeacher stopping(teacher.file(), 9, &stop);
+  options.stop = &stop;
+  ASSERT_TRUE(LabelImages(data, stopping, out, options)->interrupted);
+  options.stop = nullptr;
+  options.file.resume = true;
+  options.augmentation.seed = 4;
+  EXPECT_NE(DigestOf(RunRanks(2)).find("cannot resume with another recipe: augmentation.seed"), std::string::npos);
+  EXPECT_EQ(Left(), std::vector<std::string>{"many.fkdb.partial"});
+  options.augmentation.seed = 0;
+  EXPECT_EQ(DigestOf(RunRanks(2)), Digest("one.fkdb"));
+}
+
 TEST_F(SharedJobTest, AShardOfSomethingElseIsNotTaken) {
   options.augmentation.seed = 9;
   ASSERT_TRUE(Run("many.shard-00003.fkdb"));
   options.augmentation.seed = 0;
-  test::WriteBytes(JobPath(out), ToJson(*PlanRecipe(data, teacher, options)));
+  WriteJob();
   options.file.resume = true;
   const std::string what = DigestOf(RunRanks(2));
   EXPECT_NE(what.find("many.shard-00003.fkdb: cannot resume with another recipe: augmentation.seed"), std::string::npos) << what;
