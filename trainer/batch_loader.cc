@@ -190,6 +190,7 @@ class Loader : public BatchLoader {
       step->plan.ordinals.push_back(supervision_.images()[order(i * config_.shard.ranks + config_.shard.rank)]);
     }
     FKDB_TRY(supervision_.FillLabels(step->plan, &batch.labels));
+    if (batch.labels.has_ops()) FKDB_TRY(supervision_.CheckInput(config_.input));
     if (batch.labels.has_ops() && !config_.crop) return Fail(ErrorCode::kUnsupported, "crops with operations are made on the CPU: --crop-on cpu");
     seconds->load += watch.Lap();
     const LabelSpec& spec = batch.labels.spec();
@@ -285,7 +286,6 @@ uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint
 
 Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision, LoaderConfig config) {
   FKDB_ASSIGN(CropInputs inputs, CropInputs::Make(config.input));
-  FKDB_TRY(supervision.CheckInput(config.input));
   if (inputs.channels() != data.channels()) {
     return Fail(ErrorCode::kInvalidArgument, "means and deviations: one for each channel of the images");
   }

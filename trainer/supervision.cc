@@ -81,7 +81,7 @@ class Db : public Supervision {
   }
   Result<void> CheckInput(const InputSpec& input) const override {
     const AugmentationInfo& a = reader_.manifest().augmentation;
-    if (a.policy.empty() || (input.height == a.input_height && input.width == a.input_width)) return {};
+    if (input.height == a.input_height && input.width == a.input_width) return {};
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: its crops were changed as {} x {} pixels: an input of {} x {} cannot be made of them",
                                                          reader_.label_set().path().string(), a.input_height, a.input_width, input.height, input.width));
   }

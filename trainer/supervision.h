@@ -43,7 +43,7 @@ class Supervision {
   // size. May be called for several images of a step at a time. Errors: Mismatch (not the size it had when it was labelled).
   virtual Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
                                 LabelBatch* labels) const = 0;
-  // Whether crops can be made for such an input. Errors: InvalidArgument (operations on crops are of pixels of another one).
+  // Whether crops with operations can be made for such an input. Errors: InvalidArgument (they are of pixels of another one).
   virtual Result<void> CheckInput(const InputSpec& input) const = 0;
 };
 
