@@ -96,6 +96,9 @@ Result<void> Run(Flags& flags) {
   job.file.overwrite = true;
   const uint64_t all = data->size() * crops, batches = (all + job.batch_size - 1) / job.batch_size;
   std::vector<double> bare, labelled, ratios, cpu_ratios;
+  std::vector<double> shares;  // of the labellers' time that the teacher had
+  LabelProgress last;
+  job.progress = [&](const LabelProgress& p) { last = p; };
   Result<void> outcome;
   for (int i = 0; i <= flags.repeats && outcome; ++i) {  // the first is a warm-up
     const double at_first = CpuSeconds();
@@ -108,6 +111,7 @@ Result<void> Run(Flags& flags) {
     bare.push_back(*forward);
     labelled.push_back(elapsed.seconds());
     ratios.push_back(labelled.back() / bare.back());
+    shares.push_back(last.share[static_cast<int>(Stage::kTeacher)]);
     cpu_ratios.push_back((CpuSeconds() - between) / (between - at_first));
   }
   std::error_code ec;
@@ -115,10 +119,11 @@ Result<void> Run(Flags& flags) {
   FKDB_TRY(outcome);
   return PrintOut(fmt::format("{{\"teacher\":\"{}\",\"images\":{},\"crops\":{},\"threads\":{},\"batch\":{},\"teacher_crops_per_second\":{:.0f},"
                               "\"labelled_crops_per_second\":{:.0f},\"overhead_percent\":{:.2f},\"lowest_percent\":{:.2f},\"highest_percent\":{:.2f},"
-                              "\"cpu_overhead_percent\":{:.2f}}}\n",
+                              "\"cpu_overhead_percent\":{:.2f},\"teacher_percent_of_labelling\":{:.2f}}}\n",
                               teacher->name(), data->size(), all, job.threads, job.batch_size, static_cast<double>(all) / Median(bare),
                               static_cast<double>(all) / Median(labelled), 100 * (Median(ratios) - 1), 100 * (*std::ranges::min_element(ratios) - 1),
-                              100 * (*std::ranges::max_element(ratios) - 1), 100 * (Median(cpu_ratios) - 1)));
+                              100 * (*std::ranges::max_element(ratios) - 1), 100 * (Median(cpu_ratios) - 1),
+                              100 * Median(shares)));
 }
 
 }  // namespace
