@@ -19,6 +19,7 @@ class C10dStore : public SharedStore {
   C10dStore(const Launch& launch, c10::intrusive_ptr<c10d::Store> store) : launch_(launch), store_(std::move(store)) {}
   int rank() const override { return launch_.rank; }
   int ranks() const override { return launch_.ranks; }
+  bool is_ours() const override { return launch_.rank == 0 && !launch_.has_store; }
   Result<void> Set(const std::string& name, const std::string& text) override {
     return Ask([&]() -> Result<void> {
       store_->set(name, std::vector<uint8_t>(text.begin(), text.end()));

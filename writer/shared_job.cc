@@ -38,11 +38,13 @@ constexpr const char* kImages = "images";        // written by all
 constexpr const char* kBad = "bad";              // images that could not be read
 constexpr const char* kFinished = "finished";    // processes whose shard is
 constexpr const char* kPublished = "published";  // the label set is there
+constexpr const char* kHeard = "heard";          // and a rank: it has told of a failure, or heard of one
 constexpr const char* kGone = "gone";            // processes that know
 
 constexpr uint64_t kMostGroupsAClaim = 64;
 constexpr auto kPatience = std::chrono::milliseconds(20);  // between two looks at the store
 constexpr double kBetweenReports = 1;                      // seconds
+constexpr double kLongestToHear = 30;                      // seconds
 constexpr double kLongestToJoin = 300;                     // seconds, after which nobody waits for one that has not come
 
 // What rank 0 says before the others begin.
@@ -443,6 +445,16 @@ Result<LabelJobResult> LabelImagesTogether(const DataSet& data, const Ensemble& 
 void TellFailure(const Error& error, SharedStore* store) {
   const auto told = store->Find(kFailure);
   if (told && !*told) static_cast<void>(store->Set(kFailure, fmt::format("rank {}: {}", store->rank(), error.message)));
+  const auto name = [](int rank) { return fmt::format("{} {}", kHeard, rank); };
+  static_cast<void>(store->Set(name(store->rank()), "yes"));
+  if (!store->is_ours()) return;
+  int rank = 0;
+  for (const Elapsed elapsed; rank < store->ranks() && elapsed.seconds() < kLongestToHear;) {
+    const auto heard = store->Find(name(rank));
+    if (!heard) return;
+    if (*heard) ++rank;
+    else std::this_thread::sleep_for(kPatience);
+  }
 }
 
 }  // namespace fkdb

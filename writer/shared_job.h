@@ -29,7 +29,8 @@ struct SharedJobOptions {
 Result<LabelJobResult> LabelImagesTogether(const DataSet& data, const Ensemble& teachers, const std::filesystem::path& out,
                                            const LabelJobOptions& options, const SharedJobOptions& shared, SharedStore* store);
 
-// For what fails before that: the others need not go on. Of several failures they are told the first.
+// For what fails before that: the others need not go on. Of several failures they are told the first. Who holds the store stays until they
+// have heard, or for half a minute.
 void TellFailure(const Error& error, SharedStore* store);
 
 }  // namespace fkdb

@@ -18,6 +18,8 @@ class SharedStore {
 
   virtual int rank() const = 0;   // of this process, 0 to ranks() - 1
   virtual int ranks() const = 0;  // processes
+  // Whether it ends with this process.
+  virtual bool is_ours() const { return false; }
   virtual Result<void> Set(const std::string& name, const std::string& text) = 0;
   // None if nobody has set it yet.
   virtual Result<std::optional<std::string>> Find(const std::string& name) = 0;

@@ -193,10 +193,14 @@ def test_a_full_disk_in_one_process_loses_nothing(one, teacher, tmp_path):
 def test_two_jobs_on_one_output(teacher, one, tmp_path):
     out = tmp_path / "many.fkdb"
     first = begin(torchrun(2, arguments(teacher, out, "--threads", 1, "--json", "--progress", "json")))
+    for process in ranks_of(first).values():  # so that it is not done before the others begin
+        os.kill(process, signal.SIGSTOP)
     for command in [torchrun(2, arguments(teacher, out, "--overwrite")), arguments(teacher, out, "--overwrite")]:
         second = run(command)
         assert second.returncode != 0
         assert any("another writer is at work on this label set" in line for line in second.said), second.stderr
+    for process in ranks_of(first).values():
+        os.kill(process, signal.SIGCONT)
     stdout, stderr = first.communicate(timeout=SECONDS)
     assert first.returncode == 0, stderr
     assert json.loads(stdout)["digest"] == one["digest"]
