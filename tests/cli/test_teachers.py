@@ -138,7 +138,7 @@ def test_two_teachers_of_their_own_sizes_label_together(lite0, lite2, fkdb, tmp_
     one, other, average = tmp_path / "lite0.fkdb", tmp_path / "lite2.fkdb", tmp_path / "average.fkdb"
     first = fkdb.json("write", *made, "--teacher", lite0[1], "--out", one)
     seen = ["--images", PHOTOS, "--limit", 3, "--label", "full", "--encoding", "f32", "--temperature", 2, "--batch-size", 16]
-    fkdb.fails(2, "--boxes-from: the crops are those of the label set; leave out --crops, --seed, --scale and --ratio",
+    fkdb.fails(2, "--boxes-from: the crops are those of the label set; leave out --crops, --seed, --scale, --ratio and what else is done to crops",
                "write", *seen, "--crops", 12, "--teacher", lite2[1], "--boxes-from", one, "--out", other)
     fkdb.ok("write", *seen, "--teacher", lite2[1], "--boxes-from", one, "--out", other)
     assert fkdb.json("dump", other)["boxes_from"] == first["digest"]
