@@ -28,7 +28,7 @@ uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image) {
 }
 
 Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
-                                          uint64_t max_bad, const StoredCrops& stored) {
+                                          uint64_t max_bad, const StoredCrops& stored, std::shared_ptr<const PartnerImages> partners) {
   const AugmentationInfo& a = recipe.augmentation;
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({a.scale, a.ratio, a.flip_probability}));
   FKDB_ASSIGN(EnsembleBatch batch, EnsembleBatch::Make(teachers, recipe.spec.temperature, recipe.teacher_batch_size));
@@ -36,11 +36,13 @@ Result<GroupLabeller> GroupLabeller::Make(const DataSet& data, const Ensemble& t
     return Fail(ErrorCode::kInvalidArgument, fmt::format("teachers of {} channels for images of {}", batch.channels(), data.channels()));
   }
   FKDB_ASSIGN(const AugmentSampler augment_sampler, AugmentSampler::Make(a.policy, a.input_height, a.input_width));
-  return GroupLabeller(data, std::move(batch), recipe, max_bad, stored, sampler, augment_sampler);
+  return GroupLabeller(data, std::move(batch), recipe, max_bad, stored, sampler, augment_sampler,
+                       partners ? std::move(partners) : std::make_shared<PartnerImages>(data));
 }
 
 GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, uint64_t max_bad,
-                             const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler)
+                             const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler,
+                             std::shared_ptr<const PartnerImages> partners)
     : data_(data),
       spec_(recipe.spec),
       augmentation_(recipe.augmentation),
@@ -50,7 +52,7 @@ GroupLabeller::GroupLabeller(const DataSet& data, EnsembleBatch batch, const Man
       has_classes_(!recipe.data_set.class_names.empty()),
       sampler_(std::move(sampler)),
       augment_sampler_(std::move(augment_sampler)),
-      partners_(std::make_shared<PartnerImages>(data)),
+      partners_(std::move(partners)),
       batch_(std::move(batch)) {}
 
 tl::unexpected<Error> GroupLabeller::About(uint64_t ordinal, const Error& error) const {

@@ -45,10 +45,11 @@ class GroupLabeller {
  public:
   // `recipe`: spec, sampling, class names and teacher_batch_size are used. With stored.base only the crops
   // beyond its own are labelled, in groups of their own. max_bad: how many images that cannot be read are recorded as
-  // skipped, by all that share their counters. Borrows data set, teachers and label sets.
+  // skipped, by all that share their counters. partners: of `data`, where several labellers share them. Borrows data set, teachers and label sets.
   // Errors: InvalidArgument (sampling, a teacher's input).
   static Result<GroupLabeller> Make(const DataSet& data, const Ensemble& teachers, const Manifest& recipe,
-                                    uint64_t max_bad, const StoredCrops& stored = {});
+                                    uint64_t max_bad, const StoredCrops& stored = {},
+                                    std::shared_ptr<const PartnerImages> partners = nullptr);
 
   // The encoded records of images [first, end), which must be one group (or the last one).
   // `counters` may be null; `stop` ends the work early: the result is then
@@ -64,7 +65,7 @@ class GroupLabeller {
 
  private:
   GroupLabeller(const DataSet& data, EnsembleBatch batch, const Manifest& recipe, uint64_t max_bad,
-                const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler);
+                const StoredCrops& stored, CropSampler sampler, AugmentSampler augment_sampler, std::shared_ptr<const PartnerImages> partners);
 
   tl::unexpected<Error> About(uint64_t ordinal, const Error& error) const;
   // Fills the record's fields that come from the image, and the boxes and flips of its new crops, boxes_ too.
@@ -96,7 +97,7 @@ class GroupLabeller {
   bool has_classes_;
   CropSampler sampler_;
   AugmentSampler augment_sampler_;
-  std::shared_ptr<const PartnerImages> partners_;  // a pointer, so that labellers can be moved
+  std::shared_ptr<const PartnerImages> partners_;
   EnsembleBatch batch_;
   std::vector<Slot> slots_;      // the crops in it
   std::vector<PixelBox> boxes_;  // of the image at hand

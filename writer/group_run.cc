@@ -60,8 +60,9 @@ Result<void> GroupRun::Run(const Options& options, const Next& next, const Take&
   run.threads = options.threads;
   run.stop = options.stop;
   run.progress = options.progress;
+  const auto partners = std::make_shared<const PartnerImages>(*data_);
   const auto make_work = [&]() -> MakeRecords {
-    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(*data_, *teachers_, *recipe_, options.max_bad, stored_));
+    auto labeller = std::make_shared<Result<GroupLabeller>>(GroupLabeller::Make(*data_, *teachers_, *recipe_, options.max_bad, stored_, partners));
     return [&, labeller](uint64_t piece) -> Result<std::optional<EncodedRecords>> {
       FKDB_ASSIGN(const std::optional<uint64_t> group, groups.Of(piece));
       if (!group) return std::optional<EncodedRecords>();

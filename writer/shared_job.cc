@@ -372,9 +372,11 @@ class SharedJob {
     }));
     if (!finished) return Interrupted();
     LabelJobResult result;
+    bool keeps_shards = shared_.collection;
     if (published_) {
       FKDB_ASSIGN(const LabelSet set, LabelSet::Open(out_));
       result.manifest = set.manifest();
+      keeps_shards = set.is_collection();
     } else {
       FKDB_ASSIGN(const ShardNames shards, FindShards(out_, job_.first_shard));
       std::vector<fs::path> paths;
@@ -398,7 +400,7 @@ class SharedJob {
     }
     // From here on nothing that fails makes the label set less finished.
     if (overwrites_) RemoveShards(out_, 0, job_.first_shard);  // of what was there before
-    if (!shared_.collection) RemoveShards(out_, job_.first_shard);
+    if (!keeps_shards) RemoveShards(out_, job_.first_shard);
     result.images_written = result.manifest.num_images;
     result.progress = progress_;
     static_cast<void>(store_->Set(kPublished, result.manifest.digest));

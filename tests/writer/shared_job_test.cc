@@ -376,6 +376,16 @@ TEST_F(SharedJobTest, AWrongFlagDoesNotTouchWhatOneProcessBegan) {
   EXPECT_EQ(DigestOf(RunRanks(2)), Digest("one.fkdb"));
 }
 
+TEST_F(SharedJobTest, AnIndexThatWasPublishedKeepsItsShardsWhateverIsAskedNow) {
+  shared.collection = true;
+  const std::string expected = DigestOf(RunRanks(2));
+  WriteJob();
+  shared.collection = false;
+  options.file.resume = true;
+  EXPECT_EQ(DigestOf(RunRanks(2)), expected);
+  EXPECT_TRUE(LabelSet::Open(out));
+}
+
 TEST_F(SharedJobTest, AShardOfSomethingElseIsNotTaken) {
   options.augmentation.seed = 9;
   ASSERT_TRUE(Run("many.shard-00003.fkdb"));
