@@ -32,33 +32,41 @@ Result<PassOrder> ParsePassOrder(std::string_view name) {
 }
 
 CropResizer::CropResizer(uint32_t out_height, uint32_t out_width, Interpolation interpolation, PassOrder order)
-    : out_height_(out_height), out_width_(out_width), interpolation_(interpolation), order_(order) {}
+    : out_height_(out_height), out_width_(out_width), order_(order), horizontal_(out_width, interpolation), vertical_(out_height, interpolation) {}
 
 namespace {
 
-void Prepare(uint32_t in, uint32_t out, Interpolation interpolation, std::vector<double>* exact, ResampleKernel* kernel) {
-  if (in == kernel->in && out == kernel->out) return;
-  kernel->in = in;
-  kernel->out = out;
-  const ResampleAxis axis(in, out, interpolation == Interpolation::kBicubic);
-  kernel->taps = (static_cast<uint32_t>(std::ceil(axis.support())) * 2 + 1 + 3) / 4 * 4;
-  kernel->first.resize(out);
-  kernel->count.resize(out);
-  kernel->weights.assign(size_t{out} * kernel->taps, 0);
-  exact->resize(kernel->taps);
-  for (uint32_t x = 0; x < out; ++x) {
-    const ResampleWindow window = axis.Window(x);
-    double sum = 0;
-    for (uint32_t i = 0; i < window.count; ++i) sum += (*exact)[i] = axis.Weight(window, i);
-    for (uint32_t i = 0; i < window.count; ++i) kernel->weights[size_t{x} * kernel->taps + i] = ResampleAxis::Rounded((*exact)[i], sum);
-    kernel->first[x] = window.first;
-    kernel->count[x] = window.count;
-  }
-}
+constexpr uint32_t kSmall = 64;  // CIFAR's and MNIST's images, and Tiny ImageNet's
 
 size_t Padded(size_t row_bytes) { return (row_bytes + 63) / 64 * 64; }
 
 }  // namespace
+
+const ResampleKernel& ResampleKernels::From(uint32_t in) {
+  if (in <= kSmall && small_.size() <= in) small_.resize(in + 1);
+  ResampleKernel& kernel = in <= kSmall ? small_[in] : large_;
+  if (kernel.in != in) Prepare(in, &kernel);
+  return kernel;
+}
+
+void ResampleKernels::Prepare(uint32_t in, ResampleKernel* kernel) {
+  kernel->in = in;
+  kernel->out = out_;
+  const ResampleAxis axis(in, out_, interpolation_ == Interpolation::kBicubic);
+  kernel->taps = (static_cast<uint32_t>(std::ceil(axis.support())) * 2 + 1 + 3) / 4 * 4;
+  kernel->first.resize(out_);
+  kernel->count.resize(out_);
+  kernel->weights.assign(size_t{out_} * kernel->taps, 0);
+  exact_.resize(kernel->taps);
+  for (uint32_t x = 0; x < out_; ++x) {
+    const ResampleWindow window = axis.Window(x);
+    double sum = 0;
+    for (uint32_t i = 0; i < window.count; ++i) sum += exact_[i] = axis.Weight(window, i);
+    for (uint32_t i = 0; i < window.count; ++i) kernel->weights[size_t{x} * kernel->taps + i] = ResampleAxis::Rounded(exact_[i], sum);
+    kernel->first[x] = window.first;
+    kernel->count[x] = window.count;
+  }
+}
 
 void CropResizer::FindRows(const Image& image, const PixelBox& box) {
   const size_t image_row = size_t{image.width} * image.channels, left = size_t{box.left} * image.channels;
@@ -79,32 +87,33 @@ void CropResizer::FindRows(const Image& image, const PixelBox& box) {
 }
 
 void CropResizer::Run(const Image& image, const PixelBox& box, bool flip, uint8_t* out) {
-  Prepare(box.width, out_width_, interpolation_, &exact_, &horizontal_);
-  Prepare(box.height, out_height_, interpolation_, &exact_, &vertical_);
+  const ResampleKernel& horizontal = horizontal_.From(box.width);
+  const ResampleKernel& vertical = vertical_.From(box.height);
   FindRows(image, box);
   if (order_ == PassOrder::kAsPillow13 && box.height > out_height_ &&
       int64_t{box.height} - out_height_ > 2 * (int64_t{box.width} - out_width_)) {
-    return RunVerticalFirst(image, box, flip, out);
+    return RunVerticalFirst(image, box, horizontal, vertical, flip, out);
   }
   const size_t out_row = size_t{out_width_} * image.channels, stride = Padded(out_row);
   // Mirroring before the vertical pass gives the same pixels as after it: it works on columns.
   between_.resize(box.height * stride);
-  HorizontalPass(horizontal_, image.channels, flip, rows_.data(), box.height, between_.data(), stride, &scratch_);
-  VerticalPass(vertical_, between_.data(), stride, out_row, out, &scratch_);
+  HorizontalPass(horizontal, image.channels, flip, rows_.data(), box.height, between_.data(), stride, &scratch_);
+  VerticalPass(vertical, between_.data(), stride, out_row, out, &scratch_);
 }
 
-void CropResizer::RunVerticalFirst(const Image& image, const PixelBox& box, bool flip, uint8_t* out) {
+void CropResizer::RunVerticalFirst(const Image& image, const PixelBox& box, const ResampleKernel& horizontal,
+                                   const ResampleKernel& vertical, bool flip, uint8_t* out) {
   const size_t row_bytes = size_t{box.width} * image.channels, stride = Padded(row_bytes);
   between_.resize(box.height * stride);
   for (uint32_t y = 0; y < box.height; ++y) std::memcpy(between_.data() + y * stride, rows_[y], row_bytes);
   shrunk_.resize(out_height_ * row_bytes + kRowPadding);
-  VerticalPass(vertical_, between_.data(), stride, row_bytes, shrunk_.data(), &scratch_);
+  VerticalPass(vertical, between_.data(), stride, row_bytes, shrunk_.data(), &scratch_);
 
   rows_.clear();
   for (uint32_t y = 0; y < out_height_; ++y) rows_.push_back(shrunk_.data() + y * row_bytes);
   const size_t out_row = size_t{out_width_} * image.channels, out_stride = Padded(out_row);
   between_.resize(out_height_ * out_stride);
-  HorizontalPass(horizontal_, image.channels, flip, rows_.data(), out_height_, between_.data(), out_stride, &scratch_);
+  HorizontalPass(horizontal, image.channels, flip, rows_.data(), out_height_, between_.data(), out_stride, &scratch_);
   for (uint32_t y = 0; y < out_height_; ++y) std::memcpy(out + y * out_row, between_.data() + y * out_stride, out_row);
 }
 

@@ -30,6 +30,25 @@ enum class PassOrder {
 std::string_view Name(PassOrder order);  // "pillow-integer-horizontal-first", "pillow-integer-13"
 Result<PassOrder> ParsePassOrder(std::string_view name);
 
+// The kernels that bring an axis to one size. Small sizes stay prepared: the crops of small images have few of them, and to
+// prepare a kernel costs as much as to use it.
+class ResampleKernels {
+ public:
+  ResampleKernels(uint32_t out, Interpolation interpolation) : out_(out), interpolation_(interpolation) {}
+
+  // Stays valid until the next call.
+  const ResampleKernel& From(uint32_t in);
+
+ private:
+  void Prepare(uint32_t in, ResampleKernel* kernel);
+
+  uint32_t out_;
+  Interpolation interpolation_;
+  std::vector<ResampleKernel> small_;  // by `in`
+  ResampleKernel large_;
+  std::vector<double> exact_;          // weights of one position
+};
+
 // Resizes crops to one size. Keeps its scratch memory: one object a thread.
 class CropResizer {
  public:
@@ -46,15 +65,14 @@ class CropResizer {
  private:
   // Points rows_ at the box's rows, each readable kRowPadding bytes behind its end.
   void FindRows(const Image& image, const PixelBox& box);
-  void RunVerticalFirst(const Image& image, const PixelBox& box, bool flip, uint8_t* out);
+  void RunVerticalFirst(const Image& image, const PixelBox& box, const ResampleKernel& horizontal, const ResampleKernel& vertical,
+                        bool flip, uint8_t* out);
 
   uint32_t out_height_;
   uint32_t out_width_;
-  Interpolation interpolation_;
   PassOrder order_;
-  ResampleKernel horizontal_, vertical_;
+  ResampleKernels horizontal_, vertical_;
   PassScratch scratch_;
-  std::vector<double> exact_;             // weights of one position
   std::vector<const uint8_t*> rows_;      // of the box
   std::vector<uint8_t> last_rows_;        // of an image, with room behind each
   std::vector<uint8_t> between_;          // (box rows, out_width, channels), rows padded to 64 bytes
