@@ -69,27 +69,37 @@ void AddCommonFlags(CLI::App& app, CommonFlags* flags, const std::string& json_h
   app.get_formatter()->column_width(34);
 }
 
-int RunTool(CLI::App& app, int argc, char** argv, const std::function<Result<int>()>& body) {
+int RunTool(CLI::App& app, int argc, char** argv, const std::function<Result<int>()>& body, MoreArguments* more) {
   const auto complain = [&](const std::string& message) {
     // One line, whatever a library put into its message.
     std::string line = message.substr(0, message.find('\n'));
     std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), line.c_str());
   };
+  const auto fail = [&](const Error& error) {
+    complain(error.message);
+    return ExitCodeOf(error.code);
+  };
   try {
     try {
-      app.parse(argc, argv);
+      if (more != nullptr) {
+        auto arguments = more->Expand({argv + 1, argv + argc});
+        if (!arguments) return fail(arguments.error());
+        std::ranges::reverse(*arguments);  // the parser takes them from the end
+        app.parse(std::move(*arguments));
+      } else {
+        app.parse(argc, argv);
+      }
     } catch (const CLI::ParseError& e) {
       if (e.get_exit_code() == 0) {  // --help, --version
         app.exit(e);
         return kExitOk;
       }
-      complain(std::string(e.what()) + " (see --help)");
+      complain((more != nullptr ? more->About(e.what()) : e.what()) + std::string(" (see --help)"));
       return kExitUsage;
     }
     const Result<int> result = body();
     if (result) return *result;
-    complain(result.error().message);
-    return ExitCodeOf(result.error().code);
+    return fail(result.error());
   } catch (const std::bad_alloc&) {
     complain("out of memory");
   } catch (const std::exception& e) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "format/result.h"
 
@@ -34,9 +35,19 @@ struct CommonFlags {
 // Adds --version, --json (with `json_help`, unless empty) and --quiet.
 void AddCommonFlags(CLI::App& app, CommonFlags* flags, const std::string& json_help);
 
+// Arguments from elsewhere than the command line.
+class MoreArguments {
+ public:
+  virtual ~MoreArguments() = default;
+  // `given` and those that it adds.
+  virtual Result<std::vector<std::string>> Expand(std::vector<std::string> given) = 0;
+  // The same complaint of the parser, with the place it is about if that is not the command line.
+  virtual std::string About(const std::string& complaint) const = 0;
+};
+
 // Parses, runs `body`, and turns its error into one line on stderr and an exit code. `body` returns
-// the exit code of success. Exceptions of third parties end here too.
-int RunTool(CLI::App& app, int argc, char** argv, const std::function<Result<int>()>& body);
+// the exit code of success. Exceptions of third parties end here too. `more` may be null.
+int RunTool(CLI::App& app, int argc, char** argv, const std::function<Result<int>()>& body, MoreArguments* more = nullptr);
 
 // Writes all of `text` to stdout, or ends the program quietly if nobody reads it.
 Result<void> PrintOut(const std::string& text);

@@ -10,6 +10,7 @@
 #include "image/data_set.h"
 #include "reader/reader.h"
 #include "tools/cli.h"
+#include "tools/config_file.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
 #include "trainer/match.h"
@@ -22,6 +23,10 @@ namespace {
 
 struct Flags : CommonFlags {
   std::string images, val, db, supervision, crop_order = "cycle", preload = "auto", crop_on = "cpu", out = "fkdb-run";
+  std::string schedule = "cosine";
+  std::vector<double> betas = {0.9, 0.999};
+  bool no_decay_1d = false, no_single_crop_tail = false;
+  double label_smoothing = 0;
   PixelFlags pixels;
   TrainConfig train;
   std::optional<uint32_t> crops_per_image, val_resize, val_crop;
@@ -29,8 +34,8 @@ struct Flags : CommonFlags {
 };
 
 std::string ProgressLine(const TrainProgress& p) {
-  return fmt::format("{} of epoch {} of {}  loss {:.4f}  lr {:.4f}  {:.0f} crops/s", Bar(p.step, p.steps), p.epoch + 1,
-                     p.epochs, p.loss, p.learning_rate, p.crops_per_second);
+  return fmt::format("{} of epoch {} of {}  loss {:.4f}  lr {:.4f}  {:.0f} crops/s  {} left", Bar(p.step, p.steps), p.epoch + 1,
+                     p.epochs, p.loss, p.learning_rate, p.crops_per_second, HumanSeconds(p.seconds_left));
 }
 
 std::string MetricsText(const std::string& line) {
@@ -78,6 +83,30 @@ Result<void> CheckValidation(const DataSet& train, const DataSet& validation, co
                           validation.name(), train.name(), validation.class_names().size(), names.size()));
 }
 
+void AddScheduleFlags(CLI::App& app, Flags* flags) {
+  Schedule& schedule = flags->train.schedule;
+  app.add_option("--lr", schedule.rate, "Learning rate, before it decays")->capture_default_str();
+  app.add_option("--schedule", flags->schedule, "How it decays: cosine, linear (to --min-lr), step, constant")->capture_default_str();
+  app.add_option("--min-lr", schedule.min_rate, "At the end of cosine and linear")->capture_default_str();
+  app.add_option("--step-epochs", schedule.step_epochs, "Of schedule step: 30,60,90")->delimiter(',');
+  app.add_option("--step-factor", schedule.step_factor, "What each step multiplies the rate with")->capture_default_str();
+  app.add_option("--warmup-epochs", schedule.warmup_epochs, "First epochs of one crop an image, whose rate rises")->capture_default_str();
+  app.add_option("--warmup-lr", schedule.warmup_rate, "Where it rises from")->capture_default_str();
+  app.add_flag("--no-single-crop-tail", flags->no_single_crop_tail, "Show m crops an image to the end");
+}
+
+void AddOptimizerFlags(CLI::App& app, Flags* flags) {
+  OptimizerConfig& optimizer = flags->train.optimizer;
+  app.add_option("--optimizer", optimizer.name, "sgd or adamw")->capture_default_str();
+  app.add_option("--momentum", optimizer.momentum, "Of sgd")->capture_default_str();
+  app.add_flag("--nesterov", optimizer.nesterov, "Nesterov's momentum");
+  app.add_option("--betas", flags->betas, "Of adamw")->delimiter(',')->default_str("0.9,0.999");
+  app.add_option("--adam-epsilon", optimizer.epsilon, "Of adamw")->capture_default_str();
+  app.add_option("--weight-decay", optimizer.weight_decay, "Of sgd in the gradient, of adamw beside it")->capture_default_str();
+  app.add_flag("--no-decay-1d", flags->no_decay_1d, "No weight decay of biases and normalization");
+  app.add_option("--clip-norm", optimizer.clip_norm, "Scale gradients down to this norm (0: never)")->capture_default_str();
+}
+
 Result<int> Run(Flags& flags) {
   TrainConfig& config = flags.train;
   if (flags.supervision.empty()) flags.supervision = flags.db.empty() ? "hard" : "db";
@@ -105,9 +134,17 @@ Result<int> Run(Flags& flags) {
     config.labels = reader->manifest().digest;
   } else {
     FKDB_ASSIGN(supervision,
-                HardSupervision(*data, {pixels.scale, pixels.ratio, pixels.flip_probability}, config.seed));
+                HardSupervision(*data, {pixels.scale, pixels.ratio, pixels.flip_probability}, config.seed, flags.label_smoothing));
   }
+  if (from_db && flags.label_smoothing > 0) return Fail(ErrorCode::kInvalidArgument, "--label-smoothing is for hard labels: a teacher's are soft already");
   config.supervision = flags.supervision + (from_db ? ":" + flags.crop_order : "");
+  if (flags.label_smoothing > 0) config.supervision += fmt::format(":smoothing {}", flags.label_smoothing);
+  FKDB_ASSIGN(config.schedule.decay, ParseDecay(flags.schedule));
+  config.schedule.single_crop_tail = !flags.no_single_crop_tail;
+  config.optimizer.decay_vectors = !flags.no_decay_1d;
+  if (flags.betas.size() != 2) return Fail(ErrorCode::kInvalidArgument, fmt::format("--betas: expected two numbers, got {}", flags.betas.size()));
+  config.optimizer.beta1 = flags.betas[0];
+  config.optimizer.beta2 = flags.betas[1];
   config.crops_per_image = flags.crops_per_image.value_or(from_db ? 4 : 1);
   config.out = flags.out;
   config.crop_on_gpu = flags.crop_on == "gpu";
@@ -176,9 +213,12 @@ int fkdb::RunTrain(int argc, char** argv) {
   app.add_option("--epochs", train.epochs, "Each shows one crop of every image")->required();
   app.add_option("--crops-per-image", flags.crops_per_image, "Crops of an image in a batch, m (db: 4, hard: 1)");
   app.add_option("--batch-size", train.batch_size, "Crops a step")->capture_default_str();
-  app.add_option("--lr", train.learning_rate, "Of the first epoch; cosine to 0")->capture_default_str();
-  app.add_option("--momentum", train.momentum, "Of SGD")->capture_default_str();
-  app.add_option("--weight-decay", train.weight_decay, "Of all parameters")->capture_default_str();
+  app.add_option("--accumulate", train.accumulate, "Compute a step in N parts, for less memory")->capture_default_str();
+  AddScheduleFlags(app, &flags);
+  AddOptimizerFlags(app, &flags);
+  app.add_option("--ema-decay", train.average_decay, "Evaluate and keep the weights' moving average: what stays of it at a step, as 0.9999")
+      ->capture_default_str();
+  app.add_option("--label-smoothing", flags.label_smoothing, "Of hard labels: the share that all classes get")->capture_default_str();
   app.add_option("--temperature", train.temperature, "Of the student's softmax")->capture_default_str();
   app.add_option("--tau", train.tau, "Of the softmax over stored logits")->capture_default_str();
   app.add_option("--crop-order", flags.crop_order, "cycle: each stored crop once before any twice; visit: at random")
@@ -189,6 +229,8 @@ int fkdb::RunTrain(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--seed", train.seed, "Of weights, image order and crops")->capture_default_str();
   app.add_option("--device", train.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--autocast", train.autocast, "bf16: the forward pass in mixed precision");
+  app.add_flag("--channels-last", train.channels_last, "Torch keeps images pixel by pixel");
   app.add_option("--threads", train.num_threads, "Torch's threads on the CPU (0: one a processor)")->capture_default_str();
   app.add_option("--workers", train.workers, "Threads that load batches")->check(CLI::Range(1, 256))->capture_default_str();
   app.add_option("--crop-on", flags.crop_on, "Where crops are made of decoded images, to the same bits: cpu, or the gpu that trains")
@@ -204,5 +246,6 @@ int fkdb::RunTrain(int argc, char** argv) {
   app.add_option("--val-crop", flags.val_crop, "Centre crop of validation images (224)");
   app.add_option("--limit", flags.limit, "Only the first N training images in key order");
   flags.pixels.AddTo(app);
-  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
+  fkdb::ConfigFile config(&app, "train");
+  return fkdb::RunTool(app, argc, argv, [&] { return config.print() ? config.Print() : fkdb::Run(flags); }, &config);
 }

@@ -16,6 +16,7 @@
 #include "image/data_set.h"
 #include "tools/augment_flags.h"
 #include "tools/cli.h"
+#include "tools/config_file.h"
 #include "tools/made.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
@@ -421,5 +422,6 @@ int fkdb::RunWrite(int argc, char** argv) {
   AddOutputFlags(app, &flags.job.file, &flags.job.provenance);
   flags.pixels.AddTo(app);
   flags.augment.AddTo(app);
-  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags); });
+  fkdb::ConfigFile config(&app, "write");
+  return fkdb::RunTool(app, argc, argv, [&] { return config.print() ? config.Print() : fkdb::Run(flags); }, &config);
 }

@@ -105,7 +105,7 @@ class Loader : public BatchLoader {
 
   void SkipDonePasses() {
     while (next_pass_ < config_.passes.size() &&
-           next_step_ >= NumSteps(supervision_.images().size(), config_.passes[next_pass_].crops, config_.batch_size, config_.shard.ranks)) {
+           next_step_ >= NumSteps(supervision_.images().size(), config_.passes[next_pass_].crops, config_.batch_size, config_.shard)) {
       ++next_pass_;
       next_step_ = 0;
     }
@@ -184,10 +184,11 @@ class Loader : public BatchLoader {
     Stopwatch watch;
     TrainBatch& batch = *step->batch;
     const Permutation order = ImageOrder(supervision_.images().size(), config_.seed, step->plan.pass_number);
-    const uint64_t images = ImagesAStep(step->plan.pass.crops, config_.batch_size), first = batch.step * images;
-    const uint64_t of_each = order.size() / config_.shard.ranks;
+    const Shard& shard = config_.shard;
+    const uint64_t images = ImagesAStep(step->plan.pass.crops, config_.batch_size), first = batch.step / shard.parts * images;
+    const uint64_t of_each = order.size() / shard.all(), part = shard.rank * shard.parts + batch.step % shard.parts;
     for (uint64_t i = first; i < std::min(first + images, of_each); ++i) {
-      step->plan.ordinals.push_back(supervision_.images()[order(i * config_.shard.ranks + config_.shard.rank)]);
+      step->plan.ordinals.push_back(supervision_.images()[order(i * shard.all() + part)]);
     }
     FKDB_TRY(supervision_.FillLabels(step->plan, &batch.labels));
     if (batch.labels.has_ops()) FKDB_TRY(supervision_.CheckInput(config_.input));
@@ -279,9 +280,9 @@ uint64_t TrainBatch::bytes() const {
          arrays.values.size() * sizeof(float);
 }
 
-uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint64_t ranks) {
+uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, const Shard& shard) {
   const uint64_t images = ImagesAStep(crops, batch_size);
-  return (num_images / ranks + images - 1) / images;
+  return (num_images / shard.all() + images - 1) / images * shard.parts;
 }
 
 Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, const Supervision& supervision, LoaderConfig config) {
@@ -295,8 +296,10 @@ Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, cons
     return Fail(ErrorCode::kInvalidArgument, fmt::format("rank {} of {}: expected one of 0 to {}", shard.rank, shard.ranks, shard.ranks - 1));
   }
   if (config.batch_size == 0) return Fail(ErrorCode::kInvalidArgument, "batches of 0 crops: expected 1 or more");
-  if (supervision.images().size() < shard.ranks) {
-    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images for {} processes", supervision.images().size(), shard.ranks));
+  if (shard.parts == 0) return Fail(ErrorCode::kInvalidArgument, "steps in 0 parts: expected 1 or more");
+  if (supervision.images().size() < shard.all()) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images for {} {}", supervision.images().size(), shard.all(),
+                                                         shard.parts == 1 ? "processes" : "parts of all processes"));
   }
   auto loader = std::make_unique<Loader>(data, supervision, std::move(inputs), std::move(config));
   FKDB_TRY(loader->Start());

@@ -49,13 +49,17 @@ struct TrainBatch {
 // fewer than `ranks`, are left out of it; which ones differs from pass to pass.
 struct Shard {
   uint64_t rank = 0, ranks = 1;
+  // This process does the work of so many, in turns of one step each: the images are dealt to ranks * parts.
+  uint64_t parts = 1;
+
+  uint64_t all() const { return ranks * parts; }
 };
 
 struct LoaderConfig {
   InputSpec input;
   uint64_t first_pass = 0;   // the number of passes[0]
   std::vector<Pass> passes;
-  uint32_t batch_size = 0;   // crops a step, of each process, rounded up to whole images; the last step of a pass may be smaller
+  uint32_t batch_size = 0;   // crops a step, of each process, rounded up to whole images; a pass's last steps may be smaller
   uint64_t seed = 0;
   uint64_t first_step = 0;   // of the first pass; those before are left out
   int workers = 1;
@@ -89,6 +93,6 @@ class BatchLoader {
 };
 
 // Steps of a pass, of each process.
-uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, uint64_t ranks = 1);
+uint64_t NumSteps(uint64_t num_images, uint32_t crops, uint32_t batch_size, const Shard& shard = {});
 
 }  // namespace fkdb

@@ -29,8 +29,11 @@ StoredTensor ToStored(const torch::Tensor& tensor) {
   return stored;
 }
 
-// Copies a stored tensor over `target`, whose dtype and shape it must have.
-Result<void> CopyInto(const TensorFile& file, const std::string& name, torch::Tensor target) {
+}  // namespace
+
+void StoreTensor(const torch::Tensor& tensor, const std::string& name, TensorFile* file) { file->tensors[name] = ToStored(tensor); }
+
+Result<void> LoadTensor(const TensorFile& file, const std::string& name, torch::Tensor target) {
   const auto mismatch = [&](std::string what) {
     return Fail(ErrorCode::kMismatch, fmt::format("weights do not fit the model: tensor '{}' {}", name, what));
   };
@@ -52,21 +55,19 @@ Result<void> CopyInto(const TensorFile& file, const std::string& name, torch::Te
   return {};
 }
 
-}  // namespace
-
 void StoreModel(const torch::nn::Module& model, const std::string& prefix, TensorFile* file) {
-  for (const auto& p : model.named_parameters()) file->tensors[prefix + p.key()] = ToStored(p.value());
-  for (const auto& b : model.named_buffers()) file->tensors[prefix + b.key()] = ToStored(b.value());
+  for (const auto& p : model.named_parameters()) StoreTensor(p.value(), prefix + p.key(), file);
+  for (const auto& b : model.named_buffers()) StoreTensor(b.value(), prefix + b.key(), file);
 }
 
 Result<void> LoadModel(const TensorFile& file, const std::string& prefix, torch::nn::Module* model) {
   const auto parameters = model->named_parameters();
   const auto buffers = model->named_buffers();
-  for (const auto& p : parameters) FKDB_TRY(CopyInto(file, prefix + p.key(), p.value()));
+  for (const auto& p : parameters) FKDB_TRY(LoadTensor(file, prefix + p.key(), p.value()));
   for (const auto& b : buffers) {
     const std::string name = prefix + b.key();
     if (name.ends_with("num_batches_tracked") && !file.tensors.contains(name)) continue;
-    FKDB_TRY(CopyInto(file, name, b.value()));
+    FKDB_TRY(LoadTensor(file, name, b.value()));
   }
   for (const auto& [name, tensor] : file.tensors) {
     if (!name.starts_with(prefix)) continue;
@@ -74,29 +75,6 @@ Result<void> LoadModel(const TensorFile& file, const std::string& prefix, torch:
     if (!parameters.contains(own) && !buffers.contains(own)) {
       return Fail(ErrorCode::kMismatch, fmt::format("weights do not fit the model: it has no tensor '{}'", own));
     }
-  }
-  return {};
-}
-
-void StoreMomentum(const torch::nn::Module& model, torch::optim::SGD& optimizer, const std::string& prefix,
-                   TensorFile* file) {
-  for (const auto& p : model.named_parameters()) {
-    const auto found = optimizer.state().find(p.value().unsafeGetTensorImpl());
-    if (found == optimizer.state().end()) continue;
-    const auto& state = static_cast<const torch::optim::SGDParamState&>(*found->second);
-    if (state.momentum_buffer().defined()) file->tensors[prefix + p.key()] = ToStored(state.momentum_buffer());
-  }
-}
-
-Result<void> LoadMomentum(const TensorFile& file, const std::string& prefix, const torch::nn::Module& model,
-                          torch::optim::SGD* optimizer) {
-  for (const auto& p : model.named_parameters()) {
-    if (!file.tensors.contains(prefix + p.key())) continue;  // no step was taken yet, or no momentum
-    torch::Tensor buffer = torch::empty_like(p.value());
-    FKDB_TRY(CopyInto(file, prefix + p.key(), buffer));
-    auto state = std::make_unique<torch::optim::SGDParamState>();
-    state->momentum_buffer(buffer);
-    optimizer->state()[p.value().unsafeGetTensorImpl()] = std::move(state);
   }
   return {};
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model's state (and its optimizer's) to and from files of named tensors. Includes Torch: for
+// A model's state to and from files of named tensors. Includes Torch: for
 // trainer's own sources only.
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/optim/sgd.h>
+#include <torch/types.h>
 
 #include <filesystem>
 #include <string>
@@ -21,10 +21,9 @@ void StoreModel(const torch::nn::Module& model, const std::string& prefix, Tenso
 // first tensor that differs.
 Result<void> LoadModel(const TensorFile& file, const std::string& prefix, torch::nn::Module* model);
 
-// Momentum buffers, under `prefix` + their parameter's name.
-void StoreMomentum(const torch::nn::Module& model, torch::optim::SGD& optimizer, const std::string& prefix,
-                   TensorFile* file);
-Result<void> LoadMomentum(const TensorFile& file, const std::string& prefix, const torch::nn::Module& model,
-                          torch::optim::SGD* optimizer);
+// One tensor, wherever it lies.
+void StoreTensor(const torch::Tensor& tensor, const std::string& name, TensorFile* file);
+// Over `target`, whose dtype and shape it must have. Errors: Mismatch, naming it.
+Result<void> LoadTensor(const TensorFile& file, const std::string& name, torch::Tensor target);
 
 }  // namespace fkdb

@@ -31,7 +31,7 @@ void Compute(const at::Tensor& logits, const SparseLabels& labels, const LossArg
 
 }  // namespace
 
-LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau) {
+LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau, float weight) {
   TORCH_CHECK(logits.dim() == 2 && logits.size(1) == labels.num_classes && logits.is_contiguous(), "logits of ", logits.sizes(),
               " for labels of ", labels.num_classes, " classes");
   const int64_t rows = logits.size(0);
@@ -40,7 +40,7 @@ LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, 
   LossArguments arguments;
   arguments.temperature = temperature;
   arguments.tau = tau;
-  arguments.gradient_scale = 1.0f / static_cast<float>(rows);
+  arguments.gradient_scale = weight / static_cast<float>(rows);
   auto* of_rows = losses.data_ptr<float>();
   switch (logits.scalar_type()) {
     case at::kFloat:

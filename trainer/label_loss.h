@@ -15,7 +15,7 @@ struct LossAndGradient {
 };
 
 // logits (N, C), contiguous: float32, float16 or bfloat16, on the CPU or a GPU, there on Torch's current stream; labels of
-// N rows in that device's memory. temperature: the student's; tau: of stored logits.
-LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau);
+// N rows in that device's memory. temperature: the student's; tau: of stored logits; weight: of the gradient.
+LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau, float weight = 1);
 
 }  // namespace fkdb

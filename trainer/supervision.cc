@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "format/compact.h"
 #include "format/crop_op.h"
@@ -13,10 +14,12 @@ namespace {
 
 class Hard : public Supervision {
  public:
-  Hard(const DataSet& images, CropSampler sampler, uint64_t seed) : data_(images), sampler_(sampler), seed_(seed) {
-    spec_.kind = LabelKind::kHard;
+  Hard(const DataSet& images, CropSampler sampler, uint64_t seed, double smoothing) : data_(images), sampler_(sampler), seed_(seed) {
+    spec_.kind = smoothing > 0 ? LabelKind::kSmoothing : LabelKind::kHard;
     spec_.num_classes = static_cast<uint32_t>(images.class_names().size());
     spec_.top_k = 1;
+    spec_.values = ValueEncoding::kF32;
+    of_class_ = static_cast<float>(1 - smoothing + smoothing / spec_.num_classes);
     for (uint64_t i = 0; i < images.size(); ++i) {
       if (images.class_index(i) >= 0) images_.push_back(i);
     }
@@ -32,6 +35,7 @@ class Hard : public Supervision {
       labels->images()[i] = {step.ordinals[i], 0, 0, i * m, m};  // its size is known when it was read
       for (uint32_t n = i * m; n < (i + 1) * m; ++n) {
         PutCompactIndex(spec_, labels->indices(), n, static_cast<uint32_t>(data_.class_index(step.ordinals[i])));
+        if (spec_.num_values() > 0) std::memcpy(labels->values() + n * sizeof(float), &of_class_, sizeof(float));
       }
     }
     return {};
@@ -57,6 +61,7 @@ class Hard : public Supervision {
   CropSampler sampler_;
   uint64_t seed_;
   LabelSpec spec_;
+  float of_class_;  // a smoothed label's value
   std::vector<uint64_t> images_;
 };
 
@@ -120,7 +125,10 @@ class Db : public Supervision {
 }  // namespace
 
 Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling,
-                                                     uint64_t seed) {
+                                                     uint64_t seed, double smoothing) {
+  if (!(smoothing >= 0 && smoothing < 1)) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("label smoothing {}: expected 0 to 1, 1 excluded", smoothing));
+  }
   if (images.class_names().empty()) {
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("'{}' has no classes to train on: expected a folder for each class, or an IDX label file "
@@ -128,7 +136,7 @@ Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, cons
                             images.name()));
   }
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make(sampling));
-  auto supervision = std::make_unique<Hard>(images, sampler, seed);
+  auto supervision = std::make_unique<Hard>(images, sampler, seed, smoothing);
   if (supervision->images().empty()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("no image of '{}' has a class to train on", images.name()));
   }

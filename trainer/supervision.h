@@ -48,9 +48,9 @@ class Supervision {
 };
 
 // One-hot labels of the data set's classes and fresh random crops at each visit. Borrows `images`.
-// Errors: InvalidArgument (a data set without classes; the sampling).
-Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling,
-                                                     uint64_t seed);
+// smoothing: the share of a label that is spread evenly over all classes. Errors: InvalidArgument (a data set without classes;
+// the sampling; the smoothing).
+Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling, uint64_t seed, double smoothing = 0);
 
 // The stored crops and labels. Borrows `labels`, which must match the data set (CheckMatch).
 Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed);

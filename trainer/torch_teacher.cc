@@ -3,7 +3,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
@@ -15,6 +14,7 @@
 #include <filesystem>
 
 #include "trainer/aoti_network.h"
+#include "trainer/autocast.h"
 #include "trainer/checkpoint.h"
 #include "trainer/device.h"
 #include "trainer/models.h"
@@ -37,31 +37,10 @@ std::string FirstLine(const char* message) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
-// PyTorch's autocast on a GPU, of the calling thread, while it lives.
-class Autocast {
- public:
-  explicit Autocast(const std::string& type) : on_(!type.empty()) {
-    if (!on_) return;
-    at::autocast::set_autocast_dtype(at::kCUDA, type == "bf16" ? at::kBFloat16 : at::kHalf);
-    at::autocast::set_autocast_enabled(at::kCUDA, true);
-    at::autocast::increment_nesting();
-  }
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-  ~Autocast() {
-    if (!on_) return;
-    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(at::kCUDA, false);
-  }
-
- private:
-  const bool on_;
-};
-
 Result<void> CheckAutocast(const TeacherOptions& options, const std::string& spec) {
   if (options.autocast.empty()) return {};
   const auto bad = [](const std::string& what) { return Fail(ErrorCode::kInvalidArgument, what); };
-  if (options.autocast != "bf16" && options.autocast != "fp16") return bad(fmt::format("--autocast {}: expected bf16 or fp16", options.autocast));
+  if (!IsAutocastType(options.autocast)) return bad(fmt::format("--autocast {}: expected bf16 or fp16", options.autocast));
   if (IsCompiledPackage(spec)) return bad(fmt::format("--autocast: the number type of '{}' was compiled into it; leave --autocast out", spec));
   // On a CPU the bits would be those of whichever of its units multiplies bfloat16.
   if (options.device == "cpu") return bad("--autocast: for teachers on a GPU; say --device cuda, or leave it out");
@@ -141,7 +120,7 @@ class TorchTeacher : public Teacher {
     thread_local const bool single = (at::set_num_threads(1), true);
     static_cast<void>(single);
     const c10::InferenceMode inference;
-    const Autocast autocast(autocast_);
+    const Autocast autocast(at::kCUDA, autocast_);
     const torch::Tensor x =
         torch::from_blob(const_cast<float*>(input), {n, shape_[0], shape_[1], shape_[2]}, torch::kFloat32);
     const torch::Tensor y = network_(x.to(device_)).to(torch::kCPU, torch::kFloat32).contiguous();

@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <torch/cuda.h>
-#include <torch/optim/sgd.h>
+#include <torch/nn/utils/clip_grad.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
@@ -15,14 +15,16 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "trainer/autocast.h"
 #include "trainer/checkpoint.h"
 #include "trainer/device.h"
 #include "trainer/device_batches.h"
 #include "trainer/evaluate.h"
 #include "trainer/label_loss.h"
 #include "trainer/models.h"
-#include "trainer/schedule.h"
+#include "trainer/optimizer.h"
 #include "trainer/stopwatch.h"
+#include "trainer/weight_average.h"
 
 namespace fkdb {
 namespace {
@@ -35,9 +37,25 @@ Json Identity(const TrainConfig& c, const DataSet& data) {
           {"epochs", c.epochs},
           {"crops_per_image", c.crops_per_image},
           {"batch_size", c.batch_size},
-          {"learning_rate", c.learning_rate},
-          {"momentum", c.momentum},
-          {"weight_decay", c.weight_decay},
+          {"accumulate", c.accumulate},
+          {"schedule", Name(c.schedule.decay)},
+          {"learning_rate", c.schedule.rate},
+          {"min_learning_rate", c.schedule.min_rate},
+          {"step_epochs", c.schedule.step_epochs},
+          {"step_factor", c.schedule.step_factor},
+          {"warmup_epochs", c.schedule.warmup_epochs},
+          {"warmup_learning_rate", c.schedule.warmup_rate},
+          {"single_crop_tail", c.schedule.single_crop_tail},
+          {"optimizer", c.optimizer.name},
+          {"momentum", c.optimizer.momentum},
+          {"nesterov", c.optimizer.nesterov},
+          {"betas", {c.optimizer.beta1, c.optimizer.beta2}},
+          {"epsilon", c.optimizer.epsilon},
+          {"weight_decay", c.optimizer.weight_decay},
+          {"decay_vectors", c.optimizer.decay_vectors},
+          {"clip_norm", c.optimizer.clip_norm},
+          {"average_decay", c.average_decay},
+          {"autocast", c.autocast},
           {"temperature", c.temperature},
           {"tau", c.tau},
           {"seed", c.seed},
@@ -65,6 +83,7 @@ struct Position {
   uint64_t crops = 0;     // of the pass so far
   double seconds = 0;     // spent on the pass so far
   uint64_t all_steps = 0; // of all passes
+  double best_top1 = 0;   // of the passes so far
 };
 
 // Where the seconds of a pass went, as far as this run did it.
@@ -99,16 +118,25 @@ class Training {
         validation_(validation),
         hooks_(hooks),
         device_(device),
-        passes_(PlanPasses(config.epochs, config.crops_per_image)) {}
+        passes_(PlanPasses(config.epochs, config.crops_per_image, config.schedule)),
+        shard_{0, 1, config.accumulate} {}
 
   Result<void> Begin() {
     // Everything random in the weights comes from here; crops and order come from counters.
     torch::manual_seed(config_.seed);
     FKDB_ASSIGN(model_, MakeModel(config_.model, data_.channels(), supervision_.spec().num_classes));
     model_->to(device_);
-    optimizer_ = std::make_unique<torch::optim::SGD>(model_->parameters(), torch::optim::SGDOptions(config_.learning_rate)
-                                                                               .momentum(config_.momentum)
-                                                                               .weight_decay(config_.weight_decay));
+    if (config_.channels_last) {
+      for (torch::Tensor& p : model_->parameters()) {
+        if (p.dim() == 4) p.set_data(p.contiguous(at::MemoryFormat::ChannelsLast));
+      }
+    }
+    FKDB_ASSIGN(optimizer_, MakeOptimizer(*model_, config_.optimizer));
+    if (config_.average_decay > 0) {
+      FKDB_ASSIGN(auto average, MakeModel(config_.model, data_.channels(), supervision_.spec().num_classes));
+      average->to(device_);
+      average_.emplace(*model_, std::move(average), config_.average_decay);
+    }
     std::error_code ec;
     std::filesystem::create_directories(config_.out, ec);
     if (ec) {
@@ -127,10 +155,11 @@ class Training {
     const LoaderConfig loader = {.input = config_.input,
                                  .first_pass = position_.pass,
                                  .passes = {passes_.begin() + static_cast<ptrdiff_t>(position_.pass), passes_.end()},
-                                 .batch_size = config_.batch_size,
+                                 .batch_size = config_.batch_size / config_.accumulate,
                                  .seed = config_.seed,
-                                 .first_step = position_.step,
+                                 .first_step = position_.step * config_.accumulate,
                                  .workers = config_.workers,
+                                 .shard = shard_,
                                  .crop = !config_.crop_on_gpu};
     FKDB_ASSIGN(DeviceBatches batches, DeviceBatches::Make(data_, supervision_, loader, device_));
     batches_.emplace(std::move(batches));
@@ -138,10 +167,8 @@ class Training {
     result_.finished = position_.pass == passes_.size();
     result_.steps = position_.all_steps;
     if (result_.finished) {
-      TensorFile weights;
-      StoreModel(*model_, "", &weights);
-      weights.metadata["model"] = config_.model;
-      FKDB_TRY(WriteTensorFile(config_.out / kWeightsFile, weights));
+      result_.best_top1 = position_.best_top1;
+      FKDB_TRY(WriteWeights(kWeightsFile));
     }
     if (run_epochs_ > 0) result_.seconds_per_epoch = run_seconds_ / run_epochs_;
     return result_;
@@ -151,27 +178,22 @@ class Training {
   // To the pass's end, or until it is stopped, and saved, before.
   Result<void> RunPass() {
     const Pass pass = passes_[position_.pass];
-    const uint64_t steps = NumSteps(supervision_.images().size(), pass.crops, config_.batch_size);
-    const double rate = CosineRate(config_.learning_rate, pass.epoch, config_.epochs);
-    for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
+    const uint64_t steps = StepsOf(pass);
+    const double rate = config_.schedule.Rate(pass.epoch, config_.epochs);
+    SetRate(optimizer_.get(), rate);
     model_->train();
     profile_ = {};
     Stopwatch watch;
     const double seconds_before = position_.seconds;
     const uint64_t crops_before = position_.crops;
     while (position_.step < steps) {
+      FKDB_TRY(Step());
       profile_.all += watch.Lap();
-      FKDB_ASSIGN(const DeviceBatches::Batch* const batch, batches_->Next());
-      const double idle = watch.Lap();
-      FKDB_TRY(Step(*batch));
-      profile_.idle += idle;
-      profile_.all += idle + watch.Lap();
       ++profile_.steps;
       position_.seconds = seconds_before + profile_.all;
       if (hooks_.progress) {
-        const auto crops = static_cast<double>(position_.crops - crops_before);
-        hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate,
-                         crops / std::max(1e-9, profile_.all)});
+        const double speed = static_cast<double>(position_.crops - crops_before) / std::max(1e-9, profile_.all);
+        hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate, speed, SecondsLeft(speed)});
       }
       const bool last = position_.step == steps;
       const bool due = config_.checkpoint_steps > 0 && position_.all_steps % config_.checkpoint_steps == 0;
@@ -190,16 +212,40 @@ class Training {
     return (hooks_.stop && *hooks_.stop) || (config_.max_steps > 0 && position_.all_steps >= config_.max_steps);
   }
 
-  Result<void> Step(const DeviceBatches::Batch& batch) {
-    const int64_t n = batch.inputs.size(0);
+  uint64_t StepsOf(const Pass& pass) const {
+    return NumSteps(supervision_.images().size(), pass.crops, config_.batch_size / config_.accumulate, shard_) / config_.accumulate;
+  }
+
+  double SecondsLeft(double crops_per_second) const {
+    uint64_t crops = 0;
+    for (uint64_t p = position_.pass; p < passes_.size(); ++p) crops += passes_[p].crops * supervision_.images().size();
+    return static_cast<double>(crops - std::min(crops, position_.crops)) / std::max(1e-9, crops_per_second);
+  }
+
+  Result<void> Step() {
     Stopwatch watch;
     optimizer_->zero_grad();
-    const torch::Tensor logits = model_->forward(batch.inputs).contiguous();
-    const auto [loss, gradient] = LabelLoss(logits.detach(), batch.labels, static_cast<float>(config_.temperature),
-                                            static_cast<float>(config_.tau));
-    profile_.forward += Lap(&watch);
+    for (uint32_t part = 0; part < config_.accumulate; ++part) FKDB_TRY(AddGradients(&watch));
+    if (config_.optimizer.clip_norm > 0) torch::nn::utils::clip_grad_norm_(model_->parameters(), config_.optimizer.clip_norm);
+    optimizer_->step();
+    if (average_) average_->Update();
+    profile_.optimizer += Lap(&watch);
+    ++position_.step;
+    ++position_.all_steps;
+    return {};
+  }
+
+  // Of the next batch, a part of the step.
+  Result<void> AddGradients(Stopwatch* watch) {
+    FKDB_ASSIGN(const DeviceBatches::Batch* const batch, batches_->Next());
+    profile_.idle += watch->Lap();
+    const int64_t n = batch->inputs.size(0);
+    const torch::Tensor logits = Forward(batch->inputs);
+    const auto [loss, gradient] = LabelLoss(logits.detach(), batch->labels, static_cast<float>(config_.temperature),
+                                            static_cast<float>(config_.tau), 1.0f / static_cast<float>(config_.accumulate));
+    profile_.forward += Lap(watch);
     batches_->Prefetch();
-    profile_.idle += watch.Lap();
+    profile_.idle += watch->Lap();
     const double value = loss.item<double>();
     if (!std::isfinite(value)) {
       return Fail(ErrorCode::kModel,
@@ -207,17 +253,18 @@ class Training {
                               value, position_.step, passes_[position_.pass].epoch,
                               (config_.out / kCheckpointFile).string()));
     }
-    profile_.forward += Lap(&watch);
+    profile_.forward += Lap(watch);
     logits.backward(gradient);
-    profile_.backward += Lap(&watch);
-    optimizer_->step();
-    profile_.optimizer += Lap(&watch);
-    profile_.workers += batch.host->seconds;
+    profile_.backward += Lap(watch);
+    profile_.workers += batch->host->seconds;
     position_.loss_sum += value * static_cast<double>(n);
     position_.crops += static_cast<uint64_t>(n);
-    ++position_.step;
-    ++position_.all_steps;
     return {};
+  }
+
+  torch::Tensor Forward(const torch::Tensor& inputs) {
+    const Autocast autocast(device_.type(), config_.autocast);
+    return model_->forward(config_.channels_last ? inputs.contiguous(at::MemoryFormat::ChannelsLast) : inputs).contiguous();
   }
 
   // A device works behind the host's back: a profile waits for it.
@@ -240,20 +287,34 @@ class Training {
     result_.loss = MeanLoss();
     if (validation_) {
       FKDB_ASSIGN(const std::optional<Accuracy> accuracy,
-                  Evaluate(*model_, *validation_, config_.input, {config_.evaluate_resize, config_.evaluate_crop},
+                  Evaluate(Student(), *validation_, config_.input, {config_.evaluate_resize, config_.evaluate_crop},
                            device_, config_.workers, hooks_.stop));
       if (!accuracy) return Save();
       line["top1"] = result_.top1 = accuracy->top1;
       line["top5"] = result_.top5 = accuracy->top5;
+      if (accuracy->top1 > position_.best_top1) {
+        position_.best_top1 = accuracy->top1;
+        FKDB_TRY(WriteWeights(kBestFile));
+      }
     }
     if (config_.profile) line["profile"] = profile_.ToJson();
     ++position_.pass;
-    position_ = {position_.pass, 0, 0, 0, 0, position_.all_steps};
+    position_ = {position_.pass, 0, 0, 0, 0, position_.all_steps, position_.best_top1};
     metrics_.push_back(line.dump());
     FKDB_TRY(Save());
     FKDB_TRY(WriteMetrics("a", {metrics_.back()}));
     if (hooks_.metrics) hooks_.metrics(metrics_.back());
     return {};
+  }
+
+  // The one that is evaluated and handed over.
+  Model& Student() const { return average_ ? average_->model() : *model_; }
+
+  Result<void> WriteWeights(const char* name) const {
+    TensorFile weights;
+    StoreModel(Student(), "", &weights);
+    weights.metadata["model"] = config_.model;
+    return WriteTensorFile(config_.out / name, weights);
   }
 
   Result<void> WriteMetrics(const char* mode, const std::vector<std::string>& lines) {
@@ -269,10 +330,12 @@ class Training {
   Result<void> Save() {
     TensorFile file;
     StoreModel(*model_, "model.", &file);
-    StoreMomentum(*model_, *optimizer_, "momentum.", &file);
+    StoreOptimizer(*model_, *optimizer_, "optimizer.", &file);
+    if (average_) StoreModel(average_->model(), "average.", &file);
     file.metadata["config"] = Identity(config_, data_).dump();
     const Json position = {{"pass", position_.pass},   {"step", position_.step},       {"loss_sum", position_.loss_sum},
-                           {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps}};
+                           {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps},
+                           {"best_top1", position_.best_top1}};
     file.metadata["position"] = position.dump();
     file.metadata["metrics"] = Json(metrics_).dump();
     return WriteTensorFile(config_.out / kCheckpointFile, file);
@@ -305,9 +368,13 @@ class Training {
     }
     position_ = {position.value("pass", uint64_t{0}),   position.value("step", uint64_t{0}),
                  position.value("loss_sum", 0.0),       position.value("crops", uint64_t{0}),
-                 position.value("seconds", 0.0),        position.value("all_steps", uint64_t{0})};
+                 position.value("seconds", 0.0),        position.value("all_steps", uint64_t{0}),
+                 position.value("best_top1", 0.0)};
     if (auto loaded = LoadModel(file, "model.", model_.get()); !loaded) return in(loaded.error());
-    if (auto loaded = LoadMomentum(file, "momentum.", *model_, optimizer_.get()); !loaded) return in(loaded.error());
+    if (auto loaded = LoadOptimizer(file, "optimizer.", *model_, optimizer_.get()); !loaded) return in(loaded.error());
+    if (average_) {
+      if (auto loaded = LoadModel(file, "average.", &average_->model()); !loaded) return in(loaded.error());
+    }
 
     // The metrics file may lack the last line, or have lines of passes that are about to be repeated.
     metrics_ = metrics.get<std::vector<std::string>>();
@@ -328,8 +395,10 @@ class Training {
   const TrainHooks& hooks_;
   const c10::Device device_;
   const std::vector<Pass> passes_;
+  const Shard shard_;
   std::shared_ptr<Model> model_;
-  std::unique_ptr<torch::optim::SGD> optimizer_;
+  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  std::optional<WeightAverage> average_;
   std::optional<DeviceBatches> batches_;
   Position position_;
   std::vector<std::string> metrics_;  // a line for each pass done
@@ -345,7 +414,13 @@ Result<void> CheckConfig(const TrainConfig& c) {
                            c.crops_per_image, c.batch_size));
   }
   if (!(c.temperature > 0) || !(c.tau > 0)) return bad("temperatures must be positive");
-  return {};
+  if (c.accumulate < 1 || c.batch_size % c.accumulate != 0) {
+    return bad(fmt::format("batches of {} crops in {} parts: expected parts of the same size", c.batch_size, c.accumulate));
+  }
+  if (!(c.average_decay >= 0 && c.average_decay < 1)) return bad(fmt::format("decay {} of the weights' average: expected 0 to 1, 1 excluded", c.average_decay));
+  if (!c.autocast.empty() && !IsAutocastType(c.autocast)) return bad(fmt::format("autocast '{}': expected bf16 or fp16", c.autocast));
+  if (c.autocast == "fp16") return bad("autocast 'fp16' would need a loss scale: expected bf16");
+  return c.schedule.Check(c.epochs);
 }
 
 }  // namespace

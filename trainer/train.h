@@ -10,7 +10,9 @@
 
 #include "format/result.h"
 #include "image/data_set.h"
-#include "trainer/batch_loader.h"
+#include "image/crop_inputs.h"
+#include "trainer/optimizer_config.h"
+#include "trainer/schedule.h"
 #include "trainer/supervision.h"
 
 namespace fkdb {
@@ -20,10 +22,12 @@ struct TrainConfig {
   std::string model;
   uint32_t epochs = 1;
   uint32_t crops_per_image = 1;  // m
-  uint32_t batch_size = 256;     // crops
-  double learning_rate = 0.1;
-  double momentum = 0.9;
-  double weight_decay = 1e-4;
+  uint32_t batch_size = 256;     // crops a step
+  uint32_t accumulate = 1;       // parts that a step is computed in, one after the other, as so many processes would
+  Schedule schedule;
+  OptimizerConfig optimizer;
+  double average_decay = 0;      // of the weights' moving average, which is then the student that counts; 0: none
+  std::string autocast;          // "bf16", "fp16" (GPUs): of the forward pass; empty: float32
   double temperature = 1;        // of the student's softmax
   double tau = 1;                // of the softmax over stored logits
   uint64_t seed = 0;             // weights, image order, crop order
@@ -32,6 +36,7 @@ struct TrainConfig {
   std::string labels;            // digest of the label set, empty without one
 
   // Changes performance, or when to save. Weights may depend on num_threads in their last bits.
+  bool channels_last = false;    // how Torch keeps images and their activations
   int num_threads = 0;           // of Torch on the CPU; 0: one a processor
   int workers = 1;               // that load batches
   std::string device = "cpu";
@@ -47,7 +52,8 @@ struct TrainConfig {
 
 // The files a training leaves in its folder.
 constexpr const char* kCheckpointFile = "checkpoint.safetensors";
-constexpr const char* kWeightsFile = "weights.safetensors";  // torchvision's names
+constexpr const char* kWeightsFile = "weights.safetensors";  // of the finished student, under torchvision's names
+constexpr const char* kBestFile = "best.safetensors";        // the same of the pass whose top-1 was highest
 constexpr const char* kMetricsFile = "metrics.jsonl";
 
 struct TrainProgress {
@@ -58,6 +64,7 @@ struct TrainProgress {
   double loss = 0;     // running mean of this pass
   double learning_rate = 0;
   double crops_per_second = 0;
+  double seconds_left = 0;   // of all passes, at this speed, evaluations apart
 };
 
 struct TrainHooks {
@@ -71,6 +78,7 @@ struct TrainResult {
   uint64_t steps = 0;        // of all passes so far
   double loss = 0;           // mean over the last pass
   double top1 = 0, top5 = 0; // of the last evaluation, 0 to 1
+  double best_top1 = 0;
   double seconds_per_epoch = 0;  // training alone, mean over this run's epochs
 };
 

@@ -98,7 +98,50 @@ TEST(Schedule, CosineIsSerrated) {
   const auto passes = PlanPasses(6, 2);
   ASSERT_EQ(passes.size(), 4u);
   const std::vector<double> expected = {0.1, 0.075, 0.025, 0.0067};
-  for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(CosineRate(0.1, passes[i].epoch, 6), expected[i], 5e-5);
+  for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(Schedule{}.Rate(passes[i].epoch, 6), expected[i], 5e-5);
+}
+
+TEST(Schedule, StepsLinesAndWarmUps) {
+  const auto rates = [](const Schedule& schedule, uint32_t epochs) {
+    std::vector<double> all;
+    for (uint32_t e = 0; e < epochs; ++e) all.push_back(schedule.Rate(e, epochs));
+    return all;
+  };
+  const auto expect = [](const std::vector<double>& got, const std::vector<double>& want) {
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-15) << i;
+  };
+  // MEAL V2 divides by 10 after epoch 100: the 101st is the first at the lower rate.
+  Schedule step = {.decay = Decay::kStep, .rate = 0.01, .step_epochs = {100}};
+  EXPECT_EQ(step.Rate(99, 180), 0.01);
+  EXPECT_NEAR(step.Rate(100, 180), 0.001, 1e-15);
+  EXPECT_NEAR(step.Rate(179, 180), 0.001, 1e-15);
+  expect(rates({.decay = Decay::kLinear, .rate = 1, .min_rate = 0.2}, 4), {1, 0.8, 0.6, 0.4});
+  expect(rates({.decay = Decay::kConstant, .rate = 0.3}, 2), {0.3, 0.3});
+  // The original's for ViTs: 5 epochs from 1e-5, then a cosine that has counted them.
+  const Schedule vit = {.rate = 0.002, .min_rate = 1e-5, .warmup_epochs = 5, .warmup_rate = 1e-5};
+  EXPECT_EQ(vit.Rate(0, 300), 1e-5);
+  EXPECT_NEAR(vit.Rate(4, 300), 1e-5 + 0.8 * (0.002 - 1e-5), 1e-15);
+  EXPECT_NEAR(vit.Rate(5, 300), 1e-5 + (0.002 - 1e-5) / 2 * (1 + std::cos(M_PI * 5 / 300)), 1e-15);
+  EXPECT_NEAR(vit.Rate(150, 300), 1e-5 + (0.002 - 1e-5) / 2, 1e-15);
+}
+
+TEST(Schedule, WarmUpShowsOneCropAndTheTailCanBeLeftOut) {
+  EXPECT_EQ(CropsOf(PlanPasses(12, 4, {.warmup_epochs = 2})), (std::vector<uint32_t>{1, 1, 4, 4, 1, 1}));
+  EXPECT_EQ(CropsOf(PlanPasses(12, 4, {.single_crop_tail = false})), (std::vector<uint32_t>{4, 4, 4}));
+  EXPECT_EQ(CropsOf(PlanPasses(10, 4, {.single_crop_tail = false})), (std::vector<uint32_t>{4, 4, 2}));
+}
+
+TEST(Schedule, WhatMakesNoSenseIsNamed) {
+  const auto message = [](const Schedule& schedule) { return schedule.Check(10).error().message; };
+  EXPECT_EQ(message({.rate = -1}), "learning rates: expected 0 or more");
+  EXPECT_EQ(message({.rate = 0.1, .min_rate = 0.2}), "the learning rate 0.1 is below the smallest, 0.2");
+  EXPECT_EQ(message({.warmup_epochs = 11}), "11 warm-up epochs of 10 epochs");
+  EXPECT_EQ(message({.decay = Decay::kStep}), "schedule 'step' needs the epochs of its steps");
+  EXPECT_EQ(message({.step_epochs = {3}}), "schedule 'cosine' has no steps");
+  EXPECT_EQ(message({.decay = Decay::kStep, .step_epochs = {3, 3}}), "epochs of steps: expected each to be later than the one before");
+  EXPECT_EQ(ParseDecay("exponential").error().message, "schedule 'exponential': expected cosine, linear, step, constant");
+  EXPECT_TRUE(Schedule{}.Check(10));
 }
 
 // A small IDX data set and a label set for it.

@@ -240,7 +240,7 @@ TEST_F(LoaderTest, ShardsAreDisjoint) {
             seen.push_back(image.ordinal);
           }
         }
-        EXPECT_EQ(steps, NumSteps(23, 2, 4, ranks));
+        EXPECT_EQ(steps, NumSteps(23, 2, 4, {rank, ranks}));
       }
       const std::set<uint64_t> distinct(seen.begin(), seen.end());
       EXPECT_EQ(distinct.size(), seen.size());
@@ -252,6 +252,29 @@ TEST_F(LoaderTest, ShardsAreDisjoint) {
   const auto none = BatchLoader::Make(data, **supervision, {input, 0, {{0, 2}}, 4, 1, 0, 2, {3, 3}});
   EXPECT_EQ(none.error().message, "rank 3 of 3: expected one of 0 to 2");
   EXPECT_EQ(BatchLoader::Make(data, **supervision, {input, 0, {{0, 2}}, 4, 1, 0, 2, {0, 24}}).error().message, "23 images for 24 processes");
+}
+
+// One process that does the work of several sees what they would see, step by step.
+TEST_F(LoaderTest, PartsAreOtherProcessesSteps) {
+  const MadeUp data(23);
+  const auto supervision = HardSupervision(data, {}, 1);
+  const InputSpec input = {8, 8, Interpolation::kBilinear, {0.5}, {0.5}};
+  const std::vector<Pass> passes = {{0, 2}, {2, 1}};
+  const auto steps_of = [&](Shard shard) {
+    std::vector<std::vector<float>> steps;
+    const auto loader = BatchLoader::Make(data, **supervision, {input, 0, passes, 4, 1, 0, 2, shard});
+    while (const TrainBatch* batch = *(*loader)->Next()) steps.emplace_back(batch->inputs.begin(), batch->inputs.end());
+    return steps;
+  };
+  // Rank 1 of 2 in 3 parts: the processes 3, 4 and 5 of 6.
+  const auto parts = steps_of({1, 2, 3});
+  ASSERT_EQ(parts.size(), NumSteps(23, 2, 4, {1, 2, 3}) + NumSteps(23, 1, 4, {1, 2, 3}));
+  for (uint64_t part = 0; part < 3; ++part) {
+    const auto alone = steps_of({3 + part, 6});
+    ASSERT_EQ(alone.size() * 3, parts.size());
+    for (size_t i = 0; i < alone.size(); ++i) EXPECT_EQ(parts[3 * i + part], alone[i]) << part << " " << i;
+  }
+  EXPECT_EQ(BatchLoader::Make(data, **supervision, {input, 0, passes, 4, 1, 0, 2, {0, 1, 24}}).error().message, "23 images for 24 parts of all processes");
 }
 
 // Operations that cannot be done to a student's crops are not left out in silence.

@@ -187,13 +187,65 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOne) {
   const std::string metrics = test::ReadBytes(Path("parts") / kMetricsFile);
   EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 3);
 
-  config_.learning_rate = 0.2;
+  config_.schedule.rate = 0.2;
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message,
             (Path("parts") / kCheckpointFile).string() +
                 ": cannot resume with another configuration: learning_rate was 0.1, now 0.2");
-  config_.learning_rate = 0.1;
+  config_.schedule.rate = 0.1;
   config_.resume = false;
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().code, ErrorCode::kAlreadyExists);
+}
+
+// Whatever a checkpoint must hold for it: both moments of AdamW, its two groups, the average, steps in parts, a warm-up.
+TEST_F(TrainTest, AResumedRunIsTheUndisturbedOneWithEveryOption) {
+  config_.epochs = 5;
+  config_.crops_per_image = 2;
+  config_.accumulate = 2;
+  config_.optimizer = {.name = "adamw", .weight_decay = 0.05, .decay_vectors = false, .clip_norm = 0.5};
+  config_.schedule = {.rate = 0.002, .min_rate = 1e-5, .warmup_epochs = 1, .warmup_rate = 1e-5};
+  config_.average_decay = 0.9;
+  const auto hard = HardSupervision(*data_, {}, config_.seed, /*smoothing=*/0.1);
+  ASSERT_TRUE(hard);
+  config_.out = Path("whole");
+  const auto whole = Train(config_, *data_, **hard, data_.get());
+  ASSERT_TRUE(whole) << whole.error().message;
+  config_.out = Path("parts");
+  config_.resume = true;
+  for (const uint64_t steps : {5u, 12u, 20u, 0u}) {
+    config_.max_steps = steps;
+    const auto part = Train(config_, *data_, **hard, data_.get());
+    ASSERT_TRUE(part) << part.error().message;
+  }
+  const TensorFile checkpoint = Tensors(Path("parts"));
+  ExpectSameBits(Tensors(Path("whole")), checkpoint);
+  for (const char* name : {"optimizer.mean.conv1.weight", "optimizer.square.bn1.bias", "optimizer.step.fc.bias", "average.bn1.running_mean"}) {
+    EXPECT_TRUE(checkpoint.tensors.contains(name)) << name;
+  }
+  for (const char* file : {kWeightsFile, kBestFile}) EXPECT_EQ(test::ReadBytes(Path("whole") / file), test::ReadBytes(Path("parts") / file));
+
+  // What is handed over is the average.
+  const auto weights = ReadTensorFile(Path("whole") / kWeightsFile);
+  ASSERT_TRUE(weights);
+  EXPECT_EQ(weights->tensors.at("conv1.weight").data, checkpoint.tensors.at("average.conv1.weight").data);
+  EXPECT_NE(weights->tensors.at("conv1.weight").data, checkpoint.tensors.at("model.conv1.weight").data);
+}
+
+TEST_F(TrainTest, TheBestStudentIsKept) {
+  config_.epochs = 3;
+  config_.schedule = {.decay = Decay::kStep, .rate = 0.05, .step_epochs = {1}, .step_factor = 100};  // learns, then forgets
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  config_.out = Path("out");
+  std::vector<std::string> metrics;
+  TrainHooks hooks;
+  hooks.metrics = [&](const std::string& line) {
+    if (metrics.empty()) fs::copy_file(Path("out") / kBestFile, Path("first"));
+    metrics.push_back(line);
+  };
+  const auto result = Train(config_, *data_, **hard, data_.get(), hooks);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_GT(result->best_top1, result->top1);
+  EXPECT_EQ(test::ReadBytes(Path("out") / kBestFile), test::ReadBytes(Path("first")));
+  EXPECT_NE(test::ReadBytes(Path("out") / kBestFile), test::ReadBytes(Path("out") / kWeightsFile));
 }
 
 TEST_F(TrainTest, PlainTrainingLearns) {
@@ -212,7 +264,7 @@ TEST_F(TrainTest, PlainTrainingLearns) {
 }
 
 TEST_F(TrainTest, ALossThatIsNaNStopsTheRun) {
-  config_.learning_rate = 1e30;
+  config_.schedule.rate = 1e30;
   config_.epochs = 2;
   config_.out = Path("out");
   const auto hard = HardSupervision(*data_, {}, config_.seed);
@@ -259,6 +311,8 @@ TEST(LabelLoss, IsTorchsOnDenseLabels) {
     logits.backward(gradient);
     EXPECT_LT((weights.grad() - slope).abs().max().item<double>(), near * slope.abs().max().item<double>()) << type;
   }
+  const torch::Tensor logits = inputs.matmul(weights).detach();
+  EXPECT_TRUE(torch::equal(LabelLoss(logits, labels, 2, 1, 0.25).gradient, LabelLoss(logits, labels, 2, 1).gradient / 4));
   EXPECT_THROW(LabelLoss(inputs, labels, 2, 1), c10::Error);
   EXPECT_THROW(LabelLoss(torch::zeros({7, 10}, torch::kFloat64), labels, 2, 1), c10::Error);
 }
