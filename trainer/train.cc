@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "format/random.h"
 #include "trainer/checkpoint.h"
 #include "trainer/device.h"
 #include "trainer/device_batches.h"
@@ -23,6 +24,7 @@
 #include "trainer/models.h"
 #include "trainer/schedule.h"
 #include "trainer/stopwatch.h"
+#include "trainer/student.h"
 
 namespace fkdb {
 namespace {
@@ -30,8 +32,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // What a resumed run must share with the run that saved.
-Json Identity(const TrainConfig& c, const DataSet& data) {
-  return {{"model", c.model},
+Json Identity(const TrainConfig& c, const Student& student, const DataSet& data) {
+  return {{"model", student.name},
+          {"model_file", student.model_file},
+          {"initial_weights", student.initial_weights},
+          {"new_head", c.new_head},
           {"epochs", c.epochs},
           {"crops_per_image", c.crops_per_image},
           {"batch_size", c.batch_size},
@@ -104,9 +109,11 @@ class Training {
   Result<void> Begin() {
     // Everything random in the weights comes from here; crops and order come from counters.
     torch::manual_seed(config_.seed);
-    FKDB_ASSIGN(model_, MakeModel(config_.model, data_.channels(), supervision_.spec().num_classes));
+    const ModelShape shape = {data_.channels(), config_.input.height, config_.input.width, supervision_.spec().num_classes};
+    FKDB_ASSIGN(student_, MakeStudent({config_.model, config_.weights, config_.new_head}, shape));
+    model_ = student_.model;
     model_->to(device_);
-    optimizer_ = std::make_unique<torch::optim::SGD>(model_->parameters(), torch::optim::SGDOptions(config_.learning_rate)
+    optimizer_ = std::make_unique<torch::optim::SGD>(DistinctParameters(*model_), torch::optim::SGDOptions(config_.learning_rate)
                                                                                .momentum(config_.momentum)
                                                                                .weight_decay(config_.weight_decay));
     std::error_code ec;
@@ -140,7 +147,7 @@ class Training {
     if (result_.finished) {
       TensorFile weights;
       StoreModel(*model_, "", &weights);
-      weights.metadata["model"] = config_.model;
+      weights.metadata["model"] = student_.name;
       FKDB_TRY(WriteTensorFile(config_.out / kWeightsFile, weights));
     }
     if (run_epochs_ > 0) result_.seconds_per_epoch = run_seconds_ / run_epochs_;
@@ -193,6 +200,8 @@ class Training {
   Result<void> Step(const DeviceBatches::Batch& batch) {
     const int64_t n = batch.inputs.size(0);
     Stopwatch watch;
+    // A model's dropout draws for this step what it would in a run that was never stopped.
+    torch::manual_seed(Philox(config_.seed, position_.all_steps, 0)[0]);
     optimizer_->zero_grad();
     const torch::Tensor logits = model_->forward(batch.inputs).contiguous();
     const auto [loss, gradient] = LabelLoss(logits.detach(), batch.labels, static_cast<float>(config_.temperature),
@@ -270,7 +279,7 @@ class Training {
     TensorFile file;
     StoreModel(*model_, "model.", &file);
     StoreMomentum(*model_, *optimizer_, "momentum.", &file);
-    file.metadata["config"] = Identity(config_, data_).dump();
+    file.metadata["config"] = Identity(config_, student_, data_).dump();
     const Json position = {{"pass", position_.pass},   {"step", position_.step},       {"loss_sum", position_.loss_sum},
                            {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps}};
     file.metadata["position"] = position.dump();
@@ -287,7 +296,7 @@ class Training {
       return found == file.metadata.end() ? Json() : Json::parse(found->second, nullptr, false);
     };
     const Json stored = metadata("config"), position = metadata("position"), metrics = metadata("metrics");
-    const Json wanted = Identity(config_, data_);
+    const Json wanted = Identity(config_, student_, data_);
     const auto numbers = [](const Json& json) {
       return std::all_of(json.begin(), json.end(), [](const Json& value) { return value.is_number(); });
     };
@@ -328,6 +337,7 @@ class Training {
   const TrainHooks& hooks_;
   const c10::Device device_;
   const std::vector<Pass> passes_;
+  Student student_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<torch::optim::SGD> optimizer_;
   std::optional<DeviceBatches> batches_;
