@@ -11,9 +11,11 @@
 #include "reader/reader.h"
 #include "tools/cli.h"
 #include "tools/config_file.h"
+#include "tools/export_command.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
 #include "trainer/match.h"
+#include "trainer/model_names.h"
 #include "trainer/supervision.h"
 #include "trainer/train.h"
 #include "writer/recipe.h"
@@ -31,6 +33,7 @@ struct Flags : CommonFlags {
   TrainConfig train;
   std::optional<uint32_t> crops_per_image, val_resize, val_crop;
   uint64_t limit = 0;
+  ExportFlags export_weights;
 };
 
 std::string ProgressLine(const TrainProgress& p) {
@@ -209,7 +212,9 @@ int fkdb::RunTrain(int argc, char** argv) {
   app.add_option("--db", flags.db, "The label set of the training images");
   app.add_option("--supervision", flags.supervision, "db (with --db) or hard (the images' own classes)")
       ->check(CLI::IsMember({"db", "hard"}));
-  app.add_option("--model", train.model, "resnet18, or resnet6-wN for inputs of about 28 pixels")->required();
+  app.add_option("--model", train.model, "A network: " + fkdb::ModelNames() + "; or FILE.pt, a module that torch.jit.script made")->required();
+  app.add_option("--weights", train.weights, "Begin with these weights: .safetensors, or a state dict that torch.save wrote");
+  app.add_flag("--new-head", train.new_head, "With --weights of other classes: draw the last layer, load the rest");
   app.add_option("--epochs", train.epochs, "Each shows one crop of every image")->required();
   app.add_option("--crops-per-image", flags.crops_per_image, "Crops of an image in a batch, m (db: 4, hard: 1)");
   app.add_option("--batch-size", train.batch_size, "Crops a step")->capture_default_str();
@@ -246,6 +251,11 @@ int fkdb::RunTrain(int argc, char** argv) {
   app.add_option("--val-crop", flags.val_crop, "Centre crop of validation images (224)");
   app.add_option("--limit", flags.limit, "Only the first N training images in key order");
   flags.pixels.AddTo(app);
+  AddExportCommand(app, &flags.export_weights);
   fkdb::ConfigFile config(&app, "train");
-  return fkdb::RunTool(app, argc, argv, [&] { return config.print() ? config.Print() : fkdb::Run(flags); }, &config);
+  const auto run = [&] {
+    if (config.print()) return config.Print();
+    return flags.export_weights.asked() ? fkdb::RunExport(app, flags.export_weights, flags) : fkdb::Run(flags);
+  };
+  return fkdb::RunTool(app, argc, argv, run, &config);
 }

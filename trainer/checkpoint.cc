@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -13,7 +14,9 @@ namespace {
 const std::map<std::string, torch::ScalarType>& Dtypes() {
   static const std::map<std::string, torch::ScalarType> kDtypes = {
       {"F32", torch::kFloat32},   {"F64", torch::kFloat64}, {"F16", torch::kFloat16},
-      {"BF16", torch::kBFloat16}, {"I64", torch::kInt64},   {"I32", torch::kInt32}};
+      {"BF16", torch::kBFloat16}, {"I64", torch::kInt64},   {"I32", torch::kInt32},
+      {"I16", torch::kInt16},     {"I8", torch::kInt8},     {"U8", torch::kUInt8},
+      {"BOOL", torch::kBool}};
   return kDtypes;
 }
 
@@ -53,6 +56,18 @@ Result<void> LoadTensor(const TensorFile& file, const std::string& name, torch::
   const torch::NoGradGuard no_grad;
   target.copy_(source);
   return {};
+}
+
+bool IsStorable(const torch::Tensor& tensor) {
+  const auto& types = Dtypes();
+  return std::any_of(types.begin(), types.end(), [&](const auto& type) { return type.second == tensor.scalar_type(); });
+}
+
+void Convert(const std::string& dtype, StoredTensor* tensor) {
+  const auto from = Dtypes().find(tensor->dtype), to = Dtypes().find(dtype);
+  if (from == Dtypes().end() || to == Dtypes().end() || from == to) return;
+  if (c10::isFloatingType(from->second) != c10::isFloatingType(to->second)) return;
+  *tensor = ToStored(torch::from_blob(tensor->data.data(), tensor->shape, from->second).to(to->second));
 }
 
 void StoreModel(const torch::nn::Module& model, const std::string& prefix, TensorFile* file) {

@@ -14,6 +14,11 @@
 
 namespace fkdb {
 
+// Has its type a name in such files?
+bool IsStorable(const torch::Tensor& tensor);
+// To `dtype`, where both are floats or both whole numbers; else, and of types that Torch has no name for, left as it is.
+void Convert(const std::string& dtype, StoredTensor* tensor);
+
 // Parameters and buffers under `prefix` + their name.
 void StoreModel(const torch::nn::Module& model, const std::string& prefix, TensorFile* file);
 // All of the model's parameters and buffers, and no other tensor under the prefix, must be in the

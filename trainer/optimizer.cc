@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "trainer/checkpoint.h"
+#include "trainer/models.h"
 
 namespace fkdb {
 namespace {
@@ -45,7 +46,7 @@ std::unique_ptr<torch::optim::OptimizerOptions> Options(const OptimizerConfig& c
 Result<std::unique_ptr<torch::optim::Optimizer>> MakeOptimizer(const torch::nn::Module& model, const OptimizerConfig& config) {
   FKDB_TRY(Check(config));
   std::vector<torch::Tensor> decayed, others;
-  for (const torch::Tensor& parameter : model.parameters()) {
+  for (const torch::Tensor& parameter : DistinctParameters(model)) {
     if (!parameter.requires_grad()) continue;
     (config.decay_vectors || parameter.dim() > 1 ? decayed : others).push_back(parameter);
   }

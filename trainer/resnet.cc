@@ -17,15 +17,23 @@ nn::Conv2d Conv(int64_t in, int64_t out, int64_t kernel, int64_t stride) {
   return nn::Conv2d(nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).bias(false));
 }
 
+// Of the shortcut, where input and output differ in shape; none where they don't.
+nn::Sequential Downsample(int64_t in, int64_t out, int64_t stride) {
+  if (stride == 1 && in == out) return nullptr;
+  return nn::Sequential(Conv(in, out, 1, stride), nn::BatchNorm2d(out));
+}
+
 class BasicBlock : public nn::Module {
  public:
-  BasicBlock(int64_t in, int64_t out, int64_t stride)
-      : conv1_(register_module("conv1", Conv(in, out, 3, stride))),
-        bn1_(register_module("bn1", nn::BatchNorm2d(out))),
-        conv2_(register_module("conv2", Conv(out, out, 3, 1))),
-        bn2_(register_module("bn2", nn::BatchNorm2d(out))) {
-    if (stride == 1 && in == out) return;
-    downsample_ = register_module("downsample", nn::Sequential(Conv(in, out, 1, stride), nn::BatchNorm2d(out)));
+  static constexpr int64_t kExpansion = 1;
+
+  BasicBlock(int64_t in, int64_t width, int64_t stride)
+      : conv1_(register_module("conv1", Conv(in, width, 3, stride))),
+        bn1_(register_module("bn1", nn::BatchNorm2d(width))),
+        conv2_(register_module("conv2", Conv(width, width, 3, 1))),
+        bn2_(register_module("bn2", nn::BatchNorm2d(width))),
+        downsample_(Downsample(in, width, stride)) {
+    if (!downsample_.is_empty()) register_module("downsample", downsample_);
   }
 
   torch::Tensor forward(const torch::Tensor& x) {
@@ -40,8 +48,52 @@ class BasicBlock : public nn::Module {
   nn::BatchNorm2d bn1_;
   nn::Conv2d conv2_;
   nn::BatchNorm2d bn2_;
-  nn::Sequential downsample_{nullptr};
+  nn::Sequential downsample_;
 };
+
+// The stride is the 3x3 convolution's, as in torchvision; the paper's is the first one's.
+class Bottleneck : public nn::Module {
+ public:
+  static constexpr int64_t kExpansion = 4;
+
+  Bottleneck(int64_t in, int64_t width, int64_t stride)
+      : conv1_(register_module("conv1", Conv(in, width, 1, 1))),
+        bn1_(register_module("bn1", nn::BatchNorm2d(width))),
+        conv2_(register_module("conv2", Conv(width, width, 3, stride))),
+        bn2_(register_module("bn2", nn::BatchNorm2d(width))),
+        conv3_(register_module("conv3", Conv(width, kExpansion * width, 1, 1))),
+        bn3_(register_module("bn3", nn::BatchNorm2d(kExpansion * width))),
+        downsample_(Downsample(in, kExpansion * width, stride)) {
+    if (!downsample_.is_empty()) register_module("downsample", downsample_);
+  }
+
+  torch::Tensor forward(const torch::Tensor& x) {
+    torch::Tensor y = bn1_(conv1_(x)).relu_();
+    y = bn2_(conv2_(y)).relu_();
+    y = bn3_(conv3_(y));
+    y += downsample_.is_empty() ? x : downsample_->forward(x);
+    return y.relu_();
+  }
+
+ private:
+  nn::Conv2d conv1_;
+  nn::BatchNorm2d bn1_;
+  nn::Conv2d conv2_;
+  nn::BatchNorm2d bn2_;
+  nn::Conv2d conv3_;
+  nn::BatchNorm2d bn3_;
+  nn::Sequential downsample_;
+};
+
+// Appends a stage's blocks; returns their width, after a stage of width `in`.
+template <class Block>
+int64_t AddBlocks(int64_t in, const ResNetShape::Stage& stage, nn::Sequential* blocks) {
+  for (int64_t b = 0; b < stage.blocks; ++b) {
+    (*blocks)->push_back(Block(in, stage.width, b == 0 ? stage.stride : 1));
+    in = Block::kExpansion * stage.width;
+  }
+  return in;
+}
 
 class ResNet : public Model {
  public:
@@ -52,10 +104,7 @@ class ResNet : public Model {
     int64_t width = shape.stem_width;
     for (const ResNetShape::Stage& stage : shape.stages) {
       nn::Sequential blocks;
-      for (int64_t b = 0; b < stage.blocks; ++b) {
-        blocks->push_back(BasicBlock(width, stage.width, b == 0 ? stage.stride : 1));
-        width = stage.width;
-      }
+      width = shape.bottleneck ? AddBlocks<Bottleneck>(width, stage, &blocks) : AddBlocks<BasicBlock>(width, stage, &blocks);
       layers_.push_back(register_module("layer" + std::to_string(layers_.size() + 1), blocks));
     }
     fc_ = register_module("fc", nn::Linear(width, classes));

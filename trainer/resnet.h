@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Residual networks of basic blocks (He et al., 2016). Includes Torch.
+// Residual networks (He et al., 2016) of basic or of bottleneck blocks. Includes Torch: for trainer's own sources only.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,10 @@ namespace fkdb {
 
 struct ResNetShape {
   bool large_stem;     // 7x7 stride 2 and max pooling, or 3x3 stride 1
+  bool bottleneck;     // 1x1, 3x3 and 1x1 convolutions a block, the last four times as wide; or two of 3x3
   int64_t stem_width;
   struct Stage {
-    int64_t width;
+    int64_t width;   // of its 3x3 convolutions
     int64_t blocks;
     int64_t stride;  // of its first block
   };

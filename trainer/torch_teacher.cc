@@ -170,11 +170,12 @@ Result<Network> LoadCompiled(const std::string& path, torch::Device device, cons
 Result<Network> LoadBuiltIn(const std::string& model_name, const std::string& path, torch::Device device,
                             uint32_t channels) {
   FKDB_ASSIGN(const TensorFile weights, ReadTensorFile(path));
-  const auto fc = weights.tensors.find("fc.weight");
-  if (fc == weights.tensors.end() || fc->second.shape.size() != 2) {
-    return Fail(ErrorCode::kMismatch, fmt::format("{}: not weights of {}: tensor 'fc.weight' is missing", path, model_name));
+  const std::string last = std::string(ClassifierOf(model_name)) + ".weight";
+  const auto classifier = weights.tensors.find(last);
+  if (classifier == weights.tensors.end() || classifier->second.shape.size() != 2) {
+    return Fail(ErrorCode::kMismatch, fmt::format("{}: not weights of {}: tensor '{}' is missing", path, model_name, last));
   }
-  FKDB_ASSIGN(const std::shared_ptr<Model> model, MakeModel(model_name, channels, fc->second.shape[0]));
+  FKDB_ASSIGN(const std::shared_ptr<Model> model, MakeModel(model_name, channels, classifier->second.shape[0]));
   if (auto loaded = LoadModel(weights, "", model.get()); !loaded) {
     return Fail(loaded.error().code, fmt::format("{}: {}", path, loaded.error().message));
   }

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "format/random.h"
 #include "trainer/autocast.h"
 #include "trainer/checkpoint.h"
 #include "trainer/device.h"
@@ -24,6 +25,7 @@
 #include "trainer/models.h"
 #include "trainer/optimizer.h"
 #include "trainer/stopwatch.h"
+#include "trainer/student.h"
 #include "trainer/weight_average.h"
 
 namespace fkdb {
@@ -32,8 +34,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // What a resumed run must share with the run that saved.
-Json Identity(const TrainConfig& c, const DataSet& data) {
-  return {{"model", c.model},
+Json Identity(const TrainConfig& c, const Student& student, const DataSet& data) {
+  return {{"model", student.name},
+          {"model_file", student.model_file},
+          {"initial_weights", student.initial_weights},
+          {"new_head", c.new_head},
           {"epochs", c.epochs},
           {"crops_per_image", c.crops_per_image},
           {"batch_size", c.batch_size},
@@ -124,7 +129,9 @@ class Training {
   Result<void> Begin() {
     // Everything random in the weights comes from here; crops and order come from counters.
     torch::manual_seed(config_.seed);
-    FKDB_ASSIGN(model_, MakeModel(config_.model, data_.channels(), supervision_.spec().num_classes));
+    const ModelShape shape = {data_.channels(), config_.input.height, config_.input.width, supervision_.spec().num_classes};
+    FKDB_ASSIGN(student_, MakeStudent({config_.model, config_.weights, config_.new_head}, shape));
+    model_ = student_.model;
     model_->to(device_);
     if (config_.channels_last) {
       for (torch::Tensor& p : model_->parameters()) {
@@ -133,9 +140,9 @@ class Training {
     }
     FKDB_ASSIGN(optimizer_, MakeOptimizer(*model_, config_.optimizer));
     if (config_.average_decay > 0) {
-      FKDB_ASSIGN(auto average, MakeModel(config_.model, data_.channels(), supervision_.spec().num_classes));
-      average->to(device_);
-      average_.emplace(*model_, std::move(average), config_.average_decay);
+      FKDB_ASSIGN(const Student average, MakeStudent({config_.model, {}, false}, shape));
+      average.model->to(device_);
+      average_.emplace(*model_, average.model, config_.average_decay);
     }
     std::error_code ec;
     std::filesystem::create_directories(config_.out, ec);
@@ -224,9 +231,11 @@ class Training {
 
   Result<void> Step() {
     Stopwatch watch;
+    // A model's dropout draws for this step what it would in a run that was never stopped.
+    torch::manual_seed(Philox(config_.seed, position_.all_steps, 0)[0]);
     optimizer_->zero_grad();
     for (uint32_t part = 0; part < config_.accumulate; ++part) FKDB_TRY(AddGradients(&watch));
-    if (config_.optimizer.clip_norm > 0) torch::nn::utils::clip_grad_norm_(model_->parameters(), config_.optimizer.clip_norm);
+    if (config_.optimizer.clip_norm > 0) torch::nn::utils::clip_grad_norm_(DistinctParameters(*model_), config_.optimizer.clip_norm);
     optimizer_->step();
     if (average_) average_->Update();
     profile_.optimizer += Lap(&watch);
@@ -313,7 +322,7 @@ class Training {
   Result<void> WriteWeights(const char* name) const {
     TensorFile weights;
     StoreModel(Student(), "", &weights);
-    weights.metadata["model"] = config_.model;
+    weights.metadata["model"] = student_.name;
     return WriteTensorFile(config_.out / name, weights);
   }
 
@@ -332,7 +341,7 @@ class Training {
     StoreModel(*model_, "model.", &file);
     StoreOptimizer(*model_, *optimizer_, "optimizer.", &file);
     if (average_) StoreModel(average_->model(), "average.", &file);
-    file.metadata["config"] = Identity(config_, data_).dump();
+    file.metadata["config"] = Identity(config_, student_, data_).dump();
     const Json position = {{"pass", position_.pass},   {"step", position_.step},       {"loss_sum", position_.loss_sum},
                            {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps},
                            {"best_top1", position_.best_top1}};
@@ -350,7 +359,7 @@ class Training {
       return found == file.metadata.end() ? Json() : Json::parse(found->second, nullptr, false);
     };
     const Json stored = metadata("config"), position = metadata("position"), metrics = metadata("metrics");
-    const Json wanted = Identity(config_, data_);
+    const Json wanted = Identity(config_, student_, data_);
     const auto numbers = [](const Json& json) {
       return std::all_of(json.begin(), json.end(), [](const Json& value) { return value.is_number(); });
     };
@@ -396,6 +405,7 @@ class Training {
   const c10::Device device_;
   const std::vector<Pass> passes_;
   const Shard shard_;
+  Student student_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::optional<WeightAverage> average_;

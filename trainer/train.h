@@ -19,7 +19,9 @@ namespace fkdb {
 
 struct TrainConfig {
   // Changes the result. All of it is stored in checkpoints and must be the same at a resume.
-  std::string model;
+  std::string model;             // a name of model_names.h, or the file of a scripted module
+  std::filesystem::path weights; // initial ones; empty: fresh, or the scripted module's own
+  bool new_head = false;         // `weights` are of other classes: the last layer is drawn
   uint32_t epochs = 1;
   uint32_t crops_per_image = 1;  // m
   uint32_t batch_size = 256;     // crops a step
@@ -52,7 +54,7 @@ struct TrainConfig {
 
 // The files a training leaves in its folder.
 constexpr const char* kCheckpointFile = "checkpoint.safetensors";
-constexpr const char* kWeightsFile = "weights.safetensors";  // of the finished student, under torchvision's names
+constexpr const char* kWeightsFile = "weights.safetensors";  // of the finished student, under torchvision's, timm's or the module's names
 constexpr const char* kBestFile = "best.safetensors";        // the same of the pass whose top-1 was highest
 constexpr const char* kMetricsFile = "metrics.jsonl";
 

@@ -18,7 +18,7 @@ WeightAverage::WeightAverage(const Model& model, std::shared_ptr<Model> average,
       (number ? averages_ : counters_of_average_).push_back(of_average[i]);
     }
   };
-  pair(model.parameters(), average_->parameters());
+  pair(DistinctParameters(model), DistinctParameters(*average_));
   pair(model.buffers(), average_->buffers());
 }
 

@@ -17,7 +17,7 @@ using Type = PickleValue::Type;
 
 // The names a label file may say. Everything else is refused.
 enum Other : uint8_t { kMark, kReconstruct, kFrombuffer, kScalar, kNdarray, kDtype, kEncode, kRebuildTensor, kOrderedDict, kBytearray,
-                       kStorageType, kStorage, kDtypeObject, kEmptyArray, kBytesType };
+                       kStorageType, kStorage, kDtypeObject, kEmptyArray, kBytesType, kRebuildParameter };
 
 struct KnownName {
   std::string_view module, name;
@@ -31,6 +31,7 @@ constexpr std::array kNames = {
     KnownName{"_codecs", "encode", kEncode},                          KnownName{"torch._utils", "_rebuild_tensor_v2", kRebuildTensor},
     KnownName{"torch._utils", "_rebuild_tensor", kRebuildTensor},     KnownName{"collections", "OrderedDict", kOrderedDict},
     KnownName{"builtins", "bytearray", kBytearray},                   KnownName{"__builtin__", "bytearray", kBytearray},
+    KnownName{"torch._utils", "_rebuild_parameter", kRebuildParameter},
     KnownName{"builtins", "bytes", kBytesType},                       KnownName{"__builtin__", "bytes", kBytesType},
 };
 
@@ -344,6 +345,12 @@ Result<void> PickleMachine::Reduce() {
       return Encode(a);
     case kRebuildTensor:
       return RebuildTensor(a);
+    case kRebuildParameter: {
+      if (a.empty() || a[0]->type_ != Type::kArray) return Bad("a parameter of something else");
+      const Array* const array = a[0]->array_;
+      Push(Type::kArray)->array_ = array;
+      return {};
+    }
     case kReconstruct:
       if (a.size() != 3 || !Is(a[0], kNdarray)) return Bad("an array of something else");
       Push(Type::kOther, kEmptyArray);
@@ -400,6 +407,7 @@ Result<void> PickleMachine::Build() {
     if (s[1]->text_ == ">") return At(ErrorCode::kUnsupported, "numbers in big-endian order: save them in little-endian");
     return {};
   }
+  if (target->type_ == Type::kDict && state->type_ == Type::kDict) return {};  // attributes of an OrderedDict: a state dict's _metadata
   if (!Is(target, kEmptyArray)) return Bad(fmt::format("{} is given a state", target->What()));
   if (state->type_ != Type::kTuple || s.size() != 5 || !Is(s[2], kDtypeObject) || s[3]->type_ != Type::kBool) {
     return Bad("an array of no state");
