@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -110,8 +111,21 @@ void AddOptimizerFlags(CLI::App& app, Flags* flags) {
   app.add_option("--clip-norm", optimizer.clip_norm, "Scale gradients down to this norm (0: never)")->capture_default_str();
 }
 
+// What processes that were started together do not share. One of them speaks for all.
+Result<void> TakePlace(Flags* flags) {
+  FKDB_ASSIGN(const std::optional<Launch> launch, FindLaunch([](const char* name) { return std::getenv(name); }));
+  if (!launch) return {};
+  TrainConfig& config = flags->train;
+  config.launch = *launch;
+  config.device = DeviceOf(*launch, config.device);
+  config.resume = config.resume || launch->restarts > 0;
+  if (launch->rank > 0) flags->quiet = true;
+  return {};
+}
+
 Result<int> Run(Flags& flags) {
   TrainConfig& config = flags.train;
+  FKDB_TRY(TakePlace(&flags));
   if (flags.supervision.empty()) flags.supervision = flags.db.empty() ? "hard" : "db";
   const bool from_db = flags.supervision == "db";
   if (from_db && flags.db.empty()) return Fail(ErrorCode::kInvalidArgument, "--supervision db needs a label set: --db DB");
@@ -167,6 +181,7 @@ Result<int> Run(Flags& flags) {
     }
   }
 
+  const bool leads = config.launch.rank == 0;
   Progress progress(flags.quiet || flags.json);
   TrainHooks hooks;
   hooks.progress = [&](const TrainProgress& p) { progress.Show(ProgressLine(p)); };
@@ -180,12 +195,12 @@ Result<int> Run(Flags& flags) {
   progress.Done();
   FKDB_ASSIGN(const TrainResult result, std::move(trained));
   const std::string weights = (config.out / kWeightsFile).string();
-  if (flags.json) {
+  if (flags.json && leads) {
     nlohmann::ordered_json json = {{"finished", result.finished},
                                    {"steps", result.steps},
                                    {"loss", result.loss},
                                    {"seconds_per_epoch", result.seconds_per_epoch}};
-    if (validation) json.update({{"top1", result.top1}, {"top5", result.top5}});
+    if (validation) json.update({{"top1", result.top1}, {"top5", result.top5}, {"best_top1", result.best_top1}});
     if (result.finished) json["weights"] = weights;
     FKDB_TRY(PrintOut(json.dump() + "\n"));
   } else if (!flags.quiet && result.finished) {

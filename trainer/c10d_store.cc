@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "trainer/c10d_store.h"
+
 #include <fmt/format.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -6,8 +8,6 @@
 
 #include <chrono>
 #include <utility>
-
-#include "trainer/launch.h"
 
 namespace fkdb {
 namespace {
@@ -58,7 +58,7 @@ std::string DeviceOf(const Launch& launch, const std::string& device) {
   return count == 0 ? device : fmt::format("cuda:{}", launch.local_rank % count);
 }
 
-Result<std::unique_ptr<SharedStore>> JoinStore(const Launch& launch, const std::string& job) {
+Result<c10::intrusive_ptr<c10d::Store>> JoinC10dStore(const Launch& launch, const std::string& job) {
   c10d::TCPStoreOptions options;
   options.port = launch.port;
   options.isServer = launch.rank == 0 && !launch.has_store;
@@ -67,12 +67,16 @@ Result<std::unique_ptr<SharedStore>> JoinStore(const Launch& launch, const std::
   try {
     auto tcp = c10::make_intrusive<c10d::TCPStore>(launch.address, options);
     // Each start of the processes finds an empty store: the launcher's own lives on.
-    auto own = c10::make_intrusive<c10d::PrefixStore>(fmt::format("{}/{}{}", job, launch.job, launch.restarts), std::move(tcp));
-    return std::make_unique<C10dStore>(launch, std::move(own));
+    return c10::intrusive_ptr<c10d::Store>(c10::make_intrusive<c10d::PrefixStore>(fmt::format("{}/{}{}", job, launch.job, launch.restarts), std::move(tcp)));
   } catch (const std::exception& e) {
     const std::string_view what = e.what();
     return Fail(ErrorCode::kIoError, fmt::format("rank {} cannot reach the store at {}:{}: {}", launch.rank, launch.address, launch.port, what.substr(0, what.find('\n'))));
   }
+}
+
+Result<std::unique_ptr<SharedStore>> JoinStore(const Launch& launch, const std::string& job) {
+  FKDB_ASSIGN(auto store, JoinC10dStore(launch, job));
+  return std::make_unique<C10dStore>(launch, std::move(store));
 }
 
 }  // namespace fkdb

@@ -47,15 +47,16 @@ Result<void> AddImage(const DataSet& data, uint64_t ordinal, const InputSpec& in
 
 Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, const InputSpec& input,
                                          const EvaluationView& view, c10::Device device, int workers,
-                                         const std::atomic<bool>* stop) {
+                                         const std::atomic<bool>* stop, const Shard& shard) {
   FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(input.mean, input.std));
   InputSpec seen = input;
   if (view.resize != 0) seen.height = seen.width = view.crop;
   std::vector<uint64_t> images;
+  uint64_t all = 0;
   for (uint64_t i = 0; i < data.size(); ++i) {
-    if (data.class_index(i) >= 0) images.push_back(i);
+    if (data.class_index(i) >= 0 && all++ % shard.ranks == shard.rank) images.push_back(i);
   }
-  if (images.empty()) {
+  if (all == 0) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("no image of '{}' has a class", data.name()));
   }
 
@@ -75,7 +76,7 @@ Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, cons
 
   model.eval();
   const torch::NoGradGuard no_grad;
-  int64_t right1 = 0, right5 = 0;
+  Accuracy accuracy = {.images = images.size()};
   while (!queue.finished()) {
     if (stop != nullptr && *stop) return std::optional<Accuracy>();
     auto taken = queue.Take(std::chrono::milliseconds(100));
@@ -88,12 +89,10 @@ Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, cons
     const torch::Tensor target = torch::from_blob(batch.classes.data(), {n}, torch::kInt64);
     const torch::Tensor best = std::get<1>(logits.topk(std::min<int64_t>(5, logits.size(1)), 1));
     const torch::Tensor hit = best.eq(target.unsqueeze(1));
-    right1 += hit.select(1, 0).sum().item<int64_t>();
-    right5 += hit.any(1).sum().item<int64_t>();
+    accuracy.right1 += static_cast<uint64_t>(hit.select(1, 0).sum().item<int64_t>());
+    accuracy.right5 += static_cast<uint64_t>(hit.any(1).sum().item<int64_t>());
   }
-  const auto count = static_cast<double>(images.size());
-  return std::optional(
-      Accuracy{static_cast<double>(right1) / count, static_cast<double>(right5) / count, images.size()});
+  return std::optional(accuracy);
 }
 
 }  // namespace fkdb

@@ -23,15 +23,16 @@ struct EvaluationView {
 };
 
 struct Accuracy {
-  double top1 = 0;  // share of images, 0 to 1
-  double top5 = 0;
-  uint64_t images = 0;
+  uint64_t images = 0, right1 = 0, right5 = 0;
+
+  double top1() const { return static_cast<double>(right1) / static_cast<double>(images); }  // share of images, 0 to 1
+  double top5() const { return static_cast<double>(right5) / static_cast<double>(images); }
 };
 
-// Images without a class are left out. None if `stop`, which may be null, became true before the end.
+// Images without a class are left out, and those of other processes. None if `stop`, which may be null, became true before the end.
 // Errors: a broken image; InvalidArgument (no image has a class, or an image's size is not the input's).
 Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, const InputSpec& input,
                                          const EvaluationView& view, c10::Device device, int workers,
-                                         const std::atomic<bool>* stop = nullptr);
+                                         const std::atomic<bool>* stop = nullptr, const Shard& shard = {});
 
 }  // namespace fkdb

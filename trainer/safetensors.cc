@@ -61,26 +61,34 @@ std::optional<StoredTensor> ParseEntry(const nlohmann::json& entry, std::span<co
 
 }  // namespace
 
-Result<TensorFile> ReadTensorFile(const std::filesystem::path& path) {
-  const auto corrupt = [&](std::string what) {
-    return Fail(ErrorCode::kCorruption, fmt::format("{}: not a safetensors file: {}", path.string(), what));
-  };
+Result<std::vector<std::byte>> ReadBytes(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   std::error_code ec;
   if (!in || !std::filesystem::is_regular_file(path, ec)) {
     return Fail(ErrorCode::kNotFound, fmt::format("{}: cannot open the tensor file", path.string()));
   }
-  const uint64_t file_bytes = std::filesystem::file_size(path, ec);
-  uint64_t header_bytes = 0;
-  in.read(reinterpret_cast<char*>(&header_bytes), sizeof header_bytes);
-  if (!in || header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - sizeof header_bytes) {
-    return corrupt(fmt::format("a header of {} bytes in a file of {}", header_bytes, file_bytes));
-  }
-  std::string header(header_bytes, '\0');
-  std::vector<std::byte> data(file_bytes - sizeof header_bytes - header_bytes);
-  in.read(header.data(), static_cast<std::streamsize>(header.size()));
-  in.read(reinterpret_cast<char*>(data.data()), static_cast<std::streamsize>(data.size()));
+  std::vector<std::byte> bytes(std::filesystem::file_size(path, ec));
+  in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   if (!in) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot read it", path.string()));
+  return bytes;
+}
+
+Result<TensorFile> ReadTensorFile(const std::filesystem::path& path) {
+  FKDB_ASSIGN(const std::vector<std::byte> bytes, ReadBytes(path));
+  return ParseTensorFile(bytes, path);
+}
+
+Result<TensorFile> ParseTensorFile(std::span<const std::byte> bytes, const std::filesystem::path& path) {
+  const auto corrupt = [&](std::string what) {
+    return Fail(ErrorCode::kCorruption, fmt::format("{}: not a safetensors file: {}", path.string(), what));
+  };
+  uint64_t header_bytes = 0;
+  if (bytes.size() >= sizeof header_bytes) std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
+  if (bytes.size() < sizeof header_bytes || header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - sizeof header_bytes) {
+    return corrupt(fmt::format("a header of {} bytes in a file of {}", header_bytes, bytes.size()));
+  }
+  const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + sizeof header_bytes, header_bytes);
+  const std::span data = bytes.subspan(sizeof header_bytes + header_bytes);
   const auto json = nlohmann::json::parse(header, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return corrupt("its header is not a JSON object");
 

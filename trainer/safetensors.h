@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,9 @@ struct TensorFile {
 
 // Every claim of the header is checked before it is used. Errors: NotFound, IoError, Corruption.
 Result<TensorFile> ReadTensorFile(const std::filesystem::path& path);
+// In two steps; `path` is for the errors.
+Result<std::vector<std::byte>> ReadBytes(const std::filesystem::path& path);
+Result<TensorFile> ParseTensorFile(std::span<const std::byte> bytes, const std::filesystem::path& path);
 
 // Written beside `path`, synced and renamed: there is always a whole file under the name.
 // Errors: IoError, ResourceExhausted (disk full).

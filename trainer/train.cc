@@ -18,6 +18,7 @@
 #include "format/random.h"
 #include "trainer/autocast.h"
 #include "trainer/checkpoint.h"
+#include "trainer/data_parallel.h"
 #include "trainer/device.h"
 #include "trainer/device_batches.h"
 #include "trainer/evaluate.h"
@@ -42,7 +43,7 @@ Json Identity(const TrainConfig& c, const Student& student, const DataSet& data)
           {"epochs", c.epochs},
           {"crops_per_image", c.crops_per_image},
           {"batch_size", c.batch_size},
-          {"accumulate", c.accumulate},
+          {"parts", c.launch.ranks * c.accumulate},
           {"schedule", Name(c.schedule.decay)},
           {"learning_rate", c.schedule.rate},
           {"min_learning_rate", c.schedule.min_rate},
@@ -80,6 +81,15 @@ double Number(const Json& json, const char* name) {
   return found != json.end() && found->is_number() ? found->get<double>() : 0;
 }
 
+// The first thing that two of them differ in, or nothing. "learning_rate was 0.1, now 0.2"
+std::string Difference(const Json& stored, const Json& wanted, std::string_view was) {
+  for (const auto& [name, value] : wanted.items()) {
+    const Json before = stored.value(name, Json());
+    if (before != value) return fmt::format("{} {} {}, now {}", name, was, before.dump(), value.dump());
+  }
+  return "";
+}
+
 // Where training stands, between two steps.
 struct Position {
   uint64_t pass = 0;
@@ -113,6 +123,11 @@ struct Profile {
   }
 };
 
+// Over the crops of a step.
+struct StepSums {
+  double loss = 0, crops = 0;
+};
+
 class Training {
  public:
   Training(const TrainConfig& config, const DataSet& data, const Supervision& supervision, const DataSet* validation,
@@ -124,9 +139,12 @@ class Training {
         hooks_(hooks),
         device_(device),
         passes_(PlanPasses(config.epochs, config.crops_per_image, config.schedule)),
-        shard_{0, 1, config.accumulate} {}
+        shard_{static_cast<uint64_t>(config.launch.rank), static_cast<uint64_t>(config.launch.ranks), config.accumulate} {}
 
   Result<void> Begin() {
+    if (config_.launch.ranks > 1) {
+      FKDB_ASSIGN(parallel_, DataParallel::Join(config_.launch, device_));
+    }
     // Everything random in the weights comes from here; crops and order come from counters.
     torch::manual_seed(config_.seed);
     const ModelShape shape = {data_.channels(), config_.input.height, config_.input.width, supervision_.spec().num_classes};
@@ -144,25 +162,17 @@ class Training {
       average.model->to(device_);
       average_.emplace(*model_, average.model, config_.average_decay);
     }
-    std::error_code ec;
-    std::filesystem::create_directories(config_.out, ec);
-    if (ec) {
-      return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create the folder: {}", config_.out.string(), ec.message()));
-    }
-    const bool exists = std::filesystem::exists(config_.out / kCheckpointFile, ec);
-    if (exists && !config_.resume) {
-      return Fail(ErrorCode::kAlreadyExists,
-                  fmt::format("{}: a training is there already; --resume continues it, or choose another folder",
-                              config_.out.string()));
-    }
-    return exists ? Restore() : Result<void>();
+    FKDB_TRY(CheckOthers());
+    FKDB_ASSIGN(const std::vector<std::byte> checkpoint, FindCheckpoint());
+    if (!checkpoint.empty()) FKDB_TRY(Restore(checkpoint));
+    return parallel_ ? parallel_->Begin(*model_) : Result<void>();
   }
 
   Result<TrainResult> Run() {
     const LoaderConfig loader = {.input = config_.input,
                                  .first_pass = position_.pass,
                                  .passes = {passes_.begin() + static_cast<ptrdiff_t>(position_.pass), passes_.end()},
-                                 .batch_size = config_.batch_size / config_.accumulate,
+                                 .batch_size = PartSize(),
                                  .seed = config_.seed,
                                  .first_step = position_.step * config_.accumulate,
                                  .workers = config_.workers,
@@ -173,10 +183,8 @@ class Training {
     while (position_.pass < passes_.size() && !Stopped()) FKDB_TRY(RunPass());
     result_.finished = position_.pass == passes_.size();
     result_.steps = position_.all_steps;
-    if (result_.finished) {
-      result_.best_top1 = position_.best_top1;
-      FKDB_TRY(WriteWeights(kWeightsFile));
-    }
+    result_.best_top1 = position_.best_top1;
+    if (result_.finished) FKDB_TRY(WriteWeights(kWeightsFile));
     if (run_epochs_ > 0) result_.seconds_per_epoch = run_seconds_ / run_epochs_;
     return result_;
   }
@@ -198,7 +206,7 @@ class Training {
       profile_.all += watch.Lap();
       ++profile_.steps;
       position_.seconds = seconds_before + profile_.all;
-      if (hooks_.progress) {
+      if (hooks_.progress && leads()) {
         const double speed = static_cast<double>(position_.crops - crops_before) / std::max(1e-9, profile_.all);
         hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate, speed, SecondsLeft(speed)});
       }
@@ -216,11 +224,11 @@ class Training {
   }
 
   bool Stopped() const {
-    return (hooks_.stop && *hooks_.stop) || (config_.max_steps > 0 && position_.all_steps >= config_.max_steps);
+    return (parallel_ ? stopping_ : hooks_.stop && *hooks_.stop) || (config_.max_steps > 0 && position_.all_steps >= config_.max_steps);
   }
 
   uint64_t StepsOf(const Pass& pass) const {
-    return NumSteps(supervision_.images().size(), pass.crops, config_.batch_size / config_.accumulate, shard_) / config_.accumulate;
+    return NumSteps(supervision_.images().size(), pass.crops, PartSize(), shard_) / config_.accumulate;
   }
 
   double SecondsLeft(double crops_per_second) const {
@@ -231,44 +239,58 @@ class Training {
 
   Result<void> Step() {
     Stopwatch watch;
-    // A model's dropout draws for this step what it would in a run that was never stopped.
-    torch::manual_seed(Philox(config_.seed, position_.all_steps, 0)[0]);
     optimizer_->zero_grad();
-    for (uint32_t part = 0; part < config_.accumulate; ++part) FKDB_TRY(AddGradients(&watch));
+    StepSums sums;
+    for (uint32_t part = 0; part < config_.accumulate; ++part) FKDB_TRY(AddGradients(part, &sums, &watch));
     if (config_.optimizer.clip_norm > 0) torch::nn::utils::clip_grad_norm_(DistinctParameters(*model_), config_.optimizer.clip_norm);
     optimizer_->step();
     if (average_) average_->Update();
     profile_.optimizer += Lap(&watch);
+    if (parallel_) {
+      FKDB_ASSIGN(const std::vector<double> all, parallel_->FinishSum());
+      sums = {all[0], all[1]};
+      stopping_ = all[2] > 0;
+      FKDB_TRY(CheckLoss(sums.loss));
+    }
+    position_.loss_sum += sums.loss;
+    position_.crops += static_cast<uint64_t>(sums.crops);
     ++position_.step;
     ++position_.all_steps;
     return {};
   }
 
-  // Of the next batch, a part of the step.
-  Result<void> AddGradients(Stopwatch* watch) {
+  // Of the next batch, one part of the step.
+  Result<void> AddGradients(uint32_t part, StepSums* sums, Stopwatch* watch) {
     FKDB_ASSIGN(const DeviceBatches::Batch* const batch, batches_->Next());
     profile_.idle += watch->Lap();
-    const int64_t n = batch->inputs.size(0);
+    // A model's dropout draws for this part what it would in a run that was never stopped.
+    torch::manual_seed(Philox(config_.seed, position_.all_steps, static_cast<uint32_t>(shard_.rank * shard_.parts) + part)[0]);
     const torch::Tensor logits = Forward(batch->inputs);
     const auto [loss, gradient] = LabelLoss(logits.detach(), batch->labels, static_cast<float>(config_.temperature),
                                             static_cast<float>(config_.tau), 1.0f / static_cast<float>(config_.accumulate));
     profile_.forward += Lap(watch);
     batches_->Prefetch();
     profile_.idle += watch->Lap();
+    const auto n = static_cast<double>(batch->inputs.size(0));
     const double value = loss.item<double>();
-    if (!std::isfinite(value)) {
-      return Fail(ErrorCode::kModel,
-                  fmt::format("the loss is {} at step {} of epoch {}: a lower --lr may help; the last checkpoint is {}",
-                              value, position_.step, passes_[position_.pass].epoch,
-                              (config_.out / kCheckpointFile).string()));
-    }
+    if (!parallel_) FKDB_TRY(CheckLoss(value));  // of several processes all know it after the step
+    *sums = {sums->loss + value * n, sums->crops + n};
     profile_.forward += Lap(watch);
+    if (parallel_ && part + 1 == config_.accumulate) {
+      FKDB_TRY(parallel_->StartSum({sums->loss, sums->crops, hooks_.stop && *hooks_.stop ? 1.0 : 0.0}));
+      FKDB_TRY(parallel_->AverageAfter(logits));
+    }
     logits.backward(gradient);
     profile_.backward += Lap(watch);
     profile_.workers += batch->host->seconds;
-    position_.loss_sum += value * static_cast<double>(n);
-    position_.crops += static_cast<uint64_t>(n);
     return {};
+  }
+
+  Result<void> CheckLoss(double loss) const {
+    if (std::isfinite(loss)) return {};
+    return Fail(ErrorCode::kModel,
+                fmt::format("the loss is {} at step {} of epoch {}: a lower --lr may help; the last checkpoint is {}", loss, position_.step,
+                            passes_[position_.pass].epoch, (config_.out / kCheckpointFile).string()));
   }
 
   torch::Tensor Forward(const torch::Tensor& inputs) {
@@ -294,15 +316,14 @@ class Training {
                  {"crops", position_.crops},
                  {"seconds", position_.seconds}};
     result_.loss = MeanLoss();
+    if (parallel_) FKDB_TRY(parallel_->Share(Evaluated().buffers()));  // running statistics are each process's own
     if (validation_) {
-      FKDB_ASSIGN(const std::optional<Accuracy> accuracy,
-                  Evaluate(Student(), *validation_, config_.input, {config_.evaluate_resize, config_.evaluate_crop},
-                           device_, config_.workers, hooks_.stop));
+      FKDB_ASSIGN(const std::optional<Accuracy> accuracy, EvaluateAll());
       if (!accuracy) return Save();
-      line["top1"] = result_.top1 = accuracy->top1;
-      line["top5"] = result_.top5 = accuracy->top5;
-      if (accuracy->top1 > position_.best_top1) {
-        position_.best_top1 = accuracy->top1;
+      line["top1"] = result_.top1 = accuracy->top1();
+      line["top5"] = result_.top5 = accuracy->top5();
+      if (result_.top1 > position_.best_top1) {
+        position_.best_top1 = result_.top1;
         FKDB_TRY(WriteWeights(kBestFile));
       }
     }
@@ -312,21 +333,42 @@ class Training {
     metrics_.push_back(line.dump());
     FKDB_TRY(Save());
     FKDB_TRY(WriteMetrics("a", {metrics_.back()}));
-    if (hooks_.metrics) hooks_.metrics(metrics_.back());
+    if (hooks_.metrics && leads()) hooks_.metrics(metrics_.back());
     return {};
   }
 
+  // By all processes together. None if one of them was stopped before the end.
+  Result<std::optional<Accuracy>> EvaluateAll() {
+    FKDB_ASSIGN(const std::optional<Accuracy> own, Evaluate(Evaluated(), *validation_, config_.input, {config_.evaluate_resize, config_.evaluate_crop},
+                                                            device_, config_.workers, hooks_.stop, {shard_.rank, shard_.ranks}));
+    if (!parallel_) return own;
+    const Accuracy counts = own.value_or(Accuracy());
+    const auto number = [](uint64_t n) { return static_cast<double>(n); };
+    FKDB_TRY(parallel_->StartSum({number(counts.images), number(counts.right1), number(counts.right5), own ? 0.0 : 1.0}));
+    FKDB_ASSIGN(const std::vector<double> all, parallel_->FinishSum());
+    stopping_ = all[3] > 0;
+    if (stopping_) return std::optional<Accuracy>();
+    const auto count = [](double n) { return static_cast<uint64_t>(n); };
+    return std::optional(Accuracy{count(all[0]), count(all[1]), count(all[2])});
+  }
+
+  bool leads() const { return shard_.rank == 0; }
+  // Crops of a batch: of a process's part of a step.
+  uint32_t PartSize() const { return config_.batch_size / static_cast<uint32_t>(shard_.all()); }
+
   // The one that is evaluated and handed over.
-  Model& Student() const { return average_ ? average_->model() : *model_; }
+  Model& Evaluated() const { return average_ ? average_->model() : *model_; }
 
   Result<void> WriteWeights(const char* name) const {
+    if (!leads()) return {};
     TensorFile weights;
-    StoreModel(Student(), "", &weights);
+    StoreModel(Evaluated(), "", &weights);
     weights.metadata["model"] = student_.name;
     return WriteTensorFile(config_.out / name, weights);
   }
 
-  Result<void> WriteMetrics(const char* mode, const std::vector<std::string>& lines) {
+  Result<void> WriteMetrics(const char* mode, const std::vector<std::string>& lines) const {
+    if (!leads()) return {};
     const auto path = config_.out / kMetricsFile;
     std::FILE* file = std::fopen(path.c_str(), mode);
     bool written = file != nullptr;
@@ -336,7 +378,55 @@ class Training {
     return Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it", path.string()));
   }
 
-  Result<void> Save() {
+  // All processes train alike, or none.
+  Result<void> CheckOthers() {
+    if (!parallel_) return {};
+    const std::string own = Identity(config_, student_, data_).dump();
+    const auto* bytes = reinterpret_cast<const std::byte*>(own.data());
+    std::vector<std::byte> first(bytes, bytes + own.size());
+    FKDB_TRY(parallel_->Share(&first));
+    const std::string_view expected(reinterpret_cast<const char*>(first.data()), first.size());
+    const bool differs = own != expected;
+    FKDB_TRY(parallel_->StartSum({differs ? 1.0 : 0.0}));
+    FKDB_ASSIGN(const std::vector<double> others, parallel_->FinishSum());
+    if (differs) {
+      return Fail(ErrorCode::kInvalidArgument, fmt::format("rank {}: {}", config_.launch.rank, Difference(Json::parse(expected), Json::parse(own), "at rank 0")));
+    }
+    if (others[0] > 0) return Fail(ErrorCode::kIncomplete, "another process was started with another configuration, and has said which");
+    return {};
+  }
+
+  // The bytes of the checkpoint to go on from, or none: rank 0's, who tells the others.
+  Result<std::vector<std::byte>> FindCheckpoint() const {
+    const auto find = [&]() -> Result<std::vector<std::byte>> {
+      std::error_code ec;
+      std::filesystem::create_directories(config_.out, ec);
+      if (ec) {
+        return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create the folder: {}", config_.out.string(), ec.message()));
+      }
+      const auto path = config_.out / kCheckpointFile;
+      if (!std::filesystem::exists(path, ec)) return std::vector<std::byte>();
+      if (config_.resume) return ReadBytes(path);
+      return Fail(ErrorCode::kAlreadyExists,
+                  fmt::format("{}: a training is there already; --resume continues it, or choose another folder", config_.out.string()));
+    };
+    if (!parallel_) return find();
+    Result<std::vector<std::byte>> found;
+    if (leads()) found = find();
+    std::vector<std::byte> told;
+    if (leads() && found) {
+      told = *found;
+      told.push_back(std::byte{1});  // never empty, if all is well
+    }
+    FKDB_TRY(parallel_->Share(&told));
+    if (!found) return found;
+    if (told.empty()) return Fail(ErrorCode::kIncomplete, "rank 0 could not begin, and has said why");
+    told.pop_back();
+    return told;
+  }
+
+  Result<void> Save() const {
+    if (!leads()) return {};
     TensorFile file;
     StoreModel(*model_, "model.", &file);
     StoreOptimizer(*model_, *optimizer_, "optimizer.", &file);
@@ -350,10 +440,10 @@ class Training {
     return WriteTensorFile(config_.out / kCheckpointFile, file);
   }
 
-  Result<void> Restore() {
+  Result<void> Restore(const std::vector<std::byte>& checkpoint) {
     const auto path = config_.out / kCheckpointFile;
     const auto in = [&](const Error& error) { return Fail(error.code, fmt::format("{}: {}", path.string(), error.message)); };
-    FKDB_ASSIGN(const TensorFile file, ReadTensorFile(path));
+    FKDB_ASSIGN(const TensorFile file, ParseTensorFile(checkpoint, path));
     const auto metadata = [&](const char* key) {
       const auto found = file.metadata.find(key);
       return found == file.metadata.end() ? Json() : Json::parse(found->second, nullptr, false);
@@ -369,11 +459,8 @@ class Training {
     if (!stored.is_object() || !position.is_object() || !numbers(position) || !metrics.is_array() || !texts(metrics)) {
       return in({ErrorCode::kCorruption, "not a checkpoint of fkdb-train"});
     }
-    for (const auto& [name, value] : wanted.items()) {
-      const Json before = stored.value(name, Json());
-      if (before == value) continue;
-      return in({ErrorCode::kInvalidArgument, fmt::format("cannot resume with another configuration: {} was {}, now {}",
-                                                          name, before.dump(), value.dump())});
+    if (const std::string difference = Difference(stored, wanted, "was"); !difference.empty()) {
+      return in({ErrorCode::kInvalidArgument, "cannot resume with another configuration: " + difference});
     }
     position_ = {position.value("pass", uint64_t{0}),   position.value("step", uint64_t{0}),
                  position.value("loss_sum", 0.0),       position.value("crops", uint64_t{0}),
@@ -405,6 +492,8 @@ class Training {
   const c10::Device device_;
   const std::vector<Pass> passes_;
   const Shard shard_;
+  std::unique_ptr<DataParallel> parallel_;  // null: this process alone
+  bool stopping_ = false;                   // all processes know that one was told to
   Student student_;
   std::shared_ptr<Model> model_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
@@ -424,8 +513,9 @@ Result<void> CheckConfig(const TrainConfig& c) {
                            c.crops_per_image, c.batch_size));
   }
   if (!(c.temperature > 0) || !(c.tau > 0)) return bad("temperatures must be positive");
-  if (c.accumulate < 1 || c.batch_size % c.accumulate != 0) {
-    return bad(fmt::format("batches of {} crops in {} parts: expected parts of the same size", c.batch_size, c.accumulate));
+  const uint64_t parts = uint64_t{c.accumulate} * static_cast<uint32_t>(c.launch.ranks);
+  if (parts == 0 || c.batch_size % parts != 0) {
+    return bad(fmt::format("batches of {} crops in {} parts: expected parts of the same size", c.batch_size, parts));
   }
   if (!(c.average_decay >= 0 && c.average_decay < 1)) return bad(fmt::format("decay {} of the weights' average: expected 0 to 1, 1 excluded", c.average_decay));
   if (!c.autocast.empty() && !IsAutocastType(c.autocast)) return bad(fmt::format("autocast '{}': expected bf16 or fp16", c.autocast));

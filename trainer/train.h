@@ -11,6 +11,7 @@
 #include "format/result.h"
 #include "image/data_set.h"
 #include "image/crop_inputs.h"
+#include "trainer/launch.h"
 #include "trainer/optimizer_config.h"
 #include "trainer/schedule.h"
 #include "trainer/supervision.h"
@@ -24,8 +25,8 @@ struct TrainConfig {
   bool new_head = false;         // `weights` are of other classes: the last layer is drawn
   uint32_t epochs = 1;
   uint32_t crops_per_image = 1;  // m
-  uint32_t batch_size = 256;     // crops a step
-  uint32_t accumulate = 1;       // parts that a step is computed in, one after the other, as so many processes would
+  uint32_t batch_size = 256;     // crops a step, of all processes
+  uint32_t accumulate = 1;       // parts that each process computes its share of a step in, as so many processes would
   Schedule schedule;
   OptimizerConfig optimizer;
   double average_decay = 0;      // of the weights' moving average, which is then the student that counts; 0: none
@@ -42,6 +43,7 @@ struct TrainConfig {
   int num_threads = 0;           // of Torch on the CPU; 0: one a processor
   int workers = 1;               // that load batches
   std::string device = "cpu";
+  Launch launch;                 // of several processes: they train this student together, each on its share of every step
   bool crop_on_gpu = false;      // workers only decode, the device that trains crops: the same bits
   std::filesystem::path out;     // folder: checkpoint, weights, metrics
   bool resume = false;           // from the checkpoint in `out`; begin if there is none
@@ -86,7 +88,8 @@ struct TrainResult {
 
 // `validation` may be null. Errors: InvalidArgument, AlreadyExists (a checkpoint in `out` without
 // `resume`), Mismatch (a resume with another configuration: names the first difference), Model (the
-// loss became NaN: names the step), and those of loading.
+// loss became NaN: names the step), IoError (another process of the launch ended), and those of loading. Of several processes
+// rank 0 alone writes, and calls hooks.progress and hooks.metrics.
 Result<TrainResult> Train(const TrainConfig& config, const DataSet& data, const Supervision& supervision,
                           const DataSet* validation, const TrainHooks& hooks = {});
 

@@ -35,8 +35,8 @@ OWNERS = {
     r"zlib\.h": {"image", "writer"},
     r"zip\.h": {"writer"},
     r"cuda_runtime|cuda_fp16|cuda_bf16|cub/|thrust/": {"cuda"},
-    r"torch/|ATen/|c10/|caffe2/|omp\.h": {"trainer"},
-    r"CLI/|arrow/|parquet/": {"tools"},
+    r"torch/|ATen/|c10/|caffe2/|gloo/|omp\.h": {"trainer"},
+    r"CLI/|arrow/|parquet/|toml\+\+/": {"tools"},
     r"hwy/": {"cuda", "image"},
     r"nanobind/|Python\.h": {"python"},
     r"gtest/|gmock/|benchmark/": set(),
@@ -46,7 +46,8 @@ OWNERS = {
 # sources (and tests) alone, and say so at their top.
 INTERNAL = {"db/lmdb_env.h", "trainer/aoti_network.h", "trainer/initial_weights.h", "trainer/mobilenet.h", "trainer/models.h",
             "trainer/resnet.h", "trainer/script_model.h", "trainer/student.h", "trainer/checkpoint.h", "trainer/label_loss.h",
-            "trainer/evaluate.h", "trainer/device.h", "trainer/device_batches.h"}
+            "trainer/evaluate.h", "trainer/device.h", "trainer/device_batches.h", "trainer/autocast.h", "trainer/c10d_store.h", "trainer/data_parallel.h",
+            "trainer/optimizer.h", "trainer/weight_average.h"}
 PURE = {"format", "db", "image", "writer", "reader", "cuda", "trainer"}
 THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|zip\.h|nlohmann/|fmt/|hwy/|torch/|ATen/|c10/|CLI/"
 
