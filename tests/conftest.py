@@ -12,6 +12,9 @@ BIN = pathlib.Path(os.environ["FKDB_BIN"])
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 TRAIN = FASHION / "train-images-idx3-ubyte.gz"
 TEST = FASHION / "t10k-images-idx3-ubyte.gz"
+# As messages and help list them.
+MODELS = ("resnet18, resnet34, resnet50, resnet101, tf_mobilenetv3_small_075, tf_mobilenetv3_small_100, "
+          "resnet6-wN (N channels in its first layer, 1 to 1024)")
 
 
 class Fkdb:

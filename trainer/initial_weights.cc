@@ -33,7 +33,11 @@ bool IsTorchFile(const std::filesystem::path& path) {
 }
 
 Result<TensorFile> FromTorchFile(const std::filesystem::path& path) {
-  FKDB_ASSIGN(const TorchFile file, TorchFile::Read(path));
+  auto read = TorchFile::Read(path);
+  if (!read && read.error().code == ErrorCode::kUnsupported) {
+    return Fail(ErrorCode::kUnsupported, read.error().message + "; of a file you trust, torch.save(model.state_dict(), FILE) makes one that is read");
+  }
+  FKDB_ASSIGN(const TorchFile file, std::move(read));
   const auto bad = [&](std::string_view what) {
     return Fail(ErrorCode::kCorruption,
                 fmt::format("{}: {}, expected tensors by name: torch.save(model.state_dict(), FILE) writes such a file", path.string(), what));

@@ -127,8 +127,10 @@ Result<std::shared_ptr<Model>> LoadScriptModel(const std::filesystem::path& file
   }
   try {
     jit::Module module = jit::load(path, torch::kCPU);
-    if (module.named_parameters().size() == 0) {
-      return bad("has no parameters to train: script the model as it is, without torch.jit.freeze or optimize_for_inference");
+    bool trains = false;
+    for (const torch::Tensor& parameter : module.parameters()) trains = trains || parameter.requires_grad();
+    if (!trains) {
+      return bad("has no parameters to train: script the model as it is, without torch.jit.freeze, optimize_for_inference or requires_grad = False");
     }
     if (IsTraced(module)) {
       return bad("is a traced module, whose batch norms and dropouts stay in the mode they were traced in, training or "

@@ -6,7 +6,7 @@ import shutil
 import struct
 
 import pytest
-from conftest import TRAIN
+from conftest import MODELS, TRAIN
 
 GOLDEN = __import__("pathlib").Path(__file__).parent.parent / "golden/pillow"
 
@@ -60,7 +60,7 @@ def test_teachers(fkdb, teacher, tmp_path):
     torch = pytest.importorskip("torch")
     out = tmp_path / "l.fkdb"
     fkdb.fails(1, "teacher 'no.pt': no such file (expected a TorchScript file, a .pt2 package, or MODEL:WEIGHTS.safetensors with one of "
-                  "resnet18, resnet6-wN (N channels in its first layer, 1 to 1024))", *write(fkdb, "no.pt", out))
+                  f"{MODELS})", *write(fkdb, "no.pt", out))
     fkdb.fails(2, "teacher 'resnet18' has no weights: expected resnet18:WEIGHTS.safetensors", *write(fkdb, "resnet18", out))
     text = tmp_path / "text.pt"
     text.write_text("not a model")
@@ -220,7 +220,7 @@ def test_usage(fkdb, labels):
                "--crop-on", "gpu", "--out", "/tmp/never")
     fkdb.fails(2, "--supervision db needs a label set: --db DB", "train", "--images", TRAIN, "--model", "resnet6-w4",
                "--epochs", 1, "--supervision", "db")
-    fkdb.fails(2, "model 'vgg' is not known: expected resnet18, resnet6-wN (N channels in its first layer, 1 to 1024)",
+    fkdb.fails(2, f"model 'vgg' is not known: expected {MODELS}, or FILE.pt",
                "train", "--images", TRAIN, "--limit", 30, "--model", "vgg", "--epochs", 1, "--out", "/tmp/never")
 
 

@@ -7,26 +7,20 @@ import pathlib
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 from conftest import BIN, TRAIN
+from processes import free_port, ranks_of, torchrun
 
-TORCHRUN = pathlib.Path(sys.executable).parent / "torchrun"
 SECONDS = 240  # for what should take ten
 
 
 def arguments(teacher, out, *more):
     return [BIN / "fkdb-write", "--images", TRAIN, "--limit", 9000, "--teacher", teacher, "--crops", 16, "--out", out,
             "--commit-seconds", 0, *more]
-
-
-def torchrun(processes, command, *flags):
-    # A free port: several runs at once must not meet.
-    return [*map(str, [TORCHRUN, "--standalone", "--nproc-per-node", processes, *flags, "--no-python", *command])]
 
 
 def run(command, **options):
@@ -71,22 +65,6 @@ def test_shards_that_stay(one, fkdb, teacher, tmp_path):
     assert fkdb.json("merge", tmp_path / "merged.fkdb", out)["digest"] == one["digest"]
 
 
-def ranks_of(launcher):
-    """The processes that it started, by rank."""
-    found = {}
-    for folder in pathlib.Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            environment = (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if parent == launcher.pid and b"\0RANK=" in b"\0" + environment:
-            found[int((b"\0" + environment).split(b"\0RANK=")[1].split(b"\0")[0])] = int(folder.name)
-    return found
-
-
 def begin(command):
     """The job, some way into its work."""
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -129,12 +107,6 @@ def test_a_killed_job_is_resumed_by_any_number_of_processes(one, fkdb, teacher, 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["digest"] == one["digest"]
     assert left(tmp_path) == ["many.fkdb"]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def processes_of(kinds, teacher, out, *more, of_rank=lambda rank: []):

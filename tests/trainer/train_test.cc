@@ -278,7 +278,7 @@ TEST_F(TrainTest, UnknownModelsAndDevicesAreNamed) {
   const auto hard = HardSupervision(*data_, {}, config_.seed);
   config_.model = "resnet19";
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message,
-            "model 'resnet19' is not known: expected resnet18, resnet6-wN (N channels in its first layer, 1 to 1024)");
+            "model 'resnet19' is not known: expected " + ModelNames() + ", or FILE.pt");
   config_.model = "resnet6-w0";
   EXPECT_FALSE(Train(config_, *data_, **hard, nullptr));
   config_.model = "resnet6-w4";

@@ -387,7 +387,7 @@ Result<void> PickleMachine::Reduce() {
     }
     case kOrderedDict:
       if (!a.empty()) return Bad("an OrderedDict with arguments");
-      Push(Type::kDict);
+      Push(Type::kDict, kOrderedDict);
       return {};
     case kBytearray:
     case kBytesType:
@@ -407,7 +407,7 @@ Result<void> PickleMachine::Build() {
     if (s[1]->text_ == ">") return At(ErrorCode::kUnsupported, "numbers in big-endian order: save them in little-endian");
     return {};
   }
-  if (target->type_ == Type::kDict && state->type_ == Type::kDict) return {};  // attributes of an OrderedDict: a state dict's _metadata
+  if (target->other_ == kOrderedDict && target->type_ == Type::kDict && state->type_ == Type::kDict) return {};  // a state dict's _metadata
   if (!Is(target, kEmptyArray)) return Bad(fmt::format("{} is given a state", target->What()));
   if (state->type_ != Type::kTuple || s.size() != 5 || !Is(s[2], kDtypeObject) || s[3]->type_ != Type::kBool) {
     return Bad("an array of no state");
