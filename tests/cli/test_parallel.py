@@ -17,10 +17,12 @@ from safetensors.numpy import load_file
 SECONDS = 240
 
 
+BASE = {"--images": TRAIN, "--limit": 601, "--model": "resnet6-w4", "--epochs": 6, "--batch-size": 32, "--crops-per-image": 2, "--lr": 0.05, "--threads": 1}
+
+
 def arguments(out, *more):
-    """600 images are 18 steps an epoch and 24 images over, of which the last are left out or make a smaller step."""
-    return [BIN / "fkdb-train", "--images", TRAIN, "--limit", 601, "--model", "resnet6-w4", "--epochs", 6, "--batch-size", 32,
-            "--crops-per-image", 2, "--lr", 0.05, "--threads", 1, "--out", out, *more]
+    """A training of 37 steps a pass of two crops; the last of 601 images is left out of each pass."""
+    return [BIN / "fkdb-train", *(part for flag, value in BASE.items() if flag not in more for part in (flag, value)), "--out", out, *more]
 
 
 def run(command, **options):
@@ -58,7 +60,7 @@ def test_float64_steps_of_two_processes_are_one_s(tmp_path):
     for processes in (2, 4):
         ok(torchrun(processes, [BIN / "parallel_steps", tmp_path / "many"]))
         one, many = load_file(tmp_path / "one"), load_file(tmp_path / "many")
-        assert one["a.weight"].dtype == np.float64 and np.abs(one["a.weight"]).max() > 0.3
+        assert one["a.weight"].dtype == np.float64 and np.abs(one["a.weight"]).max() > 0.25
         assert max(np.abs(one[name] - many[name]).max() for name in one) < 1e-10
 
 
@@ -112,8 +114,8 @@ def test_stopped_and_resumed_by_another_number_of_processes(whole, tmp_path):
     run_dir = tmp_path / "run"
     ok(torchrun(2, arguments(run_dir, "--max-steps", 30)))
     ok(arguments(run_dir, "--resume", "--accumulate", 2, "--max-steps", 60))
-    done = run(torchrun(3, arguments(run_dir, "--resume", "--batch-size", 33)))
-    assert done.returncode != 0 and any("batch_size was 32, now 33" in line for line in done.said), done.stderr
+    done = run(torchrun(3, arguments(run_dir, "--resume", "--batch-size", 36)))
+    assert done.returncode != 0 and any("batch_size was 32, now 36" in line for line in done.said), done.stderr
     ok(torchrun(2, arguments(run_dir, "--resume")))
     assert same(parameters(run_dir), parameters(out))
 
