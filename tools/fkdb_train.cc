@@ -15,6 +15,7 @@
 #include "tools/export_command.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
+#include "tools/teacher_flags.h"
 #include "trainer/match.h"
 #include "trainer/model_names.h"
 #include "trainer/supervision.h"
@@ -29,7 +30,9 @@ struct Flags : CommonFlags {
   std::string schedule = "cosine";
   std::vector<double> betas = {0.9, 0.999};
   bool no_decay_1d = false, no_single_crop_tail = false;
-  double label_smoothing = 0;
+  double label_smoothing = 0, lambda = 1;
+  float teacher_temperature = 1;
+  TeacherFlags teachers;
   PixelFlags pixels;
   TrainConfig train;
   std::optional<uint32_t> crops_per_image, val_resize, val_crop;
@@ -71,7 +74,7 @@ std::string ProfileText(const std::string& line) {
   }
   add("other", rest);
   text += "  workers\n";
-  for (const char* name : {"load", "decode", "unpack"}) add(name, p["workers"][name].get<double>());
+  for (const char* name : {"load", "decode", "unpack", "teacher"}) add(name, p["workers"][name].get<double>());
   return text + fmt::format("  batches in memory: at most {} of {:.1f} MiB\n", p["batches"].get<uint64_t>(),
                             p["batch_bytes"].get<double>() / (1 << 20));
 }
@@ -123,12 +126,28 @@ Result<void> TakePlace(Flags* flags) {
   return {};
 }
 
+// Of the teachers' files: a resumed training has the same.
+Result<std::string> HashOf(const Ensemble& teachers) {
+  std::string all;
+  for (const auto& member : teachers.members) {
+    FKDB_ASSIGN(const std::string hash, Sha256OfFile(member.teacher->file()));
+    all += (all.empty() ? "" : ",") + hash;
+  }
+  return all;
+}
+
 Result<int> Run(Flags& flags) {
   TrainConfig& config = flags.train;
   FKDB_TRY(TakePlace(&flags));
-  if (flags.supervision.empty()) flags.supervision = flags.db.empty() ? "hard" : "db";
-  const bool from_db = flags.supervision == "db";
+  if (flags.supervision.empty()) flags.supervision = !flags.teachers.specs.empty() ? "teacher" : flags.db.empty() ? "hard" : "db";
+  const bool from_teacher = flags.supervision == "teacher", from_db = flags.supervision == "db", stored_crops = from_db || (from_teacher && !flags.db.empty());
   if (from_db && flags.db.empty()) return Fail(ErrorCode::kInvalidArgument, "--supervision db needs a label set: --db DB");
+  if (from_teacher && flags.teachers.specs.empty()) return Fail(ErrorCode::kInvalidArgument, "--supervision teacher needs one: --teacher MODEL");
+  if (!from_teacher && !flags.teachers.specs.empty()) return Fail(ErrorCode::kInvalidArgument, "--teacher is for --supervision teacher");
+  if (flags.lambda != 1 && !from_teacher) return Fail(ErrorCode::kInvalidArgument, "--lambda is for --supervision teacher");
+  if (flags.label_smoothing > 0 && flags.supervision != "hard") {
+    return Fail(ErrorCode::kInvalidArgument, "--label-smoothing is for hard labels: a teacher's are soft already");
+  }
 
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
   FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(*data));
@@ -142,27 +161,34 @@ Result<int> Run(Flags& flags) {
   FKDB_ASSIGN(pixels, flags.pixels.Over(pixels));
   FKDB_ASSIGN(config.input, InputOf(pixels));
 
-  std::unique_ptr<Supervision> supervision;
-  if (from_db) {
+  std::unique_ptr<Supervision> supervision, crops;
+  if (stored_crops) {
     FKDB_ASSIGN(const CropOrder order, ParseCropOrder(flags.crop_order));
     FKDB_ASSIGN(supervision, DbSupervision(*reader, order, config.seed));
     FKDB_ASSIGN(const Preload preload, ParsePreload(flags.preload));
     preloader.emplace(reader->label_set(), preload);
     config.labels = reader->manifest().digest;
   } else {
-    FKDB_ASSIGN(supervision,
-                HardSupervision(*data, {pixels.scale, pixels.ratio, pixels.flip_probability}, config.seed, flags.label_smoothing));
+    FKDB_ASSIGN(supervision, HardSupervision(*data, {pixels.scale, pixels.ratio, pixels.flip_probability}, config.seed, flags.label_smoothing));
   }
-  if (from_db && flags.label_smoothing > 0) return Fail(ErrorCode::kInvalidArgument, "--label-smoothing is for hard labels: a teacher's are soft already");
-  config.supervision = flags.supervision + (from_db ? ":" + flags.crop_order : "");
+  config.supervision = flags.supervision + (stored_crops ? ":" + flags.crop_order : "");
   if (flags.label_smoothing > 0) config.supervision += fmt::format(":smoothing {}", flags.label_smoothing);
+  std::optional<LoadedTeachers> teachers;
+  if (from_teacher) {
+    FKDB_ASSIGN(teachers, flags.teachers.Load(*data, {config.input, config.batch_size, config.device, config.workers, ""}));
+    crops = std::move(supervision);
+    FKDB_ASSIGN(supervision, TeacherSupervision(*crops, {&teachers->ensemble, flags.teacher_temperature, flags.lambda}, *data));
+    FKDB_ASSIGN(const std::string files, HashOf(teachers->ensemble));
+    config.supervision += fmt::format(":{}:{} {}:temperature {}:lambda {}", files, flags.teachers.average, fmt::join(flags.teachers.weights, ","),
+                                      flags.teacher_temperature, flags.lambda);
+  }
   FKDB_ASSIGN(config.schedule.decay, ParseDecay(flags.schedule));
   config.schedule.single_crop_tail = !flags.no_single_crop_tail;
   config.optimizer.decay_vectors = !flags.no_decay_1d;
   if (flags.betas.size() != 2) return Fail(ErrorCode::kInvalidArgument, fmt::format("--betas: expected two numbers, got {}", flags.betas.size()));
   config.optimizer.beta1 = flags.betas[0];
   config.optimizer.beta2 = flags.betas[1];
-  config.crops_per_image = flags.crops_per_image.value_or(from_db ? 4 : 1);
+  config.crops_per_image = flags.crops_per_image.value_or(stored_crops ? 4 : 1);
   config.out = flags.out;
   config.crop_on_gpu = flags.crop_on == "gpu";
   if (config.crop_on_gpu && config.device == "cpu") {
@@ -225,8 +251,11 @@ int fkdb::RunTrain(int argc, char** argv) {
   app.add_option("--images", flags.images, "The training images: a folder of images or of tar shards, or an IDX file")->required();
   app.add_option("--val", flags.val, "Validation images with classes");
   app.add_option("--db", flags.db, "The label set of the training images");
-  app.add_option("--supervision", flags.supervision, "db (with --db) or hard (the images' own classes)")
-      ->check(CLI::IsMember({"db", "hard"}));
+  app.add_option("--supervision", flags.supervision, "db (with --db), hard (the images' own classes), or teacher (--teacher, asked in every step)")
+      ->check(CLI::IsMember({"db", "hard", "teacher"}));
+  flags.teachers.AddTo(app);
+  app.add_option("--teacher-temperature", flags.teacher_temperature, "Of the softmax of --teacher")->capture_default_str();
+  app.add_option("--lambda", flags.lambda, "The share of --teacher in a label, beside the image's class (Eq. 1)")->capture_default_str();
   app.add_option("--model", train.model, "A network: " + fkdb::ModelNames() + "; or FILE.pt, a module that torch.jit.script made")->required();
   app.add_option("--weights", train.weights, "Begin with these weights: .safetensors, or a state dict that torch.save wrote");
   app.add_flag("--new-head", train.new_head, "With --weights of other classes: draw the last layer, load the rest");

@@ -20,6 +20,7 @@
 #include "tools/made.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
+#include "tools/teacher_flags.h"
 #include "trainer/launch.h"
 #include "trainer/torch_teacher.h"
 #include "writer/label_job.h"
@@ -34,8 +35,8 @@ namespace {
 constexpr double kDryRunSeconds = 3;  // of the teachers' time
 
 struct Flags : CommonFlags {
-  std::string images, teacher, out, average = "probabilities", device = "cpu", autocast, progress = "bar";
-  std::vector<double> weights;  // of several teachers
+  std::string images, out, device = "cpu", autocast, progress = "bar";
+  TeacherFlags teachers;
   // The recipe: what is not asked for is the default, or that of the label set whose crops are used.
   std::optional<std::string> label, encoding;
   std::optional<uint32_t> crops, top_k, batch_size;
@@ -174,43 +175,10 @@ bool IsTeacherFile(const std::string& spec) {
          (colon != std::string::npos && std::filesystem::is_regular_file(spec.substr(colon + 1), ec));
 }
 
-// "a.pt,b.pt" are two, unless a name has a comma in it: the longest one that is a file is taken.
-Result<std::vector<std::string>> SplitTeachers(const std::string& text) {
-  std::vector<std::string> specs;
-  for (size_t from = 0; from <= text.size();) {
-    size_t end = text.size();
-    while (end != std::string::npos && end > from && !IsTeacherFile(text.substr(from, end - from))) end = text.rfind(',', end - 1);
-    if (end == std::string::npos || end <= from) end = std::min(text.find(',', from), text.size());
-    if (end == from) return Fail(ErrorCode::kInvalidArgument, fmt::format("--teacher '{}': a name is missing", text));
-    specs.push_back(text.substr(from, end - from));
-    from = end + 1;
-  }
-  return specs;
-}
-
-Result<std::vector<std::unique_ptr<Teacher>>> LoadTeachers(const Flags& flags, const DataSet& data) {
+Result<LoadedTeachers> LoadTeachers(const Flags& flags, const DataSet& data) {
   const LabelJobOptions& job = flags.job;
   FKDB_ASSIGN(const InputSpec input, InputOf(job.augmentation));
-  if (input.mean.size() != data.channels()) {
-    return Fail(ErrorCode::kInvalidArgument, fmt::format("{} means for images of {} channels", input.mean.size(), data.channels()));
-  }
-  std::vector<std::unique_ptr<Teacher>> teachers;
-  FKDB_ASSIGN(const auto specs, SplitTeachers(flags.teacher));
-  for (const std::string& spec : specs) {
-    FKDB_ASSIGN(auto teacher, LoadTeacher(spec, {input, job.batch_size, flags.device, job.threads, flags.autocast}));
-    teachers.push_back(std::move(teacher));
-  }
-  return teachers;
-}
-
-Result<Ensemble> MakeEnsemble(const Flags& flags, const std::vector<std::unique_ptr<Teacher>>& teachers) {
-  if (!flags.weights.empty() && flags.weights.size() != teachers.size()) {
-    return Fail(ErrorCode::kInvalidArgument, fmt::format("--teacher-weights: {} for {} teachers", flags.weights.size(), teachers.size()));
-  }
-  std::vector<Ensemble::Member> members;
-  for (size_t i = 0; i < teachers.size(); ++i) members.push_back({teachers[i].get(), flags.weights.empty() ? 1 : flags.weights[i]});
-  FKDB_ASSIGN(const Average average, ParseAverage(flags.average));
-  return Ensemble(std::move(members), average);
+  return flags.teachers.Load(data, {input, job.batch_size, flags.device, job.threads, flags.autocast});
 }
 
 std::string TeacherText(const Ensemble::Member& member, bool several) {
@@ -280,8 +248,8 @@ Result<int> Recheck(Flags& flags, const DataSet& data) {
   const int threads = job.threads;
   FKDB_ASSIGN(job, RecheckOptions(flags.out));
   job.threads = threads;
-  FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, data));
-  FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));
+  FKDB_ASSIGN(const LoadedTeachers loaded, LoadTeachers(flags, data));
+  const Ensemble& ensemble = loaded.ensemble;
   Progress progress(flags.quiet);
   job.progress = Reporter(flags, &progress);
   job.stop = StopOnSignals();
@@ -333,8 +301,8 @@ Result<int> Work(Flags& flags, std::unique_ptr<SharedStore>* store) {
   if (flags.launch && !flags.dry_run) {
     FKDB_ASSIGN(*store, JoinStore(*flags.launch, fmt::format("fkdb-write {}", std::filesystem::absolute(flags.out).lexically_normal().string())));
   }
-  FKDB_ASSIGN(const auto teachers, LoadTeachers(flags, *data));
-  FKDB_ASSIGN(const Ensemble ensemble, MakeEnsemble(flags, teachers));
+  FKDB_ASSIGN(const LoadedTeachers loaded, LoadTeachers(flags, *data));
+  const Ensemble& ensemble = loaded.ensemble;
   Progress progress(flags.quiet);
   FKDB_ASSIGN(const ProbeResult probe, ProbeTeachers(*data, ensemble, job, flags.dry_run ? kDryRunSeconds : 0));
   if (probe.crops > 0 && flags.is_first()) FKDB_TRY(PrintPlan(flags, *data, ensemble, probe, &progress));
@@ -373,16 +341,7 @@ int fkdb::RunWrite(int argc, char** argv) {
   CLI::App app("Labels random crops of every image with a teacher and stores them in one file.", "fkdb-write");
   AddCommonFlags(app, &flags, "The summary as one line of JSON");
   app.add_option("--images", flags.images, "A folder of JPEG and PNG images or of tar shards, or an IDX file of images")->required();
-  app.add_option("--teacher", flags.teacher,
-                 "A TorchScript file, a package compiled by AOTInductor (.pt2: native code, which runs), or MODEL:WEIGHTS.safetensors; several, with "
-                 "commas between: their average")
-      ->required();
-  app.add_option("--teacher-weights", flags.weights, "Of several teachers in the average, one for each (equal)")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  app.add_option("--average", flags.average, "What of several teachers is averaged: probabilities (after the softmax) or logits")
-      ->check(CLI::IsMember({"probabilities", "logits"}))
-      ->capture_default_str();
+  flags.teachers.AddTo(app)->required();
   app.add_option("--out", flags.out, "The label set to write, NAME.fkdb")->required();
   app.add_flag("--dry-run", flags.dry_run, "Stop before anything is written: what the teachers give, how long it would take, how large it would be");
   app.add_option("--crops", flags.crops, "Random crops an image, M; with --append-crops: so many more (200)");

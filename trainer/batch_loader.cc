@@ -30,11 +30,12 @@ uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (uint64_t{bat
 // soon as it can be.
 class Loader : public BatchLoader {
  public:
-  Loader(const DataSet& data, const Supervision& supervision, CropInputs inputs, LoaderConfig config)
+  Loader(const DataSet& data, const Supervision& supervision, CropInputs inputs, std::vector<CropInputs> teacher_inputs, LoaderConfig config)
       : data_(data),
         partners_(data),
         supervision_(supervision),
         inputs_(std::move(inputs)),
+        teacher_inputs_(std::move(teacher_inputs)),
         config_(std::move(config)),
         ahead_(2 + static_cast<uint64_t>(config_.workers) / FewestImagesAStep()),
         next_step_(config_.first_step) {
@@ -86,15 +87,17 @@ class Loader : public BatchLoader {
     std::unique_ptr<TrainBatch> batch;
     bool labelled = false;        // the batch has its labels: images may be taken
     size_t taken = 0, done = 0;   // images
+    bool to_judge = false, judged = false;  // by the online teacher, if there is one, when all images are done
     Result<void> outcome;         // of the first image that failed, in the step's order, whoever was faster
     size_t failed_image = std::numeric_limits<size_t>::max();
 
-    bool ready() const { return labelled && done == plan.ordinals.size(); }
+    bool decoded() const { return labelled && done == plan.ordinals.size(); }
+    bool ready() const { return decoded() && judged; }
   };
-  static constexpr size_t kLabels = std::numeric_limits<size_t>::max();
+  static constexpr size_t kLabels = std::numeric_limits<size_t>::max(), kTeacher = kLabels - 1;
   struct Task {
     Step* step;
-    size_t image;  // or kLabels
+    size_t image;  // or kLabels, kTeacher
   };
 
   uint64_t FewestImagesAStep() const {
@@ -114,6 +117,7 @@ class Loader : public BatchLoader {
   // A worker's own.
   struct Scratch {
     CropInputs inputs;
+    std::vector<CropInputs> teacher_inputs;
     Image image;
   };
 
@@ -126,7 +130,7 @@ class Loader : public BatchLoader {
   }
 
   void WorkOnTasks() {
-    Scratch scratch = {inputs_, {}};
+    Scratch scratch = {inputs_, teacher_inputs_, {}};
     std::unique_lock lock(mutex_);
     for (;;) {
       std::optional<Task> task;
@@ -135,7 +139,9 @@ class Loader : public BatchLoader {
       lock.unlock();
       TrainBatch::Seconds seconds;
       Result<void> outcome = Guarded([&]() -> Result<void> {
-        return task->image == kLabels ? LoadLabels(task->step, &seconds) : LoadImage(task->step, task->image, &scratch, &seconds);
+        if (task->image == kLabels) return LoadLabels(task->step, &seconds);
+        if (task->image == kTeacher) return AskTeacher(task->step, &seconds);
+        return LoadImage(task->step, task->image, &scratch, &seconds);
       });
       lock.lock();
       Finish(*task, std::move(outcome), seconds);
@@ -144,6 +150,10 @@ class Loader : public BatchLoader {
 
   std::optional<Task> TakeTask() {
     for (const auto& step : steps_) {
+      if (step->to_judge) {
+        step->to_judge = false;
+        return Task{step.get(), kTeacher};
+      }
       if (step->labelled && step->taken < step->plan.ordinals.size()) return Task{step.get(), step->taken++};
     }
     if (steps_.size() == ahead_ || next_pass_ == config_.passes.size()) return std::nullopt;
@@ -170,12 +180,20 @@ class Loader : public BatchLoader {
       step.labelled = true;
       if (!outcome) step.taken = step.done = step.plan.ordinals.size();  // there is nothing to be done
       work_.notify_all();
+    } else if (task.image == kTeacher) {
+      step.judged = true;
     } else {
       ++step.done;
     }
     if (!outcome && task.image <= step.failed_image) {
       step.failed_image = task.image;
       step.outcome = std::move(outcome);
+    }
+    if (step.decoded() && !step.judged) {
+      const bool ask = !teacher_inputs_.empty() && step.outcome;
+      step.judged = !ask;
+      step.to_judge = ask;
+      if (ask) work_.notify_one();
     }
     if (step.ready()) ready_.notify_one();
   }
@@ -194,19 +212,36 @@ class Loader : public BatchLoader {
     if (batch.labels.has_ops()) FKDB_TRY(supervision_.CheckInput(config_.input));
     if (batch.labels.has_ops() && !config_.crop) return Fail(ErrorCode::kUnsupported, "crops with operations are made on the CPU: --crop-on cpu");
     seconds->load += watch.Lap();
-    const LabelSpec& spec = batch.labels.spec();
     const size_t crops = batch.labels.size();
-    if (config_.expand) {
-      batch.arrays.indices.resize(crops * spec.num_indices());
-      batch.arrays.values.resize(crops * spec.num_values());
-      UnpackLabels(spec, batch.labels.indices(), batch.labels.values(), crops, batch.arrays.indices.data(), batch.arrays.values.data());
-    }
+    if (config_.expand && teacher_inputs_.empty()) Expand(&batch);
+    batch.teacher_inputs.resize(teacher_inputs_.size());
+    for (size_t i = 0; i < teacher_inputs_.size(); ++i) batch.teacher_inputs[i].assign(PaddedRows(crops) * teacher_inputs_[i].samples(), 0);
     if (config_.crop) {
       batch.input_bytes.Resize(crops * inputs_.samples() * sizeof(float));
       batch.inputs = {reinterpret_cast<float*>(batch.input_bytes.data()), crops * inputs_.samples()};
     } else {
       batch.regions.Clear(step->plan.ordinals.size());
     }
+    seconds->unpack += watch.Lap();
+    return {};
+  }
+
+  static void Expand(TrainBatch* batch) {
+    const LabelSpec& spec = batch->labels.spec();
+    const size_t crops = batch->labels.size();
+    batch->arrays.indices.resize(crops * spec.num_indices());
+    batch->arrays.values.resize(crops * spec.num_values());
+    UnpackLabels(spec, batch->labels.indices(), batch->labels.values(), crops, batch->arrays.indices.data(), batch->arrays.values.data());
+  }
+
+  Result<void> AskTeacher(Step* step, TrainBatch::Seconds* seconds) const {
+    Stopwatch watch;
+    TrainBatch& batch = *step->batch;
+    std::vector<const float*> inputs;
+    for (const auto& input : batch.teacher_inputs) inputs.push_back(input.data());
+    FKDB_TRY(supervision_.AskTeacher(inputs, step->plan, &batch.labels));
+    seconds->teacher += watch.Lap();
+    if (config_.expand) Expand(&batch);
     seconds->unpack += watch.Lap();
     return {};
   }
@@ -235,18 +270,26 @@ class Loader : public BatchLoader {
     return {};
   }
 
-  // Of an image that is in the scratch memory.
-  Result<void> MakeCrops(const TrainBatch& batch, size_t first, size_t crops, Scratch* scratch) const {
-    float* const out = batch.inputs.data() + first * inputs_.samples();
-    const auto boxes = batch.labels.boxes().subspan(first, crops);
-    const auto flips = batch.labels.flips().subspan(first, crops);
-    if (!batch.labels.has_ops()) {
-      scratch->inputs.Run(scratch->image, boxes, flips, out);
+  // Of an image that is in the scratch memory, as the student sees them and as teachers do.
+  Result<void> MakeCrops(TrainBatch& batch, size_t first, size_t crops, Scratch* scratch) const {
+    FKDB_TRY(MakeCrops(batch.labels, first, crops, scratch->image, &scratch->inputs, batch.inputs.data()));
+    for (size_t i = 0; i < batch.teacher_inputs.size(); ++i) {
+      FKDB_TRY(MakeCrops(batch.labels, first, crops, scratch->image, &scratch->teacher_inputs[i], batch.teacher_inputs[i].data()));
+    }
+    return {};
+  }
+
+  Result<void> MakeCrops(const LabelBatch& labels, size_t first, size_t crops, const Image& image, CropInputs* inputs, float* batch) const {
+    float* const out = batch + first * inputs->samples();
+    const auto boxes = labels.boxes().subspan(first, crops);
+    const auto flips = labels.flips().subspan(first, crops);
+    if (!labels.has_ops()) {
+      inputs->Run(image, boxes, flips, out);
       return {};
     }
     for (size_t i = 0; i < crops; ++i) {
-      FKDB_ASSIGN(const std::vector<CropOp> ops, ParseOpWords(batch.labels.ops(first + i)));
-      FKDB_TRY(scratch->inputs.Run(scratch->image, boxes[i], flips[i], ops, partners_, out + i * inputs_.samples()));
+      FKDB_ASSIGN(const std::vector<CropOp> ops, ParseOpWords(labels.ops(first + i)));
+      FKDB_TRY(inputs->Run(image, boxes[i], flips[i], ops, partners_, out + i * inputs->samples()));
     }
     return {};
   }
@@ -254,7 +297,8 @@ class Loader : public BatchLoader {
   const DataSet& data_;
   const PartnerImages partners_;
   const Supervision& supervision_;
-  const CropInputs inputs_;  // each worker has a copy
+  const CropInputs inputs_;  // each worker has a copy, of the next too
+  const std::vector<CropInputs> teacher_inputs_;
   const LoaderConfig config_;
   const uint64_t ahead_;  // steps under way or ready
 
@@ -276,7 +320,9 @@ class Loader : public BatchLoader {
 }  // namespace
 
 uint64_t TrainBatch::bytes() const {
-  return inputs.size() * sizeof(float) + regions.bytes() + labels.bytes().size() + arrays.indices.size() * sizeof(uint32_t) +
+  size_t of_teachers = 0;
+  for (const auto& input : teacher_inputs) of_teachers += input.size() * sizeof(float);
+  return inputs.size() * sizeof(float) + of_teachers + regions.bytes() + labels.bytes().size() + arrays.indices.size() * sizeof(uint32_t) +
          arrays.values.size() * sizeof(float);
 }
 
@@ -301,7 +347,16 @@ Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, cons
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images for {} {}", supervision.images().size(), shard.all(),
                                                          shard.parts == 1 ? "processes" : "parts of all processes"));
   }
-  auto loader = std::make_unique<Loader>(data, supervision, std::move(inputs), std::move(config));
+  std::vector<CropInputs> teacher_inputs;
+  for (const InputSpec& spec : supervision.teacher_inputs()) {
+    FKDB_ASSIGN(CropInputs make, CropInputs::Make(spec));
+    if (make.channels() != data.channels()) {
+      return Fail(ErrorCode::kInvalidArgument, fmt::format("a teacher of {} channels for images of {}", make.channels(), data.channels()));
+    }
+    teacher_inputs.push_back(std::move(make));
+  }
+  if (!teacher_inputs.empty() && !config.crop) return Fail(ErrorCode::kUnsupported, "crops for a teacher are made on the CPU: --crop-on cpu");
+  auto loader = std::make_unique<Loader>(data, supervision, std::move(inputs), std::move(teacher_inputs), std::move(config));
   FKDB_TRY(loader->Start());
   return std::unique_ptr<BatchLoader>(std::move(loader));
 }

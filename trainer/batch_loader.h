@@ -25,6 +25,7 @@ struct TrainBatch {
   uint64_t step = 0;        // of the pass
   std::span<float> inputs;  // (N, channels, height, width); none where a device crops
   BatchBuffer input_bytes;  // they lie here
+  std::vector<std::vector<float>> teacher_inputs;  // of each of Supervision::teacher_inputs
   DecodedRegions regions;   // of the images, in their order, where a device crops
   LabelBatch labels;        // N crops
   LabelArrays arrays;       // of `labels`, expanded; none where a device expands them
@@ -33,11 +34,13 @@ struct TrainBatch {
     double load = 0;    // label records, image files
     double decode = 0;  // image files to the network's input
     double unpack = 0;  // labels to arrays
+    double teacher = 0; // online
 
     Seconds& operator+=(const Seconds& other) {
       load += other.load;
       decode += other.decode;
       unpack += other.unpack;
+      teacher += other.teacher;
       return *this;
     }
   } seconds;

@@ -26,7 +26,11 @@ std::string LastLine(std::string_view message) {
   return std::string(newline == std::string_view::npos ? message : message.substr(newline + 1));
 }
 
-std::string FirstLine(std::string_view message) { return std::string(message.substr(0, message.find('\n'))); }
+// Loading's, with a backtrace behind them.
+std::string FirstSentence(std::string_view message) {
+  message = message.substr(0, message.find('\n'));
+  return std::string(message.substr(0, message.find(". ")));
+}
 
 // The module's names, where a Module looks for them.
 void Mirror(const jit::Module& from, torch::nn::Module* to) {
@@ -81,6 +85,11 @@ bool IsTraced(const jit::Block& block) {
 }
 
 bool IsTraced(const jit::Module& module) {
+  for (const jit::Module& inner : module.modules()) {
+    // Scripting keeps a linear layer's sizes as constants.
+    const auto name = inner.type()->name();
+    if (name && name->name() == "Linear" && name->prefix().starts_with("__torch__.torch.nn.modules.linear") && inner.type()->numConstants() == 0) return true;
+  }
   const auto method = module.find_method("forward");
   if (!method) return false;
   const std::shared_ptr<jit::Graph> graph = method->graph()->copy();
@@ -147,7 +156,7 @@ Result<std::shared_ptr<Model>> LoadScriptModel(const std::filesystem::path& file
     FKDB_TRY(Probe(path, module, shape));
     return model;
   } catch (const std::exception& e) {
-    return bad(fmt::format("not a TorchScript module that this fkdb can load; torch.jit.script(model).save(FILE) writes one: {}", FirstLine(e.what())));
+    return bad(fmt::format("not a TorchScript module that this fkdb can load; torch.jit.script(model).save(FILE) writes one: {}", FirstSentence(e.what())));
   }
 }
 

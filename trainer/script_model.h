@@ -22,7 +22,7 @@ struct ModelShape {
 
 // With the weights of the file; parameters and buffers have the module's own names. A copy of it was
 // tried in eval mode: the module and Torch's generator are as they were.
-// Errors: NotFound, Model (no TorchScript; traced: its batch norms would not follow train and eval; without
+// Errors: NotFound, Model (no TorchScript; traced, in the whole or in part: its batch norms would not follow train and eval; without
 // parameters), Mismatch (does not take such inputs, or gives something other than (N, classes)).
 Result<std::shared_ptr<Model>> LoadScriptModel(const std::filesystem::path& file, const ModelShape& shape);
 

@@ -5,9 +5,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
+#include <utility>
 
 #include "format/compact.h"
 #include "format/crop_op.h"
+#include "format/quantize.h"
+#include "writer/crop_output.h"
 
 namespace fkdb {
 namespace {
@@ -122,7 +126,102 @@ class Db : public Supervision {
   std::vector<uint64_t> images_;
 };
 
+// Takes whatever crops another supervision gives, and asks the teachers instead of it.
+class Online : public Supervision {
+ public:
+  Online(const Supervision& crops, const OnlineTeacher& teacher, const DataSet& images)
+      : crops_(crops), teacher_(teacher), data_(images), inputs_(*teacher.teachers) {
+    spec_.kind = LabelKind::kFull;
+    spec_.num_classes = teacher.teachers->num_outputs();
+    spec_.values = ValueEncoding::kF32;
+    spec_.temperature = teacher.temperature;
+    for (const uint64_t ordinal : crops.images()) {
+      if (teacher.lambda == 1 || images.class_index(ordinal) >= 0) images_.push_back(ordinal);
+    }
+  }
+
+  const LabelSpec& spec() const override { return spec_; }
+  const std::vector<uint64_t>& images() const override { return images_; }
+  std::vector<InputSpec> teacher_inputs() const override { return inputs_.specs; }
+  Result<void> CheckInput(const InputSpec& input) const override {
+    for (const InputSpec& of_teacher : inputs_.specs) FKDB_TRY(crops_.CheckInput(of_teacher));
+    return crops_.CheckInput(input);
+  }
+
+  Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
+    LabelBatch crops;
+    FKDB_TRY(crops_.FillLabels(step, &crops));
+    labels->Resize(spec_, step.ordinals.size(), crops.size());
+    std::ranges::copy(crops.images(), labels->images().begin());
+    std::ranges::copy(crops.boxes(), labels->boxes().begin());
+    std::ranges::copy(crops.flips(), labels->flips().begin());
+    for (size_t n = 0; n < crops.size() && crops.has_ops(); ++n) labels->SetOps(n, crops.ops(n));
+    return {};
+  }
+  Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height, LabelBatch* labels) const override {
+    return crops_.AddCrops(step, image, width, height, labels);
+  }
+
+  Result<void> AskTeacher(std::span<const float* const> inputs, const StepPlan& step, LabelBatch* labels) const override {
+    std::unique_ptr<EnsembleOutputs> outputs = Borrow();
+    FKDB_TRY(outputs->Run(inputs, labels->size()));
+    const size_t c = spec_.num_classes;
+    auto* const values = reinterpret_cast<float*>(labels->values());
+    for (size_t n = 0; n < labels->size(); ++n) {
+      const std::span label(values + n * c, c);
+      const auto said = outputs->output(n);
+      const bool logits = outputs->kind() == OutputKind::kLogits;
+      const bool good = logits ? Softmax(said, teacher_.temperature, label) : IsDistribution(said);
+      if (!good) return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gave NaN, infinity or no probabilities: check it and its card", outputs->Culprit(n).name()));
+      if (!logits) std::ranges::copy(said, label.begin());
+      if (teacher_.lambda == 1) continue;
+      const auto lambda = static_cast<float>(teacher_.lambda);
+      for (float& p : label) p *= lambda;
+      label[static_cast<size_t>(data_.class_index(step.ordinals[n / step.pass.crops]))] += 1 - lambda;
+    }
+    const std::lock_guard lock(mutex_);
+    spare_.push_back(std::move(outputs));
+    return {};
+  }
+
+ private:
+  std::unique_ptr<EnsembleOutputs> Borrow() const {
+    const std::lock_guard lock(mutex_);
+    if (spare_.empty()) return std::make_unique<EnsembleOutputs>(*teacher_.teachers, teacher_.temperature);
+    auto outputs = std::move(spare_.back());
+    spare_.pop_back();
+    return outputs;
+  }
+
+  const Supervision& crops_;
+  const OnlineTeacher teacher_;
+  const DataSet& data_;
+  const EnsembleInputs inputs_;
+  LabelSpec spec_;
+  std::vector<uint64_t> images_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<EnsembleOutputs>> spare_;
+};
+
 }  // namespace
+
+Result<std::unique_ptr<Supervision>> TeacherSupervision(const Supervision& crops, const OnlineTeacher& teacher, const DataSet& images) {
+  if (!(teacher.lambda >= 0 && teacher.lambda <= 1)) return Fail(ErrorCode::kInvalidArgument, fmt::format("lambda {}: expected 0 to 1", teacher.lambda));
+  if (!(teacher.temperature > 0)) return Fail(ErrorCode::kInvalidArgument, "temperatures must be positive");
+  LabelSpec spec;
+  spec.kind = LabelKind::kFull;
+  spec.temperature = teacher.temperature;
+  FKDB_TRY(CheckEnsemble(*teacher.teachers, spec));
+  const size_t classes = images.class_names().size();
+  if (classes > 0 && classes != teacher.teachers->num_outputs()) {
+    return Fail(ErrorCode::kMismatch, fmt::format("teacher '{}' has {} outputs, '{}' {} classes", teacher.teachers->name(), teacher.teachers->num_outputs(),
+                                                  images.name(), classes));
+  }
+  if (teacher.lambda < 1 && classes == 0) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("'{}' has no classes for the share of 1 - lambda", images.name()));
+  }
+  return std::make_unique<Online>(crops, teacher, images);
+}
 
 Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling,
                                                      uint64_t seed, double smoothing) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "reader/label_batch.h"
 #include "reader/reader.h"
 #include "trainer/schedule.h"
+#include "writer/ensemble.h"
 
 namespace fkdb {
 
@@ -43,6 +45,14 @@ class Supervision {
   // size. May be called for several images of a step at a time. Errors: Mismatch (not the size it had when it was labelled).
   virtual Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
                                 LabelBatch* labels) const = 0;
+  // What a teacher wants to see of each crop besides.
+  virtual std::vector<InputSpec> teacher_inputs() const { return {}; }
+  // Fills the labels of a step whose crops are made. inputs: of each of teacher_inputs (PaddedRows(N), channels, height, width), the
+  // rows behind N zero. Errors: a teacher's.
+  virtual Result<void> AskTeacher(std::span<const float* const> inputs, const StepPlan& step, LabelBatch* labels) const {
+    static_cast<void>(inputs), static_cast<void>(step), static_cast<void>(labels);
+    return {};
+  }
   // Whether crops with operations can be made for such an input. Errors: InvalidArgument (they are of pixels of another one).
   virtual Result<void> CheckInput(const InputSpec& input) const = 0;
 };
@@ -54,5 +64,15 @@ Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, cons
 
 // The stored crops and labels. Borrows `labels`, which must match the data set (CheckMatch).
 Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed);
+
+// Vanilla knowledge distillation (Eq. 1): the crops of `crops`, labelled by the teachers in every step: a label is
+// lambda * their probabilities + (1 - lambda) * the image's class. temperature: of the teachers' softmax. Borrows all of them;
+// `images` only for lambda < 1. Errors: InvalidArgument (teachers that do not go together or with `images`' classes; lambda).
+struct OnlineTeacher {
+  const Ensemble* teachers;
+  float temperature = 1;
+  double lambda = 1;
+};
+Result<std::unique_ptr<Supervision>> TeacherSupervision(const Supervision& crops, const OnlineTeacher& teacher, const DataSet& images);
 
 }  // namespace fkdb

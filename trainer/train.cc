@@ -117,7 +117,7 @@ struct Profile {
             {"forward", forward},
             {"backward", backward},
             {"optimizer", optimizer},
-            {"workers", {{"load", workers.load}, {"decode", workers.decode}, {"unpack", workers.unpack}}},
+            {"workers", {{"load", workers.load}, {"decode", workers.decode}, {"unpack", workers.unpack}, {"teacher", workers.teacher}}},
             {"batches", batches},
             {"batch_bytes", batch_bytes}};
   }

@@ -16,11 +16,6 @@ namespace {
 
 constexpr std::string_view kAverages[] = {"probabilities", "logits"};
 
-size_t RoundUp(size_t n) {
-  constexpr size_t kMultiple = kBatchMultiple;
-  return (n + kMultiple - 1) / kMultiple * kMultiple;
-}
-
 bool AllFinite(std::span<const float> values) {
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
 }
@@ -67,22 +62,25 @@ Result<void> CheckEnsemble(const Ensemble& ensemble, const LabelSpec& spec) {
   return {};
 }
 
+EnsembleInputs::EnsembleInputs(const Ensemble& ensemble) {
+  for (const auto& member : ensemble.members) {
+    const auto same = std::find(specs.begin(), specs.end(), member.teacher->input());
+    of_member.push_back(static_cast<size_t>(same - specs.begin()));
+    if (same == specs.end()) specs.push_back(member.teacher->input());
+  }
+}
+
+size_t PaddedRows(size_t n) {
+  constexpr size_t kMultiple = kBatchMultiple;
+  return (n + kMultiple - 1) / kMultiple * kMultiple;
+}
+
 Result<EnsembleBatch> EnsembleBatch::Make(const Ensemble& ensemble, float temperature, size_t size) {
   EnsembleBatch batch(ensemble, temperature, size);
-  const size_t rows = RoundUp(size), c = ensemble.num_outputs();
-  for (const auto& member : ensemble.members) {
-    const InputSpec& spec = member.teacher->input();
-    const auto same = std::find_if(batch.inputs_.begin(), batch.inputs_.end(), [&](const Input& input) { return input.spec == spec; });
-    batch.outputs_.push_back({static_cast<size_t>(same - batch.inputs_.begin()), std::vector<float>(rows * c)});
-    if (same != batch.inputs_.end()) continue;
+  for (const InputSpec& spec : EnsembleInputs(ensemble).specs) {
     FKDB_ASSIGN(CropInputs make, CropInputs::Make(spec));
     const size_t samples = make.samples();
-    batch.inputs_.push_back({spec, std::move(make), std::vector<float>(rows * samples)});
-  }
-  if (ensemble.members.size() > 1) {
-    batch.mean_.resize(size * c);
-    batch.row_.resize(c);
-    batch.sum_.resize(c);
+    batch.inputs_.push_back({std::move(make), std::vector<float>(PaddedRows(size) * samples)});
   }
   return batch;
 }
@@ -96,49 +94,65 @@ Result<void> EnsembleBatch::Add(const Image& image, const PixelBox& box, bool fl
 }
 
 Result<void> EnsembleBatch::Run() {
-  const size_t padded = RoundUp(size_);
+  std::vector<const float*> inputs;
   for (Input& input : inputs_) {
     const auto at = [&](size_t n) { return input.batch.begin() + static_cast<ptrdiff_t>(n * input.make.samples()); };
-    std::fill(at(size_), at(padded), 0.0f);
+    std::fill(at(size_), at(PaddedRows(size_)), 0.0f);
+    inputs.push_back(input.batch.data());
   }
+  return outputs_.Run(inputs, size_);
+}
+
+EnsembleOutputs::EnsembleOutputs(const Ensemble& ensemble, float temperature)
+    : ensemble_(ensemble),
+      temperature_(temperature),
+      input_of_(EnsembleInputs(ensemble).of_member),
+      outputs_(ensemble.members.size()),
+      distributions_(ensemble.members.size()),
+      row_(ensemble.num_outputs()),
+      sum_(ensemble.num_outputs()) {}
+
+Result<void> EnsembleOutputs::Run(std::span<const float* const> inputs, size_t n) {
+  const size_t rows = PaddedRows(n), c = ensemble_.num_outputs();
   for (size_t m = 0; m < outputs_.size(); ++m) {
-    Output& output = outputs_[m];
-    FKDB_TRY(ensemble_.members[m].teacher->Forward(inputs_[output.input].batch.data(), static_cast<int64_t>(padded), output.batch.data()));
-    for (size_t i = 0; i < size_; ++i) output.distributions += IsDistribution(OutputOf(m, i));
+    outputs_[m].resize(rows * c);
+    FKDB_TRY(ensemble_.members[m].teacher->Forward(inputs[input_of_[m]], static_cast<int64_t>(rows), outputs_[m].data()));
+    for (size_t i = 0; i < n; ++i) distributions_[m] += IsDistribution(OutputOf(m, i));
   }
   if (outputs_.size() > 1) {
-    for (size_t i = 0; i < size_; ++i) AverageCrop(i);
+    mean_.resize(n * c);
+    for (size_t i = 0; i < n; ++i) AverageCrop(i);
   }
   return {};
 }
 
-OutputKind EnsembleBatch::kind() const {
+OutputKind EnsembleOutputs::kind() const {
   if (outputs_.size() == 1) return ensemble_.members[0].teacher->output_kind();
   return ensemble_.average == Average::kLogits ? OutputKind::kLogits : OutputKind::kProbabilities;
 }
 
-std::span<const float> EnsembleBatch::output(size_t i) const {
+std::span<const float> EnsembleOutputs::output(size_t i) const {
   const size_t c = ensemble_.num_outputs();
   return outputs_.size() == 1 ? OutputOf(0, i) : std::span(mean_).subspan(i * c, c);
 }
 
-const Teacher& EnsembleBatch::Culprit(size_t i) const {
+const Teacher& EnsembleOutputs::Culprit(size_t i) const {
   size_t m = 0;
   while (m + 1 < outputs_.size() && IsGood(m, i)) ++m;
   return *ensemble_.members[m].teacher;
 }
 
-std::span<const float> EnsembleBatch::OutputOf(size_t m, size_t i) const {
+std::span<const float> EnsembleOutputs::OutputOf(size_t m, size_t i) const {
   const size_t c = ensemble_.num_outputs();
-  return std::span(outputs_[m].batch).subspan(i * c, c);
+  return std::span(outputs_[m]).subspan(i * c, c);
 }
 
-bool EnsembleBatch::IsGood(size_t m, size_t i) const {
+bool EnsembleOutputs::IsGood(size_t m, size_t i) const {
   const auto row = OutputOf(m, i);
   return ensemble_.members[m].teacher->output_kind() == OutputKind::kLogits ? AllFinite(row) : IsDistribution(row);
 }
 
-void EnsembleBatch::AverageCrop(size_t i) {
+void EnsembleOutputs::AverageCrop(size_t i) {
   const size_t c = ensemble_.num_outputs();
   const std::span<float> mean = std::span(mean_).subspan(i * c, c);
   std::fill(sum_.begin(), sum_.end(), 0.0);

@@ -46,7 +46,49 @@ struct Ensemble {
 // other widths or channels; logits asked of probabilities), says of which teacher.
 Result<void> CheckEnsemble(const Ensemble& ensemble, const LabelSpec& spec);
 
-// A batch of crops on its way through an ensemble. Keeps its memory: one object a thread.
+// The inputs that its teachers want, each once, and which of them each teacher sees.
+struct EnsembleInputs {
+  explicit EnsembleInputs(const Ensemble& ensemble);
+
+  std::vector<InputSpec> specs;
+  std::vector<size_t> of_member;
+};
+
+// Rows that inputs of n crops have: those behind the crops are zeros.
+size_t PaddedRows(size_t n);
+
+// What an ensemble says of crops whose inputs are made. Keeps its memory: one object a thread.
+class EnsembleOutputs {
+ public:
+  // The ensemble was checked; borrows its teachers.
+  EnsembleOutputs(const Ensemble& ensemble, float temperature);
+
+  // Asks the teachers. inputs: of each spec of EnsembleInputs (PaddedRows(n), channels, height, width). Errors: the teachers'.
+  Result<void> Run(std::span<const float* const> inputs, size_t n);
+  OutputKind kind() const;
+  // Of crop i after Run: (C); not all finite if a teacher's were not what they should be, which Culprit then names.
+  std::span<const float> output(size_t i) const;
+  const Teacher& Culprit(size_t i) const;
+
+  // Of all crops so far, those for which member m's logits were a distribution: all of them, if it ends in a softmax.
+  size_t distributions(size_t m) const { return distributions_[m]; }
+
+ private:
+  std::span<const float> OutputOf(size_t m, size_t i) const;
+  bool IsGood(size_t m, size_t i) const;
+  void AverageCrop(size_t i);
+
+  Ensemble ensemble_;
+  float temperature_;
+  std::vector<size_t> input_of_;             // of each member
+  std::vector<std::vector<float>> outputs_;  // of each member (PaddedRows(n), C)
+  std::vector<size_t> distributions_;        // of each member
+  std::vector<float> mean_;                  // (n, C), of several
+  std::vector<float> row_;                   // (C)
+  std::vector<double> sum_;                  // (C)
+};
+
+// A batch of crops on its way through an ensemble: their inputs and what it says of them. Keeps its memory: one object a thread.
 class EnsembleBatch {
  public:
   // For up to `size` crops. The ensemble was checked; borrows its teachers. Errors: InvalidArgument (an input: CropInputs::Make).
@@ -61,39 +103,18 @@ class EnsembleBatch {
 
   // Asks the teachers. Errors: theirs.
   Result<void> Run();
-  OutputKind kind() const;
-  // Of crop i after Run: (C); not all finite if a teacher's were not what they should be, which Culprit then names.
-  std::span<const float> output(size_t i) const;
-  const Teacher& Culprit(size_t i) const;
-
-  // Of all crops so far, those for which member m's logits were a distribution: all of them, if it ends in a softmax.
-  size_t distributions(size_t m) const { return outputs_[m].distributions; }
+  const EnsembleOutputs& outputs() const { return outputs_; }
 
  private:
-  // What teachers of the same input share.
   struct Input {
-    InputSpec spec;
     CropInputs make;
     std::vector<float> batch;  // (size rounded up, channels, height, width)
   };
-  struct Output {
-    size_t input;              // of inputs_
-    std::vector<float> batch;  // (size rounded up, C)
-    size_t distributions = 0;
-  };
-  EnsembleBatch(const Ensemble& ensemble, float temperature, size_t size) : ensemble_(ensemble), temperature_(temperature), max_size_(size) {}
-  std::span<const float> OutputOf(size_t m, size_t i) const;
-  bool IsGood(size_t m, size_t i) const;
-  void AverageCrop(size_t i);
+  EnsembleBatch(const Ensemble& ensemble, float temperature, size_t size) : max_size_(size), outputs_(ensemble, temperature) {}
 
-  Ensemble ensemble_;
-  float temperature_;
   size_t max_size_, size_ = 0;
   std::vector<Input> inputs_;
-  std::vector<Output> outputs_;  // of each member
-  std::vector<float> mean_;      // (size, C), of several
-  std::vector<float> row_;       // (C)
-  std::vector<double> sum_;      // (C)
+  EnsembleOutputs outputs_;
 };
 
 }  // namespace fkdb

@@ -167,8 +167,8 @@ Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t firs
   const StageTime time(counters_, Stage::kEncode);
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Slot slot = slots_[i];
-    if (StoreOutput(spec_, batch_.kind(), batch_.output(i), slot.crop, &(*records)[slot.record])) continue;
-    const Teacher& teacher = batch_.Culprit(i);
+    if (StoreOutput(spec_, batch_.outputs().kind(), batch_.outputs().output(i), slot.crop, &(*records)[slot.record])) continue;
+    const Teacher& teacher = batch_.outputs().Culprit(i);
     const bool logits = teacher.output_kind() == OutputKind::kLogits;
     return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gave {} for crop {} of image '{}': check {}", teacher.name(),
                                                logits ? "NaN or infinity" : "no probabilities, as '" + teacher.file().string() + ".json' says it would,",

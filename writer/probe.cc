@@ -70,7 +70,7 @@ Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers,
     crops += mine;
     result.record_bytes += bytes;
     if (result.unread.empty()) result.unread = unread;
-    for (size_t m = 0; m < distributions.size(); ++m) distributions[m] += labeller.batch().distributions(m);
+    for (size_t m = 0; m < distributions.size(); ++m) distributions[m] += labeller.batch().outputs().distributions(m);
     return {};
   };
   {

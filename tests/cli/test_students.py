@@ -139,6 +139,8 @@ def test_what_cannot_be_trained_is_named(train, fkdb, tmp_path):
     for model in (Small().eval(), Small().train()):
         torch.jit.trace(model, x, check_trace=False).save(str(path))
         fkdb.fails(1, traced, *train(path, "run"))
+    torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2)), x).save(str(path))
+    fkdb.fails(1, traced, *train(path, "run"))
     inner = nn.Sequential(torch.jit.trace(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)).eval(), x), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     scripted(inner, path)
     fkdb.fails(1, traced, *train(path, "run"))

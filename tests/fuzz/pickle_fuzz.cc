@@ -33,43 +33,45 @@ std::string Arrays(const std::vector<std::pair<DType, std::vector<uint64_t>>>& a
   return std::move(writer).Finish();
 }
 
-// A list of tensors over one storage, in protocol 4, as batches are saved.
+// Instructions of protocol 4.
+class Program {
+ public:
+  Program& Add(std::string_view code) {
+    out_ += code;
+    return *this;
+  }
+  Program& Text(std::string_view t) {
+    out_ += '\x8c';
+    out_ += static_cast<char>(t.size());
+    return Add(t);
+  }
+  Program& Name(std::string_view module, std::string_view n) { return Text(module).Text(n).Add("\x93"); }
+  Program& Tensor(std::string_view kind, std::string_view shape, std::string_view strides) {
+    Name("torch._utils", "_rebuild_tensor_v2").Add("((").Text("storage").Name("torch", kind).Text("0").Text("cpu").Add("K\x10tQK");
+    return Add({"\0", 1}).Add(shape).Add(strides).Add("\x89").Name("collections", "OrderedDict").Add(")RtR");
+  }
+  std::string Finish() { return "\x80\x04" + out_ + "."; }
+
+ private:
+  std::string out_;
+};
+
+// A list of tensors over one storage, as batches are saved.
 std::string Tensors() {
-  std::string out = "\x80\x04](";
-  const auto text = [&](std::string_view t) {
-    out += '\x8c';
-    out += static_cast<char>(t.size());
-    out += t;
-  };
-  const auto name = [&](std::string_view module, std::string_view n) {
-    text(module);
-    text(n);
-    out += '\x93';
-  };
-  const auto tensor = [&](std::string_view kind, std::string_view shape, std::string_view strides) {
-    name("torch._utils", "_rebuild_tensor_v2");
-    out += "((";
-    text("storage");
-    name("torch", kind);
-    text("0");
-    text("cpu");
-    out += "K\x10tQK";
-    out += '\0';
-    out += shape;
-    out += strides;
-    out += '\x89';
-    name("collections", "OrderedDict");
-    out += ")RtR";
-  };
-  tensor("FloatStorage", "K\x02K\x04\x86", "K\x04K\x01\x86");
-  tensor("BoolStorage", "K\x02\x85", "K\x01\x85");
-  tensor("ByteStorage", "K\x02\x85", "K\x01\x85");
-  out += "G?\xe0";
-  out.append(6, '\0');
-  out += "(K\1K\2K\3K\4l";
-  tensor("HalfStorage", "K\x02K\x03\x86", "K\x03K\x01\x86");
-  tensor("ShortStorage", "K\x02K\x03\x86", "K\x03K\x01\x86");
-  return out + "e.";
+  Program out;
+  out.Add("](");
+  out.Tensor("FloatStorage", "K\x02K\x04\x86", "K\x04K\x01\x86").Tensor("BoolStorage", "K\x02\x85", "K\x01\x85").Tensor("ByteStorage", "K\x02\x85", "K\x01\x85");
+  out.Add("G?\xe0").Add({"\0\0\0\0\0\0", 6}).Add("(K\1K\2K\3K\4l");
+  out.Tensor("HalfStorage", "K\x02K\x03\x86", "K\x03K\x01\x86").Tensor("ShortStorage", "K\x02K\x03\x86", "K\x03K\x01\x86");
+  return out.Add("e").Finish();
+}
+
+// A model's, with the attribute it has beside its tensors.
+std::string StateDict() {
+  Program out;
+  out.Name("collections", "OrderedDict").Add(")R(").Text("w").Tensor("FloatStorage", "K\x02K\x04\x86", "K\x01K\x02\x86").Text("n");
+  out.Tensor("LongStorage", ")", ")").Text("p").Name("torch._utils", "_rebuild_parameter").Add("(").Tensor("FloatStorage", "K\x02\x85", "K\x01\x85");
+  return out.Add("\x88").Name("collections", "OrderedDict").Add(")RtRu}").Text("_metadata").Add("}sb").Finish();
 }
 
 }  // namespace
@@ -77,7 +79,7 @@ std::string Tensors() {
 std::vector<std::string> fuzz::Seeds() {
   std::vector<std::string> seeds;
   for (const std::string& program : {Arrays({{DType::kF32, {2, 4}}, {DType::kBool, {2}}, {DType::kF32, {2, 2, 5}}}), Arrays({{DType::kF16, {2, 4}}, {DType::kBool, {2}}, {DType::kI64, {2}}}),
-                                     Tensors(), std::string("\x80\x04}(\x8c\x01" "a]K\x01" "aNu."), std::string("\x80\x05\x96\x04\0\0\0\0\0\0\0abcd.", 16)}) {
+                                     Tensors(), StateDict(), std::string("\x80\x04}(\x8c\x01" "a]K\x01" "aNu."), std::string("\x80\x05\x96\x04\0\0\0\0\0\0\0abcd.", 16)}) {
     seeds.push_back(Seed(kBare, program));
     seeds.push_back(Seed(kZip, program));
   }
@@ -103,6 +105,11 @@ void Use(const PickleValue& root) {
   static_cast<void>(ParseFkd(root, 2));
   static_cast<void>(ParseBatch(root));
   static_cast<void>(root.What());
+  if (root.type() != PickleValue::Type::kDict) return;
+  for (const PickleValue* const value : root.items()) {  // as weights are read
+    if (value->type() != PickleValue::Type::kArray) continue;
+    IsFloat(value->array().dtype()) ? static_cast<void>(value->array().Floats()) : static_cast<void>(value->array().Integers());
+  }
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ MAY_INCLUDE = {
     "cuda": ["format/", "image/resample_weights.h"],
     "reader": ["format/", "db/"],
     "writer": ["format/", "db/", "image/"],
-    "trainer": ["format/", "db/sha256.h", "reader/", "image/", "cuda/", "writer/convert/torch_file.h", "writer/shared_store.h", "writer/teacher.h"],
+    "trainer": ["format/", "db/sha256.h", "reader/", "image/", "cuda/", "writer/convert/torch_file.h", "writer/crop_output.h", "writer/ensemble.h",
+                "writer/shared_store.h", "writer/teacher.h"],
     "tools": ["format/", "db/", "image/", "cuda/", "reader/", "writer/", "trainer/"],
     "python": ["format/", "db/", "image/", "cuda/", "reader/", "writer/", "trainer/", "tools/programs.h"],
 }

@@ -25,9 +25,9 @@ constexpr const char* kFashion = "/usr/share/datasets/fashion-mnist/";
 
 // Vanilla knowledge distillation: the teacher runs in every step, on the crops and in the batches the
 // label writer would use (whole groups, since a teacher's bits depend on its batch).
-class TeacherSupervision : public Supervision {
+class GroupTeacher : public Supervision {
  public:
-  TeacherSupervision(const Supervision& crops_of, const Reader& boxes, const DataSet& data, const Teacher& teacher,
+  GroupTeacher(const Supervision& crops_of, const Reader& boxes, const DataSet& data, const Teacher& teacher,
                      uint64_t seed)
       : images_(crops_of.images()), boxes_(boxes), data_(data), teacher_(teacher), seed_(seed) {}
 
@@ -142,7 +142,7 @@ TEST_F(TrainTest, FkdIsVanillaKdBitForBit) {
   ASSERT_TRUE(fkd) << fkd.error().message;
   EXPECT_EQ(fkd->steps, 50u);
 
-  const TeacherSupervision online(**db, *reader, *data_, **teacher, config_.seed);
+  const GroupTeacher online(**db, *reader, *data_, **teacher, config_.seed);
   config_.out = Path("kd");
   const auto kd = Train(config_, *data_, online, nullptr);
   ASSERT_TRUE(kd) << kd.error().message;
