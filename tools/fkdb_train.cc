@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "db/preload.h"
+#include "db/sha256.h"
 #include "image/data_set.h"
 #include "reader/reader.h"
 #include "tools/cli.h"

@@ -167,14 +167,6 @@ std::function<void(const LabelProgress&)> Reporter(const Flags& flags, Progress*
   return [json = std::make_shared<JsonProgress>()](const LabelProgress& p) { json->Show(p); };
 }
 
-// Whether there is a file FILE or, of a built-in model, MODEL:FILE.
-bool IsTeacherFile(const std::string& spec) {
-  std::error_code ec;
-  const size_t colon = spec.find(':');
-  return std::filesystem::is_regular_file(spec, ec) ||
-         (colon != std::string::npos && std::filesystem::is_regular_file(spec.substr(colon + 1), ec));
-}
-
 Result<LoadedTeachers> LoadTeachers(const Flags& flags, const DataSet& data) {
   const LabelJobOptions& job = flags.job;
   FKDB_ASSIGN(const InputSpec input, InputOf(job.augmentation));

@@ -3,10 +3,20 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <utility>
 
 namespace fkdb {
 namespace {
+
+// Whether there is a file FILE or, of a built-in model, MODEL:FILE.
+bool IsTeacherFile(const std::string& spec) {
+  std::error_code ec;
+  const size_t colon = spec.find(':');
+  return std::filesystem::is_regular_file(spec, ec) ||
+         (colon != std::string::npos && std::filesystem::is_regular_file(spec.substr(colon + 1), ec));
+}
 
 // "a.pt,b.pt" are two, unless a name has a comma in it: the longest one that is a file is taken.
 Result<std::vector<std::string>> SplitTeachers(const std::string& text) {

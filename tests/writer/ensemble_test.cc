@@ -110,17 +110,17 @@ TEST(Ensemble, AveragesWhatItsTeachersSay) {
       for (const Crop& crop : crops) ASSERT_TRUE(batch.Add(crop.image, crop.box, crop.flip, {}, nobody));
       EXPECT_TRUE(batch.full());
       ASSERT_TRUE(batch.Run());
-      EXPECT_EQ(batch.kind(), average == Average::kLogits ? OutputKind::kLogits : OutputKind::kProbabilities);
+      EXPECT_EQ(batch.outputs().kind(), average == Average::kLogits ? OutputKind::kLogits : OutputKind::kProbabilities);
       for (size_t i = 0; i < crops.size(); ++i) {
         const auto z_a = Alone(a, said[0], crops[i]), z_b = Alone(b, said[1], crops[i]);
         const auto p_a = SoftmaxOf(z_a, temperature), p_b = SoftmaxOf(z_b, temperature);
         for (size_t c = 0; c < kClasses; ++c) {
           const double expected = average == Average::kLogits ? (double{z_a[c]} + 3 * double{z_b[c]}) / 4 : (p_a[c] + 3 * p_b[c]) / 4;
-          ASSERT_NEAR(batch.output(i)[c], expected, 1e-6 * std::max(1.0, std::abs(expected))) << i << " " << c;
+          ASSERT_NEAR(batch.outputs().output(i)[c], expected, 1e-6 * std::max(1.0, std::abs(expected))) << i << " " << c;
         }
       }
     }
-    EXPECT_EQ(batch.distributions(0), 0u);
+    EXPECT_EQ(batch.outputs().distributions(0), 0u);
   }
   EXPECT_EQ(Ensemble({{&a, 1}, {&b, 3}}).name(), "a.pt, b.pt");
 }
@@ -133,10 +133,10 @@ TEST(Ensemble, OneTeachersOutputsAreItsOwn) {
   for (const Crop& crop : crops) ASSERT_TRUE(batch.Add(crop.image, crop.box, crop.flip, {}, nobody));
   EXPECT_FALSE(batch.full());
   ASSERT_TRUE(batch.Run());
-  EXPECT_EQ(batch.kind(), OutputKind::kLogits);
+  EXPECT_EQ(batch.outputs().kind(), OutputKind::kLogits);
   for (size_t i = 0; i < crops.size(); ++i) {
     const auto alone = Alone(a, said, crops[i]);
-    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), batch.output(i).begin()));
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), batch.outputs().output(i).begin()));
   }
 }
 
@@ -155,10 +155,10 @@ TEST(Ensemble, TeachersThatGiveProbabilitiesNeedNoSoftmax) {
   ASSERT_TRUE(batch.Run());
   for (size_t i = 0; i < crops.size(); ++i) {
     const auto p = SoftmaxOf(Alone(a, logits, crops[i]), 1);
-    for (size_t c = 0; c < kClasses; ++c) EXPECT_NEAR(batch.output(i)[c], p[c], 1e-6);
+    for (size_t c = 0; c < kClasses; ++c) EXPECT_NEAR(batch.outputs().output(i)[c], p[c], 1e-6);
   }
-  EXPECT_EQ(batch.distributions(0), 0u);
-  EXPECT_EQ(batch.distributions(1), 16u);
+  EXPECT_EQ(batch.outputs().distributions(0), 0u);
+  EXPECT_EQ(batch.outputs().distributions(1), 16u);
 }
 
 TEST(Ensemble, TheTeacherWhoseOutputIsBadIsNamed) {
@@ -174,16 +174,16 @@ TEST(Ensemble, TheTeacherWhoseOutputIsBadIsNamed) {
     auto batch = *EnsembleBatch::Make(Ensemble({{&a, 1}, {&b, 1}, {&a, 1}}, average), 1, 16);
     for (const Crop& one : MakeCrops(16)) ASSERT_TRUE(batch.Add(one.image, one.box, one.flip, {}, nobody));
     ASSERT_TRUE(batch.Run());
-    for (size_t i = 0; i < 16; ++i) EXPECT_EQ(std::isfinite(batch.output(i)[0]), i != 4) << i;
-    EXPECT_EQ(batch.Culprit(4).name(), "b.pt");
+    for (size_t i = 0; i < 16; ++i) EXPECT_EQ(std::isfinite(batch.outputs().output(i)[0]), i != 4) << i;
+    EXPECT_EQ(batch.outputs().Culprit(4).name(), "b.pt");
   }
   // One that says it gives probabilities and does not.
   const Says liar("liar.pt", 8, OutputKind::kProbabilities, good);
   auto batch = *EnsembleBatch::Make(Ensemble({{&a, 1}, {&liar, 1}}), 1, 1);
   ASSERT_TRUE(batch.Add(MakeCrops(1)[0].image, {0, 0, 9, 9}, false, {}, nobody));
   ASSERT_TRUE(batch.Run());
-  EXPECT_TRUE(std::isnan(batch.output(0)[0]));
-  EXPECT_EQ(batch.Culprit(0).name(), "liar.pt");
+  EXPECT_TRUE(std::isnan(batch.outputs().output(0)[0]));
+  EXPECT_EQ(batch.outputs().Culprit(0).name(), "liar.pt");
 }
 
 TEST(Ensemble, WhatCannotBeAveragedIsRefused) {

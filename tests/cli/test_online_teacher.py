@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vanilla knowledge distillation (Eq. 1), which FKD replays: the same crops and labels, but the teacher is asked in every step."""
+
+import json
+
+import pytest
+from conftest import TRAIN
+
+RUN = ["train", "--images", TRAIN, "--limit", 500, "--model", "resnet6-w4", "--epochs", 4, "--batch-size", 32, "--lr", 0.02, "--threads", 1]
+
+
+def passes(fkdb, *arguments):
+    lines = [json.loads(line) for line in fkdb.ok(*RUN, *arguments, "--json").splitlines()]
+    return [line for line in lines if "pass" in line]
+
+
+@pytest.fixture(scope="module")
+def full_labels(tmp_path_factory, fkdb, teacher):
+    path = tmp_path_factory.mktemp("labels") / "full.fkdb"
+    fkdb.ok("write", "--images", TRAIN, "--limit", 500, "--teacher", teacher, "--crops", 4, "--label", "full", "--encoding", "f32", "--out", path)
+    return path
+
+
+def test_it_is_what_the_stored_labels_replay(fkdb, full_labels, teacher, tmp_path):
+    stored = passes(fkdb, "--db", full_labels, "--out", tmp_path / "stored")
+    asked = passes(fkdb, "--db", full_labels, "--supervision", "teacher", "--teacher", teacher, "--out", tmp_path / "asked", "--profile")
+    # A teacher's last bits depend on the batch.
+    assert [p["loss"] for p in asked] == pytest.approx([p["loss"] for p in stored], rel=1e-3)
+    assert all(p["profile"]["workers"]["teacher"] > 0 for p in asked)
+    other = passes(fkdb, "--db", full_labels, "--teacher", teacher, "--teacher-temperature", 4, "--out", tmp_path / "other")
+    assert abs(other[0]["loss"] - stored[0]["loss"]) > 0.01
+
+
+def test_fresh_crops_and_the_share_of_the_class(fkdb, teacher, tmp_path):
+    hard = passes(fkdb, "--out", tmp_path / "hard")
+    none = passes(fkdb, "--teacher", teacher, "--lambda", 0, "--out", tmp_path / "none")
+    half = passes(fkdb, "--teacher", teacher, "--lambda", 0.5, "--out", tmp_path / "half")
+    assert [p["loss"] for p in none] == pytest.approx([p["loss"] for p in hard], rel=1e-4)
+    assert abs(half[-1]["loss"] - hard[-1]["loss"]) > 0.01
+
+
+def test_two_teachers_and_a_resumed_run(fkdb, teacher, tmp_path):
+    both = ["--teacher", f"{teacher},{teacher}", "--teacher-weights", "1,3", "--workers", 3]
+    passes(fkdb, *both, "--out", tmp_path / "whole")
+    passes(fkdb, *both, "--out", tmp_path / "pieces", "--max-steps", 20)
+    passes(fkdb, *both, "--out", tmp_path / "pieces", "--resume")
+    assert (tmp_path / "whole/weights.safetensors").read_bytes() == (tmp_path / "pieces/weights.safetensors").read_bytes()
+    done = fkdb(*RUN, "--teacher", teacher, "--out", tmp_path / "pieces", "--resume")
+    assert done.returncode == 2 and "cannot resume with another configuration: supervision was" in done.stderr
+
+
+@pytest.mark.parametrize("code, message, flags", [
+    (2, "--supervision teacher needs one: --teacher MODEL", ["--supervision", "teacher"]),
+    (2, "--teacher is for --supervision teacher", ["--supervision", "hard", "--teacher", "x.pt"]),
+    (2, "--lambda is for --supervision teacher", ["--lambda", 0.5]),
+    (2, "--label-smoothing is for hard labels: a teacher's are soft already", ["--label-smoothing", 0.1, "--teacher", "x.pt"]),
+])
+def test_flags_that_do_not_go_together(fkdb, tmp_path, code, message, flags):
+    fkdb.fails(code, message, *RUN, *flags, "--out", tmp_path / "run")
+
+
+def test_bad_lambda_and_missing_files(fkdb, teacher, tmp_path):
+    fkdb.fails(2, "lambda 1.5: expected 0 to 1", *RUN, "--teacher", teacher, "--lambda", 1.5, "--out", tmp_path / "run")
+    done = fkdb(*RUN, "--teacher", tmp_path / "none.pt", "--out", tmp_path / "run")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "none.pt" in done.stderr
