@@ -169,15 +169,8 @@ std::optional<Mix> AugmentSampler::DrawMix(CounterRandom random, uint64_t ordina
   const double lambda = DrawSymmetricBeta(cutmix ? policy_.cutmix_alpha : policy_.mixup_alpha, &random);
   mix.lambda = static_cast<float>(lambda);
   if (!cutmix) return mix;
-  // A box of the crop's shape and 1 - lambda of its area around a pixel, as far as it lies inside.
-  const auto column = static_cast<int64_t>(random.NextBelow(width_)), row = static_cast<int64_t>(random.NextBelow(height_));
-  const double half = 0.5 * std::sqrt(1 - lambda);
-  const auto half_width = static_cast<int64_t>(half * width_), half_height = static_cast<int64_t>(half * height_);
-  const int64_t left = std::max<int64_t>(0, column - half_width), right = std::min<int64_t>(width_, column + half_width);
-  const int64_t top = std::max<int64_t>(0, row - half_height), bottom = std::min<int64_t>(height_, row + half_height);
-  if (right <= left || bottom <= top) return std::nullopt;
-  const auto pixel = [](int64_t x) { return static_cast<uint32_t>(x); };
-  mix.box = {pixel(top), pixel(left), pixel(bottom - top), pixel(right - left)};
+  mix.box = DrawCutmixBox(lambda, height_, width_, &random);
+  if (mix.box.height == 0) return std::nullopt;
   const double pixels = static_cast<double>(height_) * width_;
   mix.lambda = static_cast<float>((pixels - static_cast<double>(mix.box.height) * mix.box.width) / pixels);
   return mix;
@@ -194,6 +187,17 @@ void AppendMix(const Mix& mix, uint64_t partner_key_hash, const PixelBox& partne
   } else {
     ops->push_back({OpKind::kCutmix, partner_key_hash, {mix.lambda, box[0], box[1], box[2], box[3]}});
   }
+}
+
+PixelBox DrawCutmixBox(double lambda, uint32_t height, uint32_t width, CounterRandom* random) {
+  const auto column = static_cast<int64_t>(random->NextBelow(width)), row = static_cast<int64_t>(random->NextBelow(height));
+  const double half = 0.5 * std::sqrt(1 - lambda);
+  const auto half_width = static_cast<int64_t>(half * width), half_height = static_cast<int64_t>(half * height);
+  const int64_t left = std::max<int64_t>(0, column - half_width), right = std::min<int64_t>(width, column + half_width);
+  const int64_t top = std::max<int64_t>(0, row - half_height), bottom = std::min<int64_t>(height, row + half_height);
+  if (right <= left || bottom <= top) return {};
+  const auto pixel = [](int64_t x) { return static_cast<uint32_t>(x); };
+  return {pixel(top), pixel(left), pixel(bottom - top), pixel(right - left)};
 }
 
 double DrawSymmetricBeta(double alpha, CounterRandom* random) {

@@ -69,5 +69,8 @@ void AppendMix(const Mix& mix, uint64_t partner_key_hash, const PixelBox& partne
 
 // Beta(alpha, alpha), alpha from 0.01 to 100: the same bits on every machine.
 double DrawSymmetricBeta(double alpha, CounterRandom* random);
+// What CutMix pastes: a box of the crop's shape and 1 - lambda of its area around a pixel, as far as it lies inside; 0 x 0 if that is
+// no whole pixel.
+PixelBox DrawCutmixBox(double lambda, uint32_t height, uint32_t width, CounterRandom* random);
 
 }  // namespace fkdb

@@ -268,6 +268,11 @@ int fkdb::RunTrain(int argc, char** argv) {
   AddOptimizerFlags(app, &flags);
   app.add_option("--ema-decay", train.average_decay, "Evaluate and keep the weights' moving average: what stays of it at a step, as 0.9999")
       ->capture_default_str();
+  fkdb::MixingConfig& mixing = train.mixing;
+  app.add_option("--mixup", mixing.mixup_alpha, "Mix the crops of a batch and their labels: alpha of Beta(alpha, alpha) (0: never)")->capture_default_str();
+  app.add_option("--cutmix", mixing.cutmix_alpha, "The same by pasted boxes")->capture_default_str();
+  app.add_option("--mix-probability", mixing.probability, "Of a batch to be mixed")->capture_default_str();
+  app.add_option("--mix-switch", mixing.switch_probability, "With --mixup and --cutmix: the share of cutmix")->capture_default_str();
   app.add_option("--label-smoothing", flags.label_smoothing, "Of hard labels: the share that all classes get")->capture_default_str();
   app.add_option("--temperature", train.temperature, "Of the student's softmax")->capture_default_str();
   app.add_option("--tau", train.tau, "Of the softmax over stored logits")->capture_default_str();

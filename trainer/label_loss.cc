@@ -31,7 +31,8 @@ void Compute(const at::Tensor& logits, const SparseLabels& labels, const LossArg
 
 }  // namespace
 
-LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau, float weight) {
+LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau, float weight,
+                          const MixedRows* mixed) {
   TORCH_CHECK(logits.dim() == 2 && logits.size(1) == labels.num_classes && logits.is_contiguous(), "logits of ", logits.sizes(),
               " for labels of ", labels.num_classes, " classes");
   const int64_t rows = logits.size(0);
@@ -41,6 +42,11 @@ LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, 
   arguments.temperature = temperature;
   arguments.tau = tau;
   arguments.gradient_scale = weight / static_cast<float>(rows);
+  if (mixed != nullptr) {
+    TORCH_CHECK(mixed->partners.numel() == rows && mixed->lambdas.numel() == rows && mixed->partners.device() == logits.device(), "mixed rows");
+    arguments.partners = reinterpret_cast<const uint32_t*>(mixed->partners.const_data_ptr<int32_t>());
+    arguments.lambdas = mixed->lambdas.const_data_ptr<float>();
+  }
   auto* of_rows = losses.data_ptr<float>();
   switch (logits.scalar_type()) {
     case at::kFloat:

@@ -14,8 +14,15 @@ struct LossAndGradient {
   at::Tensor gradient;  // of it, as the logits: logits.backward(gradient) goes on from there
 };
 
+// Row n's label: lambdas[n] of its own and the rest of row partners[n]'s. On the device of the logits.
+struct MixedRows {
+  at::Tensor partners;  // (N), int32
+  at::Tensor lambdas;   // (N), float32
+};
+
 // logits (N, C), contiguous: float32, float16 or bfloat16, on the CPU or a GPU, there on Torch's current stream; labels of
-// N rows in that device's memory. temperature: the student's; tau: of stored logits; weight: of the gradient.
-LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau, float weight = 1);
+// N rows in that device's memory. temperature: the student's; tau: of stored logits; weight: of the gradient; mixed: may be null.
+LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau, float weight = 1,
+                          const MixedRows* mixed = nullptr);
 
 }  // namespace fkdb

@@ -23,6 +23,7 @@
 #include "trainer/device_batches.h"
 #include "trainer/evaluate.h"
 #include "trainer/label_loss.h"
+#include "trainer/mixing.h"
 #include "trainer/models.h"
 #include "trainer/optimizer.h"
 #include "trainer/stopwatch.h"
@@ -33,6 +34,8 @@ namespace fkdb {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr uint64_t kMixingSeed = 0x6d69'7869'6e67'0000;  // apart from the draws of crops and orders
 
 // What a resumed run must share with the run that saved.
 Json Identity(const TrainConfig& c, const Student& student, const DataSet& data) {
@@ -60,6 +63,10 @@ Json Identity(const TrainConfig& c, const Student& student, const DataSet& data)
           {"weight_decay", c.optimizer.weight_decay},
           {"decay_vectors", c.optimizer.decay_vectors},
           {"clip_norm", c.optimizer.clip_norm},
+          {"mixup", c.mixing.mixup_alpha},
+          {"cutmix", c.mixing.cutmix_alpha},
+          {"mix_probability", c.mixing.probability},
+          {"mix_switch", c.mixing.switch_probability},
           {"average_decay", c.average_decay},
           {"autocast", c.autocast},
           {"temperature", c.temperature},
@@ -264,10 +271,12 @@ class Training {
     FKDB_ASSIGN(const DeviceBatches::Batch* const batch, batches_->Next());
     profile_.idle += watch->Lap();
     // A model's dropout draws for this part what it would in a run that was never stopped.
-    torch::manual_seed(Philox(config_.seed, position_.all_steps, static_cast<uint32_t>(shard_.rank * shard_.parts) + part)[0]);
-    const torch::Tensor logits = Forward(batch->inputs);
-    const auto [loss, gradient] = LabelLoss(logits.detach(), batch->labels, static_cast<float>(config_.temperature),
-                                            static_cast<float>(config_.tau), 1.0f / static_cast<float>(config_.accumulate));
+    const auto of_all = static_cast<uint32_t>(shard_.rank * shard_.parts + part);
+    torch::manual_seed(Philox(config_.seed, position_.all_steps, of_all)[0]);
+    const std::optional<MixedBatch> mixed = MixBatch(config_.mixing, batch->inputs, CounterRandom(config_.seed ^ kMixingSeed, position_.all_steps, of_all));
+    const torch::Tensor logits = Forward(mixed ? mixed->inputs : batch->inputs);
+    const auto [loss, gradient] = LabelLoss(logits.detach(), batch->labels, static_cast<float>(config_.temperature), static_cast<float>(config_.tau),
+                                            1.0f / static_cast<float>(config_.accumulate), mixed ? &mixed->rows : nullptr);
     profile_.forward += Lap(watch);
     batches_->Prefetch();
     profile_.idle += watch->Lap();
@@ -520,6 +529,7 @@ Result<void> CheckConfig(const TrainConfig& c) {
   if (!(c.average_decay >= 0 && c.average_decay < 1)) return bad(fmt::format("decay {} of the weights' average: expected 0 to 1, 1 excluded", c.average_decay));
   if (!c.autocast.empty() && !IsAutocastType(c.autocast)) return bad(fmt::format("autocast '{}': expected bf16 or fp16", c.autocast));
   if (c.autocast == "fp16") return bad("autocast 'fp16' would need a loss scale: expected bf16");
+  FKDB_TRY(CheckMixing(c.mixing));
   return c.schedule.Check(c.epochs);
 }
 

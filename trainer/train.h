@@ -12,6 +12,7 @@
 #include "image/data_set.h"
 #include "image/crop_inputs.h"
 #include "trainer/launch.h"
+#include "trainer/mixing_config.h"
 #include "trainer/optimizer_config.h"
 #include "trainer/schedule.h"
 #include "trainer/supervision.h"
@@ -29,6 +30,7 @@ struct TrainConfig {
   uint32_t accumulate = 1;       // parts that each process computes its share of a step in, as so many processes would
   Schedule schedule;
   OptimizerConfig optimizer;
+  MixingConfig mixing;
   double average_decay = 0;      // of the weights' moving average, which is then the student that counts; 0: none
   std::string autocast;          // "bf16", "fp16" (GPUs): of the forward pass; empty: float32
   double temperature = 1;        // of the student's softmax

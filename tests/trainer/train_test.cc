@@ -11,6 +11,7 @@
 #include "tests/db/test_files.h"
 #include "trainer/checkpoint.h"
 #include "trainer/label_loss.h"
+#include "trainer/mixing.h"
 #include "trainer/models.h"
 #include "trainer/torch_teacher.h"
 #include "trainer/train.h"
@@ -196,6 +197,46 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOne) {
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().code, ErrorCode::kAlreadyExists);
 }
 
+// What MixBatch says of the inputs is what the loss says of the labels: against dense mixed labels of Torch.
+TEST(Mixing, InputsAndLabelsAreMixedAlike) {
+  const LabelSpec spec = test::MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF32);
+  std::mt19937_64 random(1);
+  const Record record = test::RandomRecord(spec, 6, random);
+  const SparseLabels labels = SparseLabelsOf(spec, record.indices.data(), record.values.data());
+  std::vector<float> dense(60);
+  RecoverDense(labels, 6, 1, dense.data());
+  const torch::Tensor y = torch::from_blob(dense.data(), {6, 10});
+  // Image n is n everywhere: a pixel says whose it is.
+  const torch::Tensor x = torch::arange(6, torch::kFloat32).view({6, 1, 1, 1}).expand({6, 3, 8, 10}).contiguous();
+  int mixups = 0, cuts = 0, none = 0;
+  for (uint64_t step = 0; step < 400; ++step) {
+    const auto mixed = MixBatch({0.8, 1, 0.75, 0.25}, x, CounterRandom(1, step, 0));
+    if (!mixed) {
+      ++none;
+      continue;
+    }
+    const torch::Tensor means = mixed->inputs.mean({1, 2, 3}), partners = mixed->rows.partners.to(torch::kInt64), own = torch::arange(6, torch::kFloat32);
+    const torch::Tensor lambdas = mixed->rows.lambdas;
+    EXPECT_TRUE(torch::equal(std::get<0>(partners.sort()), torch::arange(6)));
+    EXPECT_TRUE(torch::allclose(means, lambdas * own + (1 - lambdas) * own.index_select(0, partners), 1e-5, 1e-5)) << step;
+    const bool cut = torch::equal(mixed->inputs, mixed->inputs.round());
+    ++(cut ? cuts : mixups);
+    const torch::Tensor logits = torch::randn({6, 10}).requires_grad_();
+    const torch::Tensor label = lambdas.unsqueeze(1) * y + (1 - lambdas).unsqueeze(1) * y.index_select(0, partners);
+    const torch::Tensor expected = -(label * torch::log_softmax(logits, 1)).sum(1).mean();
+    expected.backward();
+    const auto [loss, gradient] = LabelLoss(logits.detach(), labels, 1, 1, 1, &mixed->rows);
+    EXPECT_NEAR(loss.item<float>(), expected.item<float>(), 1e-5);
+    EXPECT_TRUE(torch::allclose(gradient, logits.grad(), 1e-4, 1e-6));
+  }
+  EXPECT_NEAR(none, 100, 30);    // a box may be less than a pixel, too
+  EXPECT_NEAR(mixups, 225, 35);  // three quarters of the others
+  EXPECT_GT(cuts, 40);
+  EXPECT_TRUE(torch::equal(x, torch::arange(6, torch::kFloat32).view({6, 1, 1, 1}).expand({6, 3, 8, 10})));  // as it was
+  EXPECT_EQ(CheckMixing({0.001}).error().message, "mixup or cutmix 0.001: expected an alpha of 0.01 to 100, or 0");
+  EXPECT_EQ(CheckMixing({.probability = 2}).error().message, "mix probability 2, mix switch 0.5: expected 0 to 1");
+}
+
 // Whatever a checkpoint must hold for it: both moments of AdamW, its two groups, the average, steps in parts, a warm-up.
 TEST_F(TrainTest, AResumedRunIsTheUndisturbedOneWithEveryOption) {
   config_.epochs = 5;
@@ -204,6 +245,7 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOneWithEveryOption) {
   config_.optimizer = {.name = "adamw", .weight_decay = 0.05, .decay_vectors = false, .clip_norm = 0.5};
   config_.schedule = {.rate = 0.002, .min_rate = 1e-5, .warmup_epochs = 1, .warmup_rate = 1e-5};
   config_.average_decay = 0.9;
+  config_.mixing = {0.8, 1};
   const auto hard = HardSupervision(*data_, {}, config_.seed, /*smoothing=*/0.1);
   ASSERT_TRUE(hard);
   config_.out = Path("whole");
