@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "trainer/safetensors.h"
@@ -12,6 +13,7 @@ namespace fkdb {
 namespace {
 
 constexpr std::string_view kModelPrefix = "model.";  // of a checkpoint's tensors
+constexpr std::string_view kAveragePrefix = "average.";  // of the weights: where there is one, it is the student
 
 // The model's part of a checkpoint, as a weights file.
 Result<TensorFile> FromCheckpoint(const std::filesystem::path& path, Exported* exported) {
@@ -22,8 +24,11 @@ Result<TensorFile> FromCheckpoint(const std::filesystem::path& path, Exported* e
   };
   const auto config = text("config"), position = text("position");
   TensorFile weights;
+  const auto& all = checkpoint.tensors;
+  const bool averaged = std::any_of(all.begin(), all.end(), [](const auto& tensor) { return tensor.first.starts_with(kAveragePrefix); });
+  const std::string_view prefix = averaged ? kAveragePrefix : kModelPrefix;
   for (auto& [name, tensor] : checkpoint.tensors) {
-    if (name.starts_with(kModelPrefix)) weights.tensors[name.substr(kModelPrefix.size())] = std::move(tensor);
+    if (name.starts_with(prefix)) weights.tensors[name.substr(prefix.size())] = std::move(tensor);
   }
   const bool good = config.is_object() && config.contains("model") && config["model"].is_string() && position.is_object() &&
                     position.contains("all_steps") && position["all_steps"].is_number_unsigned() && !weights.tensors.empty();

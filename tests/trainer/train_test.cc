@@ -10,6 +10,7 @@
 #include "reader/reader.h"
 #include "tests/db/test_files.h"
 #include "trainer/checkpoint.h"
+#include "trainer/export.h"
 #include "trainer/label_loss.h"
 #include "trainer/mixing.h"
 #include "trainer/models.h"
@@ -270,6 +271,8 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOneWithEveryOption) {
   ASSERT_TRUE(weights);
   EXPECT_EQ(weights->tensors.at("conv1.weight").data, checkpoint.tensors.at("average.conv1.weight").data);
   EXPECT_NE(weights->tensors.at("conv1.weight").data, checkpoint.tensors.at("model.conv1.weight").data);
+  ASSERT_TRUE(ExportWeights(Path("whole"), Path("exported"), {.checkpoint = true}));
+  ExpectSameBits(*ReadTensorFile(Path("exported")), *weights);
 }
 
 TEST_F(TrainTest, TheBestStudentIsKept) {
