@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -57,9 +58,9 @@ bool IsTomlNumber(const std::string& text) {
   return error == std::errc() && end == text.data() + text.size() && digits && !large && text.back() != '.' && text.front() != '.';
 }
 
-std::string TomlValue(const std::string& text) {
+std::string TomlValue(const std::string& text, bool is_text) {
   const std::vector<std::string> parts = Split(text);
-  if (std::all_of(parts.begin(), parts.end(), IsTomlNumber) && !parts.empty()) {
+  if (!is_text && std::all_of(parts.begin(), parts.end(), IsTomlNumber) && !parts.empty()) {
     return parts.size() == 1 ? text : fmt::format("[{}]", fmt::join(parts, ", "));
   }
   std::ostringstream out;
@@ -97,7 +98,8 @@ Result<std::vector<std::string>> ConfigFile::Expand(std::vector<std::string> giv
 
 Result<std::vector<std::string>> ConfigFile::Read(const std::vector<std::string>& given) {
   std::string text;
-  if (std::ifstream file(name_); file.good()) {
+  std::error_code ec;
+  if (std::ifstream file(name_); file.good() && !std::filesystem::is_directory(name_, ec)) {
     text.assign(std::istreambuf_iterator<char>(file), {});
     if (file.bad()) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot read it", name_));
   } else if (const auto recipe = recipes_.find(name_); recipe != recipes_.end()) {
@@ -155,9 +157,9 @@ std::string ConfigFile::ToToml() const {
     std::string value = IsFlag(*option) ? (option->count() > 0 && option->as<bool>() ? "true" : "false") : option->get_default_str();
     if (!IsFlag(*option)) {
       if (option->count() > 0) value = fmt::format("{}", fmt::join(option->results(), ","));
-      if (value.starts_with('[') && value.ends_with(']')) value = value.substr(1, value.size() - 2);  // a default list
+      else if (value.starts_with('[') && value.ends_with(']')) value = value.substr(1, value.size() - 2);  // a default list
       if (value.empty()) continue;
-      value = TomlValue(value);
+      value = TomlValue(value, option->get_type_name().starts_with("TEXT"));
     }
     text += fmt::format("{} = {}\n", option->get_lnames()[0], value);
   }

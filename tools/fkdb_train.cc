@@ -111,6 +111,7 @@ void AddOptimizerFlags(CLI::App& app, Flags* flags) {
   app.add_option("--betas", flags->betas, "Of adamw")->delimiter(',')->default_str("0.9,0.999");
   app.add_option("--adam-epsilon", optimizer.epsilon, "Of adamw")->capture_default_str();
   app.add_option("--weight-decay", optimizer.weight_decay, "Of sgd in the gradient, of adamw beside it")->capture_default_str();
+  app.add_option("--no-decay", optimizer.no_decay, "No weight decay of parameters of these names either, where there are such: pos_embed,..")->delimiter(',');
   app.add_flag("--no-decay-1d", flags->no_decay_1d, "No weight decay of biases and normalization");
   app.add_option("--clip-norm", optimizer.clip_norm, "Scale gradients down to this norm (0: never)")->capture_default_str();
 }
@@ -122,17 +123,18 @@ Result<void> TakePlace(Flags* flags) {
   TrainConfig& config = flags->train;
   config.launch = *launch;
   config.device = DeviceOf(*launch, config.device);
-  config.resume = config.resume || launch->restarts > 0;
   if (launch->rank > 0) flags->quiet = true;
   return {};
 }
 
-// Of the teachers' files: a resumed training has the same.
-Result<std::string> HashOf(const Ensemble& teachers) {
+// Of the teachers' files, and what they see: a resumed training has the same.
+Result<std::string> IdentityOf(const Ensemble& teachers) {
   std::string all;
   for (const auto& member : teachers.members) {
     FKDB_ASSIGN(const std::string hash, Sha256OfFile(member.teacher->file()));
-    all += (all.empty() ? "" : ",") + hash;
+    const InputSpec& in = member.teacher->input();
+    all += fmt::format("{} {}x{} {} {} {} {} {};", hash, in.height, in.width, Name(in.interpolation), Name(in.pass_order), fmt::join(in.mean, ","),
+                       fmt::join(in.std, ","), member.teacher->output_kind() == OutputKind::kLogits ? "logits" : "probabilities");
   }
   return all;
 }
@@ -146,7 +148,10 @@ Result<int> Run(Flags& flags) {
   if (from_teacher && flags.teachers.specs.empty()) return Fail(ErrorCode::kInvalidArgument, "--supervision teacher needs one: --teacher MODEL");
   if (!from_teacher && !flags.teachers.specs.empty()) return Fail(ErrorCode::kInvalidArgument, "--teacher is for --supervision teacher");
   if (flags.lambda != 1 && !from_teacher) return Fail(ErrorCode::kInvalidArgument, "--lambda is for --supervision teacher");
-  if (flags.label_smoothing > 0 && flags.supervision != "hard") {
+  if (stored_crops && !(flags.pixels.scale.empty() && flags.pixels.ratio.empty())) {
+    return Fail(ErrorCode::kInvalidArgument, "--scale and --ratio are of fresh crops: those of --db are stored");
+  }
+  if (flags.label_smoothing != 0 && flags.supervision != "hard") {
     return Fail(ErrorCode::kInvalidArgument, "--label-smoothing is for hard labels: a teacher's are soft already");
   }
 
@@ -172,14 +177,16 @@ Result<int> Run(Flags& flags) {
   } else {
     FKDB_ASSIGN(supervision, HardSupervision(*data, {pixels.scale, pixels.ratio, pixels.flip_probability}, config.seed, flags.label_smoothing));
   }
-  config.supervision = flags.supervision + (stored_crops ? ":" + flags.crop_order : "");
+  config.supervision = flags.supervision + ":";
+  if (stored_crops) config.supervision += flags.crop_order;
+  else config.supervision += fmt::format("scale {}:ratio {}:flip {}", fmt::join(pixels.scale, ","), fmt::join(pixels.ratio, ","), pixels.flip_probability);
   if (flags.label_smoothing > 0) config.supervision += fmt::format(":smoothing {}", flags.label_smoothing);
   std::optional<LoadedTeachers> teachers;
   if (from_teacher) {
     FKDB_ASSIGN(teachers, flags.teachers.Load(*data, {config.input, config.batch_size, config.device, config.workers, ""}));
     crops = std::move(supervision);
     FKDB_ASSIGN(supervision, TeacherSupervision(*crops, {&teachers->ensemble, flags.teacher_temperature, flags.lambda}, *data));
-    FKDB_ASSIGN(const std::string files, HashOf(teachers->ensemble));
+    FKDB_ASSIGN(const std::string files, IdentityOf(teachers->ensemble));
     config.supervision += fmt::format(":{}:{} {}:temperature {}:lambda {}", files, flags.teachers.average, fmt::join(flags.teachers.weights, ","),
                                       flags.teacher_temperature, flags.lambda);
   }

@@ -58,7 +58,10 @@ std::string DeviceOf(const Launch& launch, const std::string& device) {
   return count == 0 ? device : fmt::format("cuda:{}", launch.local_rank % count);
 }
 
-Result<c10::intrusive_ptr<c10d::Store>> JoinC10dStore(const Launch& launch, const std::string& job) {
+namespace {
+
+// With names of its own, for `job`; `start`: which of the launcher's starts.
+Result<c10::intrusive_ptr<c10d::Store>> Join(const Launch& launch, const std::string& job, const std::string& start) {
   c10d::TCPStoreOptions options;
   options.port = launch.port;
   options.isServer = launch.rank == 0 && !launch.has_store;
@@ -67,11 +70,32 @@ Result<c10::intrusive_ptr<c10d::Store>> JoinC10dStore(const Launch& launch, cons
   try {
     auto tcp = c10::make_intrusive<c10d::TCPStore>(launch.address, options);
     // Each start of the processes finds an empty store: the launcher's own lives on.
-    return c10::intrusive_ptr<c10d::Store>(c10::make_intrusive<c10d::PrefixStore>(fmt::format("{}/{}{}", job, launch.job, launch.restarts), std::move(tcp)));
+    return c10::intrusive_ptr<c10d::Store>(c10::make_intrusive<c10d::PrefixStore>(fmt::format("{}/{}{}", job, launch.job, start), std::move(tcp)));
   } catch (const std::exception& e) {
     const std::string_view what = e.what();
     return Fail(ErrorCode::kIoError, fmt::format("rank {} cannot reach the store at {}:{}: {}", launch.rank, launch.address, launch.port, what.substr(0, what.find('\n'))));
   }
+}
+
+constexpr const char* kBegun = "begun";
+
+}  // namespace
+
+Result<c10::intrusive_ptr<c10d::Store>> JoinC10dStore(const Launch& launch, const std::string& job) {
+  return Join(launch, job, fmt::format("{}", launch.restarts));
+}
+
+Result<bool> WasBegun(const Launch& launch, const std::string& job) {
+  if (!launch.has_store || launch.restarts == 0) return false;
+  FKDB_ASSIGN(const auto store, Join(launch, job, "all"));
+  return store->check({kBegun});
+}
+
+Result<void> MarkBegun(const Launch& launch, const std::string& job) {
+  if (!launch.has_store) return {};
+  FKDB_ASSIGN(const auto store, Join(launch, job, "all"));
+  store->set(kBegun, std::vector<uint8_t>{1});
+  return {};
 }
 
 Result<std::unique_ptr<SharedStore>> JoinStore(const Launch& launch, const std::string& job) {

@@ -41,7 +41,7 @@ class C10d : public DataParallel {
   int rank() const override { return launch_.rank; }
   int ranks() const override { return launch_.ranks; }
 
-  Result<void> Begin(const torch::nn::Module& model) override {
+  Result<void> Begin(const torch::nn::Module& model, bool some_unused) override {
     parameters_ = DistinctParameters(model);
     std::erase_if(parameters_, [](const at::Tensor& p) { return !p.requires_grad(); });
     std::vector<at::Tensor> all = DistinctParameters(model);
@@ -52,15 +52,18 @@ class C10d : public DataParallel {
       auto [buckets, bytes] = c10d::compute_bucket_assignment_by_size(parameters_, limits);
       std::reverse(buckets.begin(), buckets.end());  // as the backward pass goes
       reducer_ = std::make_unique<c10d::Reducer>(parameters_, std::move(buckets), gradients_, std::vector<bool>(parameters_.size(), false),
-                                                 c10d::kDefaultBucketBytesCap, /*find_unused_parameters=*/false,
+                                                 c10d::kDefaultBucketBytesCap, /*find_unused_parameters=*/some_unused,
                                                  /*gradient_as_bucket_view=*/false, std::unordered_map<size_t, std::string>(),
                                                  c10d::kDefaultFirstBucketBytes, /*skip_all_reduce_unused_params=*/false,
                                                  /*use_python_reducer=*/false, std::vector<int64_t>());
     });
   }
 
-  Result<void> AverageAfter(const at::Tensor& output) override {
-    return Together([&] { reducer_->prepare_for_backward({output}); });
+  Result<void> Backward(const at::Tensor& output, const at::Tensor& gradient) override {
+    return Together([&] {
+      reducer_->prepare_for_backward({output});
+      output.backward(gradient);
+    });
   }
 
   Result<void> Share(const std::vector<at::Tensor>& tensors) override {
@@ -102,8 +105,12 @@ class C10d : public DataParallel {
     try {
       body();
       return {};
-    } catch (const std::exception&) {
-      return Fail(ErrorCode::kIoError, fmt::format("rank {} of {} has lost the others: one of them ended, and has said why", launch_.rank, launch_.ranks));
+    } catch (const c10::OutOfMemoryError&) {
+      throw;
+    } catch (const std::exception& e) {
+      const std::string_view what = e.what();
+      return Fail(ErrorCode::kIoError, fmt::format("rank {} of {} has lost the others: one of them ended, and has said why ({})", launch_.rank, launch_.ranks,
+                                                   what.substr(0, what.find('\n'))));
     }
   }
 

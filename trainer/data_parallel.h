@@ -27,11 +27,10 @@ class DataParallel {
 
   // What follows is called by all of them, in the same order; an error, IoError, is that another one ended.
 
-  // Takes over rank 0's parameters and buffers. From now on a backward pass that AverageAfter announced averages gradients.
-  // `model` stays as it is and outlives this.
-  virtual Result<void> Begin(const torch::nn::Module& model) = 0;
-  // Before the backward pass from `output` that is the last of a step: gradients of it and of those before become the average.
-  virtual Result<void> AverageAfter(const at::Tensor& output) = 0;
+  // Takes over rank 0's parameters and buffers. `model` stays as it is and outlives this. some_unused: a step may leave parameters out.
+  virtual Result<void> Begin(const torch::nn::Module& model, bool some_unused) = 0;
+  // The backward pass from `output` that is the last of a step: its gradients and those of the passes before become the average.
+  virtual Result<void> Backward(const at::Tensor& output, const at::Tensor& gradient) = 0;
   // Rank 0's.
   virtual Result<void> Share(const std::vector<at::Tensor>& tensors) = 0;
   virtual Result<void> Share(std::vector<std::byte>* bytes) = 0;

@@ -31,6 +31,11 @@ Result<std::optional<Launch>> FindLaunch(const std::function<const char*(const c
 // The GPU of this process where all were told "cuda": by its local rank among those that it can see. Others stay what they are.
 std::string DeviceOf(const Launch& launch, const std::string& device);
 
+// Whether a start of these processes before this one came to MarkBegun. False where the launcher has no store that outlives them.
+// Errors: those of JoinStore.
+Result<bool> WasBegun(const Launch& launch, const std::string& job);
+Result<void> MarkBegun(const Launch& launch, const std::string& job);
+
 // c10d's TCP store, which all of them reach. Waits five minutes for it. `job`: tells stores of other programs apart.
 // Errors: IoError (nobody there).
 Result<std::unique_ptr<SharedStore>> JoinStore(const Launch& launch, const std::string& job);

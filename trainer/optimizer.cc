@@ -6,6 +6,8 @@
 #include <torch/optim/sgd.h>
 #include <torch/types.h>
 
+#include <algorithm>
+#include <unordered_set>
 #include <vector>
 
 #include "trainer/checkpoint.h"
@@ -22,6 +24,7 @@ Result<void> Check(const OptimizerConfig& c) {
   const auto share = [](double value) { return value >= 0 && value < 1; };
   if (c.name != "sgd" && c.name != "adamw") return bad(fmt::format("optimizer '{}': expected sgd or adamw", c.name));
   if (!share(c.momentum)) return bad(fmt::format("momentum {}: expected 0 to 1, 1 excluded", c.momentum));
+  if (c.nesterov && c.name != "sgd") return bad("Nesterov's way is of sgd");
   if (c.nesterov && c.momentum == 0) return bad("Nesterov's way needs a momentum");
   if (!share(c.beta1) || !share(c.beta2)) return bad(fmt::format("betas {},{}: expected 0 to 1, 1 excluded", c.beta1, c.beta2));
   if (!(c.weight_decay >= 0) || !(c.epsilon >= 0) || !(c.clip_norm >= 0)) {
@@ -46,9 +49,13 @@ std::unique_ptr<torch::optim::OptimizerOptions> Options(const OptimizerConfig& c
 Result<std::unique_ptr<torch::optim::Optimizer>> MakeOptimizer(const torch::nn::Module& model, const OptimizerConfig& config) {
   FKDB_TRY(Check(config));
   std::vector<torch::Tensor> decayed, others;
-  for (const torch::Tensor& parameter : DistinctParameters(model)) {
-    if (!parameter.requires_grad()) continue;
-    (config.decay_vectors || parameter.dim() > 1 ? decayed : others).push_back(parameter);
+  std::unordered_set<const void*> seen;  // one parameter may have two names
+  for (const auto& named : model.named_parameters()) {
+    const torch::Tensor& parameter = named.value();
+    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
+    const std::string last = named.key().substr(named.key().rfind('.') + 1);
+    const bool exempt = (!config.decay_vectors && parameter.dim() <= 1) || std::ranges::find(config.no_decay, last) != config.no_decay.end();
+    (exempt ? others : decayed).push_back(parameter);
   }
   std::vector<torch::optim::OptimizerParamGroup> groups;
   if (!decayed.empty()) groups.emplace_back(decayed, Options(config, config.weight_decay));

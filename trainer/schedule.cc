@@ -27,9 +27,8 @@ Result<void> Schedule::Check(uint32_t epochs) const {
   if (!(rate >= 0) || !(min_rate >= 0) || !(warmup_rate >= 0)) return bad("learning rates: expected 0 or more");
   if (min_rate > rate) return bad(fmt::format("the learning rate {} is below the smallest, {}", rate, min_rate));
   if (warmup_epochs > epochs) return bad(fmt::format("{} warm-up epochs of {} epochs", warmup_epochs, epochs));
-  if ((decay == Decay::kStep) == step_epochs.empty()) {
-    return bad(step_epochs.empty() ? "schedule 'step' needs the epochs of its steps" : fmt::format("schedule '{}' has no steps", Name(decay)));
-  }
+  if (decay == Decay::kStep && step_epochs.empty()) return bad("schedule 'step' needs the epochs of its steps");
+  if (!(step_factor > 0)) return bad(fmt::format("step factor {}: expected more than 0", step_factor));
   if (!std::ranges::is_sorted(step_epochs, std::ranges::less_equal())) return bad("epochs of steps: expected each to be later than the one before");
   return {};
 }

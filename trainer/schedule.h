@@ -20,11 +20,11 @@ struct Schedule {
   Decay decay = Decay::kCosine;
   double rate = 0.1;                   // before it decays
   double min_rate = 0;                 // cosine and linear decay to it
-  std::vector<uint32_t> step_epochs;   // ascending: each of them multiplies the rate with step_factor
+  std::vector<uint32_t> step_epochs;   // ascending: step: each of them multiplies the rate with step_factor
   double step_factor = 0.1;
   // These first epochs show one crop of an image each; the rate rises linearly from warmup_rate. The decay counts them too.
   uint32_t warmup_epochs = 0;
-  double warmup_rate = 0;
+  double warmup_rate = 1e-5;
   bool single_crop_tail = true;        // see PlanPasses
 
   // Errors: InvalidArgument.

@@ -35,6 +35,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kJob = "fkdb-train";
 constexpr uint64_t kMixingSeed = 0x6d69'7869'6e67'0000;  // apart from the draws of crops and orders
 
 // What a resumed run must share with the run that saved.
@@ -62,6 +63,7 @@ Json Identity(const TrainConfig& c, const Student& student, const DataSet& data)
           {"epsilon", c.optimizer.epsilon},
           {"weight_decay", c.optimizer.weight_decay},
           {"decay_vectors", c.optimizer.decay_vectors},
+          {"no_decay", c.optimizer.no_decay},
           {"clip_norm", c.optimizer.clip_norm},
           {"mixup", c.mixing.mixup_alpha},
           {"cutmix", c.mixing.cutmix_alpha},
@@ -172,7 +174,8 @@ class Training {
     FKDB_TRY(CheckOthers());
     FKDB_ASSIGN(const std::vector<std::byte> checkpoint, FindCheckpoint());
     if (!checkpoint.empty()) FKDB_TRY(Restore(checkpoint));
-    return parallel_ ? parallel_->Begin(*model_) : Result<void>();
+    if (leads()) FKDB_TRY(MarkBegun(config_.launch, kJob));
+    return parallel_ ? parallel_->Begin(*model_, /*some_unused=*/!student_.model_file.empty()) : Result<void>();
   }
 
   Result<TrainResult> Run() {
@@ -287,9 +290,10 @@ class Training {
     profile_.forward += Lap(watch);
     if (parallel_ && part + 1 == config_.accumulate) {
       FKDB_TRY(parallel_->StartSum({sums->loss, sums->crops, hooks_.stop && *hooks_.stop ? 1.0 : 0.0}));
-      FKDB_TRY(parallel_->AverageAfter(logits));
+      FKDB_TRY(parallel_->Backward(logits, gradient));
+    } else {
+      logits.backward(gradient);
     }
-    logits.backward(gradient);
     profile_.backward += Lap(watch);
     profile_.workers += batch->host->seconds;
     return {};
@@ -415,7 +419,8 @@ class Training {
       }
       const auto path = config_.out / kCheckpointFile;
       if (!std::filesystem::exists(path, ec)) return std::vector<std::byte>();
-      if (config_.resume) return ReadBytes(path);
+      FKDB_ASSIGN(const bool ours, WasBegun(config_.launch, kJob));
+      if (config_.resume || ours) return ReadBytes(path);
       return Fail(ErrorCode::kAlreadyExists,
                   fmt::format("{}: a training is there already; --resume continues it, or choose another folder", config_.out.string()));
     };
@@ -525,6 +530,9 @@ Result<void> CheckConfig(const TrainConfig& c) {
   const uint64_t parts = uint64_t{c.accumulate} * static_cast<uint32_t>(c.launch.ranks);
   if (parts == 0 || c.batch_size % parts != 0) {
     return bad(fmt::format("batches of {} crops in {} parts: expected parts of the same size", c.batch_size, parts));
+  }
+  if (parts > 1 && c.batch_size / parts < c.crops_per_image) {
+    return bad(fmt::format("batches of {} crops in {} parts: a part would be less than an image of {} crops", c.batch_size, parts, c.crops_per_image));
   }
   if (!(c.average_decay >= 0 && c.average_decay < 1)) return bad(fmt::format("decay {} of the weights' average: expected 0 to 1, 1 excluded", c.average_decay));
   if (!c.autocast.empty() && !IsAutocastType(c.autocast)) return bad(fmt::format("autocast '{}': expected bf16 or fp16", c.autocast));

@@ -138,7 +138,8 @@ TEST(Schedule, WhatMakesNoSenseIsNamed) {
   EXPECT_EQ(message({.rate = 0.1, .min_rate = 0.2}), "the learning rate 0.1 is below the smallest, 0.2");
   EXPECT_EQ(message({.warmup_epochs = 11}), "11 warm-up epochs of 10 epochs");
   EXPECT_EQ(message({.decay = Decay::kStep}), "schedule 'step' needs the epochs of its steps");
-  EXPECT_EQ(message({.step_epochs = {3}}), "schedule 'cosine' has no steps");
+  EXPECT_EQ(message({.step_factor = -2}), "step factor -2: expected more than 0");
+  EXPECT_TRUE(Schedule{.step_epochs = {3}}.Check(10));  // a recipe's, whose schedule a flag replaced
   EXPECT_EQ(message({.decay = Decay::kStep, .step_epochs = {3, 3}}), "epochs of steps: expected each to be later than the one before");
   EXPECT_EQ(ParseDecay("exponential").error().message, "schedule 'exponential': expected cosine, linear, step, constant");
   EXPECT_TRUE(Schedule{}.Check(10));

@@ -33,7 +33,7 @@ Result<void> Run(const char* out) {
   std::unique_ptr<DataParallel> parallel;
   if (launch.ranks > 1) {
     FKDB_ASSIGN(parallel, DataParallel::Join(launch, torch::kCPU));
-    FKDB_TRY(parallel->Begin(net));
+    FKDB_TRY(parallel->Begin(net, /*some_unused=*/false));
   }
   torch::optim::SGD optimizer(net.parameters(), torch::optim::SGDOptions(0.1).momentum(0.9));
   torch::manual_seed(5);
@@ -44,8 +44,8 @@ Result<void> Run(const char* out) {
     optimizer.zero_grad();
     const torch::Tensor logits = net.forward(x.index_select(0, mine));
     const torch::Tensor loss = torch::nn::functional::cross_entropy(logits, y.index_select(0, mine));
-    if (parallel) FKDB_TRY(parallel->AverageAfter(logits));
-    loss.backward();
+    if (parallel) FKDB_TRY(parallel->Backward(loss, {}));
+    else loss.backward();
     optimizer.step();
   }
   if (launch.rank > 0) return {};
