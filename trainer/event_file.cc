@@ -86,8 +86,9 @@ uint32_t MaskedCrc32c(std::string_view bytes) {
 Result<EventFile> EventFile::Create(const fs::path& folder, int64_t step) {
   const auto now = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   std::array<char, 256> host{};
-  if (::gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0') std::strcpy(host.data(), "localhost");
-  const fs::path path = folder / fmt::format("{}{:010}.{}", kPrefix, std::max<int64_t>(now, LatestIn(folder) + 1), host.data());
+  const bool named = ::gethostname(host.data(), host.size() - 1) == 0 && host[0] != '\0';
+  const fs::path path =
+      folder / fmt::format("{}{:010}.{}", kPrefix, std::max<int64_t>(now, LatestIn(folder) + 1), named ? host.data() : "localhost");
   File file(std::fopen(path.c_str(), "wbx"), std::fclose);
   if (!file) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot create it: {}", path.string(), std::strerror(errno)));
   EventFile events(path, std::move(file));
