@@ -13,10 +13,12 @@
 #include "reader/reader.h"
 #include "tools/cli.h"
 #include "tools/config_file.h"
+#include "tools/eval_command.h"
 #include "tools/export_command.h"
 #include "tools/pixel_flags.h"
 #include "tools/programs.h"
 #include "tools/teacher_flags.h"
+#include "tools/tensorboard_log.h"
 #include "trainer/match.h"
 #include "trainer/model_names.h"
 #include "trainer/supervision.h"
@@ -27,7 +29,7 @@ namespace fkdb {
 namespace {
 
 struct Flags : CommonFlags {
-  std::string images, val, db, supervision, crop_order = "cycle", preload = "auto", crop_on = "cpu", out = "fkdb-run";
+  std::string images, db, supervision, crop_order = "cycle", preload = "auto", crop_on = "cpu", out = "fkdb-run";
   std::string schedule = "cosine";
   std::vector<double> betas = {0.9, 0.999};
   bool no_decay_1d = false, no_single_crop_tail = false;
@@ -36,7 +38,10 @@ struct Flags : CommonFlags {
   TeacherFlags teachers;
   PixelFlags pixels;
   TrainConfig train;
-  std::optional<uint32_t> crops_per_image, val_resize, val_crop;
+  std::optional<uint32_t> crops_per_image;
+  ValidationFlags validation;
+  EvalFlags eval;
+  bool tensorboard = false;
   uint64_t limit = 0;
   ExportFlags export_weights;
 };
@@ -204,23 +209,27 @@ Result<int> Run(Flags& flags) {
   }
 
   std::unique_ptr<DataSet> validation;
-  if (!flags.val.empty()) {
-    FKDB_ASSIGN(validation, OpenDataSet(flags.val));
+  FKDB_ASSIGN(const std::string val, flags.validation.One());
+  if (!val.empty()) {
+    FKDB_ASSIGN(validation, OpenDataSet(val));
     FKDB_TRY(CheckValidation(*data, *validation, *supervision));
-    config.evaluate_resize = flags.val_resize.value_or(validation->layout() == "idx" ? 0 : 256);
-    config.evaluate_crop = flags.val_crop.value_or(224);
-    if (config.evaluate_resize != 0 && config.evaluate_crop > config.evaluate_resize) {
-      return Fail(ErrorCode::kInvalidArgument, fmt::format("--val-crop {} is more than --val-resize {}",
-                                                           config.evaluate_crop, config.evaluate_resize));
-    }
+    FKDB_ASSIGN(const EvaluationView view, flags.validation.View(*validation));
+    config.evaluate_resize = view.resize;
+    config.evaluate_crop = view.crop;
   }
 
   const bool leads = config.launch.rank == 0;
   Progress progress(flags.quiet || flags.json);
   TrainHooks hooks;
-  hooks.progress = [&](const TrainProgress& p) { progress.Show(ProgressLine(p)); };
+  std::optional<TensorBoardLog> tensorboard;
+  if (flags.tensorboard) tensorboard.emplace(config.out);
+  hooks.progress = [&](const TrainProgress& p) {
+    progress.Show(ProgressLine(p));
+    if (tensorboard) tensorboard->AddStep(p);
+  };
   hooks.metrics = [&](const std::string& line) {
     progress.Done();
+    if (tensorboard) tensorboard->AddPass(line);
     if (flags.quiet && !flags.json) return;
     static_cast<void>(PrintOut(flags.json ? line + "\n" : MetricsText(line) + ProfileText(line)));
   };
@@ -244,6 +253,7 @@ Result<int> Run(Flags& flags) {
   if (!result.finished && !flags.quiet) {
     fmt::print(stderr, "fkdb-train: stopped after {} steps; the same command with --resume continues\n", result.steps);
   }
+  if (tensorboard) FKDB_TRY(tensorboard->Finish());
   return kExitOk;
 }
 
@@ -257,7 +267,6 @@ int fkdb::RunTrain(int argc, char** argv) {
   AddCommonFlags(app, &flags, "Metrics and result as lines of JSON");
   fkdb::TrainConfig& train = flags.train;
   app.add_option("--images", flags.images, "The training images: a folder of images or of tar shards, or an IDX file")->required();
-  app.add_option("--val", flags.val, "Validation images with classes");
   app.add_option("--db", flags.db, "The label set of the training images");
   app.add_option("--supervision", flags.supervision, "db (with --db), hard (the images' own classes), or teacher (--teacher, asked in every step)")
       ->check(CLI::IsMember({"db", "hard", "teacher"}));
@@ -304,14 +313,20 @@ int fkdb::RunTrain(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--max-steps", train.max_steps, "Stop, saved, after N steps in all (0: no limit)")->capture_default_str();
   app.add_flag("--profile", train.profile, "After each pass, where its time went");
-  app.add_option("--val-resize", flags.val_resize, "Shorter side of validation images (256; IDX: as they are)");
-  app.add_option("--val-crop", flags.val_crop, "Centre crop of validation images (224)");
+  app.add_flag("--tensorboard", flags.tensorboard, "Write an event file for TensorBoard into --out");
+  flags.validation.AddTo(app);
+  flags.eval.AddTo(app);
   app.add_option("--limit", flags.limit, "Only the first N training images in key order");
   flags.pixels.AddTo(app);
   AddExportCommand(app, &flags.export_weights);
   fkdb::ConfigFile config(&app, "train");
   const auto run = [&] {
     if (config.print()) return config.Print();
+    if (flags.eval.asked) return fkdb::RunEval(app, flags.eval, flags.validation, flags.pixels, flags.train, flags);
+    for (const char* const flag : {"--real", "--class-order"}) {
+      if (app.count(flag) == 0) continue;
+      return fkdb::Result<int>(fkdb::Fail(fkdb::ErrorCode::kInvalidArgument, std::string(flag) + ": for evaluations: --eval WEIGHTS"));
+    }
     return flags.export_weights.asked() ? fkdb::RunExport(app, flags.export_weights, flags) : fkdb::Run(flags);
   };
   return fkdb::RunTool(app, argc, argv, run, &config);

@@ -17,7 +17,7 @@ constexpr size_t kBatch = 256;
 
 struct Batch {
   std::vector<float> inputs;
-  std::vector<int64_t> classes;
+  int64_t images = 0;
 };
 
 Result<void> AddImage(const DataSet& data, uint64_t ordinal, const InputSpec& input, const EvaluationView& view,
@@ -39,26 +39,17 @@ Result<void> AddImage(const DataSet& data, uint64_t ordinal, const InputSpec& in
   const size_t at = batch->inputs.size();
   batch->inputs.resize(at + samples);
   normalizer.Run(pixels.data(), samples / image.channels, batch->inputs.data() + at);
-  batch->classes.push_back(data.class_index(ordinal));
+  ++batch->images;
   return {};
 }
 
 }  // namespace
 
-Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, const InputSpec& input,
-                                         const EvaluationView& view, c10::Device device, int workers,
-                                         const std::atomic<bool>* stop, const Shard& shard) {
+Result<std::optional<std::vector<Top5>>> Predict(Model& model, const DataSet& data, std::span<const uint64_t> images, const InputSpec& input,
+                                                 const EvaluationView& view, c10::Device device, int workers, const PredictHooks& hooks) {
   FKDB_ASSIGN(const Normalizer normalizer, Normalizer::Make(input.mean, input.std));
   InputSpec seen = input;
   if (view.resize != 0) seen.height = seen.width = view.crop;
-  std::vector<uint64_t> images;
-  uint64_t all = 0;
-  for (uint64_t i = 0; i < data.size(); ++i) {
-    if (data.class_index(i) >= 0 && all++ % shard.ranks == shard.rank) images.push_back(i);
-  }
-  if (all == 0) {
-    return Fail(ErrorCode::kInvalidArgument, fmt::format("no image of '{}' has a class", data.name()));
-  }
 
   OrderedQueue<Result<Batch>> queue(0, (images.size() + kBatch - 1) / kBatch, static_cast<uint64_t>(workers) + 2);
   const auto work = [&](uint64_t piece) -> Result<Batch> {
@@ -76,22 +67,42 @@ Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, cons
 
   model.eval();
   const torch::NoGradGuard no_grad;
-  Accuracy accuracy = {.images = images.size()};
+  std::vector<Top5> predicted;
+  predicted.reserve(images.size());
   while (!queue.finished()) {
-    if (stop != nullptr && *stop) return std::optional<Accuracy>();
+    if (hooks.stop != nullptr && *hooks.stop) return std::optional<std::vector<Top5>>();
     auto taken = queue.Take(std::chrono::milliseconds(100));
     if (!taken) continue;
     FKDB_ASSIGN(Batch batch, std::move(*taken));
-    const auto n = static_cast<int64_t>(batch.classes.size());
-    const torch::Tensor x =
-        torch::from_blob(batch.inputs.data(), {n, data.channels(), seen.height, seen.width}, torch::kFloat32);
+    const torch::Tensor x = torch::from_blob(batch.inputs.data(), {batch.images, data.channels(), seen.height, seen.width}, torch::kFloat32);
     const torch::Tensor logits = model.forward(x.to(device)).to(torch::kCPU);
-    const torch::Tensor target = torch::from_blob(batch.classes.data(), {n}, torch::kInt64);
-    const torch::Tensor best = std::get<1>(logits.topk(std::min<int64_t>(5, logits.size(1)), 1));
-    const torch::Tensor hit = best.eq(target.unsqueeze(1));
-    accuracy.right1 += static_cast<uint64_t>(hit.select(1, 0).sum().item<int64_t>());
-    accuracy.right5 += static_cast<uint64_t>(hit.any(1).sum().item<int64_t>());
+    const torch::Tensor best = std::get<1>(logits.topk(std::min<int64_t>(5, logits.size(1)), 1)).contiguous();
+    const auto* classes = best.const_data_ptr<int64_t>();
+    for (int64_t i = 0; i < batch.images; ++i, classes += best.size(1)) {
+      Top5& top = predicted.emplace_back();
+      top.fill(-1);
+      for (int64_t k = 0; k < best.size(1); ++k) top[static_cast<size_t>(k)] = static_cast<int32_t>(classes[k]);
+    }
+    if (hooks.progress) hooks.progress(predicted.size());
   }
+  return std::optional(std::move(predicted));
+}
+
+Result<std::optional<Accuracy>> Evaluate(Model& model, const DataSet& data, const InputSpec& input,
+                                         const EvaluationView& view, c10::Device device, int workers,
+                                         const std::atomic<bool>* stop, const Shard& shard) {
+  std::vector<uint64_t> images;
+  uint64_t all = 0;
+  for (uint64_t i = 0; i < data.size(); ++i) {
+    if (data.class_index(i) >= 0 && all++ % shard.ranks == shard.rank) images.push_back(i);
+  }
+  if (all == 0) {
+    return Fail(ErrorCode::kInvalidArgument, fmt::format("no image of '{}' has a class", data.name()));
+  }
+  FKDB_ASSIGN(const auto predicted, Predict(model, data, images, input, view, device, workers, {.stop = stop, .progress = {}}));
+  if (!predicted) return std::optional<Accuracy>();
+  Accuracy accuracy;
+  for (size_t i = 0; i < images.size(); ++i) accuracy.Add((*predicted)[i], data.class_index(images[i]));
   return std::optional(accuracy);
 }
 

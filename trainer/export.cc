@@ -34,6 +34,7 @@ Result<TensorFile> FromCheckpoint(const std::filesystem::path& path, Exported* e
                     position.contains("all_steps") && position["all_steps"].is_number_unsigned() && !weights.tensors.empty();
   if (!good) return Fail(ErrorCode::kCorruption, fmt::format("{}: not a checkpoint of fkdb-train", path.string()));
   weights.metadata["model"] = config["model"].get<std::string>();
+  if (const auto names = checkpoint.metadata.find("class_names"); names != checkpoint.metadata.end()) weights.metadata.insert(*names);
   exported->steps = position["all_steps"].get<uint64_t>();
   return weights;
 }

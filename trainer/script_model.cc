@@ -116,8 +116,9 @@ Result<void> Probe(const std::string& name, const jit::Module& module, const Mod
     what = fmt::format("does not take inputs of {}: {}", input, message.starts_with(name + ": ") ? message.substr(name.size() + 2) : message);
   }
   at::Generator(generator).set_state(state);
-  if (what.empty() && (sizes.size() != 2 || sizes[0] != 2 || sizes[1] != shape.classes)) {
-    what = fmt::format("gives outputs of [{}] for inputs of {}, expected [2, {}]: one for each class", fmt::join(sizes, ", "), input, shape.classes);
+  if (what.empty() && (sizes.size() != 2 || sizes[0] != 2 || sizes[1] < 1 || (shape.classes != 0 && sizes[1] != shape.classes))) {
+    const std::string classes = shape.classes != 0 ? fmt::format("{}", shape.classes) : "C";
+    what = fmt::format("gives outputs of [{}] for inputs of {}, expected [2, {}]: one for each class", fmt::join(sizes, ", "), input, classes);
   }
   if (what.empty()) return {};
   return Fail(ErrorCode::kMismatch, fmt::format("{}: {}", name, what));

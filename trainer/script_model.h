@@ -17,7 +17,7 @@ bool IsScriptFile(std::string_view model);
 
 struct ModelShape {
   int64_t channels = 3, height = 224, width = 224;  // of an input
-  int64_t classes = 1000;
+  int64_t classes = 1000;  // 0: as many as a scripted module has
 };
 
 // With the weights of the file; parameters and buffers have the module's own names. A copy of it was

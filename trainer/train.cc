@@ -212,13 +212,16 @@ class Training {
     const double seconds_before = position_.seconds;
     const uint64_t crops_before = position_.crops;
     while (position_.step < steps) {
+      const double loss_before = position_.loss_sum, crops_done = static_cast<double>(position_.crops);
       FKDB_TRY(Step());
       profile_.all += watch.Lap();
       ++profile_.steps;
       position_.seconds = seconds_before + profile_.all;
       if (hooks_.progress && leads()) {
         const double speed = static_cast<double>(position_.crops - crops_before) / std::max(1e-9, profile_.all);
-        hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate, speed, SecondsLeft(speed)});
+        const double step_loss = (position_.loss_sum - loss_before) / (static_cast<double>(position_.crops) - crops_done);
+        hooks_.progress({pass.epoch, config_.epochs, position_.step, steps, MeanLoss(), rate, speed, SecondsLeft(speed), position_.all_steps,
+                         step_loss});
       }
       const bool last = position_.step == steps;
       const bool due = config_.checkpoint_steps > 0 && position_.all_steps % config_.checkpoint_steps == 0;
@@ -324,6 +327,7 @@ class Training {
     Json line = {{"pass", position_.pass},
                  {"epoch", pass.epoch + pass.crops},
                  {"crops_per_image", pass.crops},
+                 {"steps", position_.all_steps},
                  {"lr", rate},
                  {"loss", MeanLoss()},
                  {"crops", position_.crops},
@@ -369,6 +373,9 @@ class Training {
   // Crops of a batch: of a process's part of a step.
   uint32_t PartSize() const { return config_.batch_size / static_cast<uint32_t>(shard_.all()); }
 
+  // For evaluations of the weights on other images. Names need not be UTF-8.
+  std::string ClassNames() const { return Json(data_.class_names()).dump(-1, ' ', false, Json::error_handler_t::replace); }
+
   // The one that is evaluated and handed over.
   Model& Evaluated() const { return average_ ? average_->model() : *model_; }
 
@@ -377,6 +384,7 @@ class Training {
     TensorFile weights;
     StoreModel(Evaluated(), "", &weights);
     weights.metadata["model"] = student_.name;
+    weights.metadata["class_names"] = ClassNames();
     return WriteTensorFile(config_.out / name, weights);
   }
 
@@ -445,6 +453,7 @@ class Training {
     StoreModel(*model_, "model.", &file);
     StoreOptimizer(*model_, *optimizer_, "optimizer.", &file);
     if (average_) StoreModel(average_->model(), "average.", &file);
+    file.metadata["class_names"] = ClassNames();
     file.metadata["config"] = Identity(config_, student_, data_).dump();
     const Json position = {{"pass", position_.pass},   {"step", position_.step},       {"loss_sum", position_.loss_sum},
                            {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps},

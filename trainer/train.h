@@ -71,6 +71,8 @@ struct TrainProgress {
   double learning_rate = 0;
   double crops_per_second = 0;
   double seconds_left = 0;   // of all passes, at this speed, evaluations apart
+  uint64_t all_steps = 0;    // of all passes so far
+  double step_loss = 0;      // of this step alone
 };
 
 struct TrainHooks {
