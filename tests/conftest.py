@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-BIN = pathlib.Path(os.environ["FKDB_BIN"])
+BIN = pathlib.Path(os.environ["FKDB_BIN"]).absolute()
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 TRAIN = FASHION / "train-images-idx3-ubyte.gz"
 TEST = FASHION / "t10k-images-idx3-ubyte.gz"

@@ -58,14 +58,20 @@ bool IsTomlNumber(const std::string& text) {
   return error == std::errc() && end == text.data() + text.size() && digits && !large && text.back() != '.' && text.front() != '.';
 }
 
-std::string TomlValue(const std::string& text, bool is_text) {
-  const std::vector<std::string> parts = Split(text);
-  if (!is_text && std::all_of(parts.begin(), parts.end(), IsTomlNumber) && !parts.empty()) {
-    return parts.size() == 1 ? text : fmt::format("[{}]", fmt::join(parts, ", "));
-  }
+std::string Quoted(const std::string& text) {
   std::ostringstream out;
   out << toml::value<std::string>(text);
   return out.str();
+}
+
+// Of an option whose value the command line took as `text`.
+std::string TomlValue(const CLI::Option& option, const std::string& text) {
+  const bool is_text = option.get_type_name().starts_with("TEXT");
+  if (is_text && option.get_delimiter() == '\0') return Quoted(text);
+  std::vector<std::string> parts = Split(text);
+  if (!is_text && !std::all_of(parts.begin(), parts.end(), IsTomlNumber)) return Quoted(text);
+  if (is_text) std::transform(parts.begin(), parts.end(), parts.begin(), Quoted);
+  return parts.size() == 1 ? parts[0] : fmt::format("[{}]", fmt::join(parts, ", "));
 }
 
 bool IsFlag(const CLI::Option& option) { return option.get_items_expected_max() == 0; }
@@ -159,7 +165,7 @@ std::string ConfigFile::ToToml() const {
       if (option->count() > 0) value = fmt::format("{}", fmt::join(option->results(), ","));
       else if (value.starts_with('[') && value.ends_with(']')) value = value.substr(1, value.size() - 2);  // a default list
       if (value.empty()) continue;
-      value = TomlValue(value, option->get_type_name().starts_with("TEXT"));
+      value = TomlValue(*option, value);
     }
     text += fmt::format("{} = {}\n", option->get_lnames()[0], value);
   }

@@ -134,7 +134,7 @@ std::string ProgressLine(const LabelProgress& p) {
 class JsonProgress {
  public:
   void Show(const LabelProgress& p) {
-    const bool last = p.crops >= p.all_crops;
+    const bool last = p.crops >= p.all_crops && p.images >= p.all_images;
     if (p.seconds - shown_ < 1 && !(last && !done_)) return;
     shown_ = p.seconds;
     done_ = last;

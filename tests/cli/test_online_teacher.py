@@ -2,6 +2,7 @@
 """Vanilla knowledge distillation (Eq. 1), which FKD replays: the same crops and labels, but the teacher is asked in every step."""
 
 import json
+import pathlib
 
 import pytest
 from conftest import TRAIN
@@ -47,6 +48,20 @@ def test_two_teachers_and_a_resumed_run(fkdb, teacher, tmp_path):
     assert (tmp_path / "whole/weights.safetensors").read_bytes() == (tmp_path / "pieces/weights.safetensors").read_bytes()
     done = fkdb(*RUN, "--teacher", teacher, "--out", tmp_path / "pieces", "--resume")
     assert done.returncode == 2 and "cannot resume with another configuration: supervision was" in done.stderr
+
+
+def test_what_a_teacher_sees_and_where_crops_come_from_is_the_run_s(fkdb, teacher, full_labels, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(pathlib.Path(teacher.split(":")[1]).read_bytes())
+    command = [*RUN, "--teacher", f"resnet6-w4:{path}", "--out", tmp_path / "run"]
+    fkdb.ok(*command, "--max-steps", 3)
+    for flags in (["--scale", "0.9,1"], ["--ratio", "1,1"]):
+        done = fkdb(*command, "--resume", *flags)
+        assert done.returncode == 2 and "cannot resume with another configuration: supervision was" in done.stderr
+    (tmp_path / "weights.safetensors.json").write_text('{"mean": [0.0], "std": [3.0]}')
+    done = fkdb(*command, "--resume")
+    assert done.returncode == 2 and "cannot resume with another configuration: supervision was" in done.stderr
+    fkdb.fails(2, "--scale and --ratio are of fresh crops: those of --db are stored", *RUN, "--db", full_labels, "--scale", "0.9,1", "--out", tmp_path / "x")
 
 
 @pytest.mark.parametrize("code, message, flags", [

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from conftest import BIN, TEST, TRAIN
 from processes import free_port, ranks_of, torchrun
 from safetensors.numpy import load_file
@@ -109,6 +110,31 @@ def test_a_killed_process_is_started_again_with_all_others(whole, tmp_path, vict
     assert [line["pass"] for line in lines] == [0, 1, 2, 3]
 
 
+def test_a_restart_does_not_take_over_a_training_that_was_there(tmp_path):
+    """What the first start refused, a later one does not resume."""
+    ok(arguments(tmp_path / "run", "--accumulate", 2, "--max-steps", 3))
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    done = run(torchrun(2, arguments(tmp_path / "run"), "--max-restarts", 1))
+    assert done.returncode != 0 and (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    assert sum("a training is there already" in line for line in done.said) == 2  # of either start
+
+
+def test_parameters_that_a_step_leaves_out(tmp_path):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.extra, self.f = torch.nn.Parameter(torch.zeros(3)), torch.nn.Linear(784, 10)
+
+        def forward(self, x):
+            return self.f(x.flatten(1))
+
+    torch.manual_seed(1)
+    torch.jit.script(Net()).save(str(tmp_path / "net.pt"))
+    ok(torchrun(2, arguments(tmp_path / "two", "--model", tmp_path / "net.pt", "--epochs", 2)))
+    ok(arguments(tmp_path / "one", "--model", tmp_path / "net.pt", "--epochs", 2, "--accumulate", 2))
+    assert same(parameters(tmp_path / "two"), parameters(tmp_path / "one"))
+
+
 def test_stopped_and_resumed_by_another_number_of_processes(whole, tmp_path):
     out, _ = whole
     run_dir = tmp_path / "run"
@@ -166,6 +192,20 @@ def test_a_loss_that_is_nan_ends_all(tmp_path):
     assert all(re.fullmatch(r"fkdb-train: the loss is -?nan at step \d+ of epoch 0: a lower --lr may help; the last checkpoint is .*\n", line) for line in said), said
 
 
+def test_who_is_left_alone_says_so(tmp_path):
+    port = free_port()
+    started = [subprocess.Popen([*map(str, arguments(tmp_path / "run", "--json", "--epochs", 200))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+               for rank in range(2)]
+    assert "pass" in json.loads(started[0].stdout.readline())
+    started[1].kill()
+    said = started[0].communicate(timeout=SECONDS)[1]
+    assert started[0].returncode == 1 and said.count("\n") == 1
+    assert said.startswith("fkdb-train: rank 0 of 2 has lost the others: one of them ended, and has said why (")
+
+
 def test_the_share_of_a_process_is_a_whole_number_of_crops(tmp_path):
     codes, said = two(tmp_path / "run", "--batch-size", 33)
     assert said == ["fkdb-train: batches of 33 crops in 2 parts: expected parts of the same size\n"] * 2 and codes == [2, 2]
+    done = run(arguments(tmp_path / "run", "--accumulate", 32))
+    assert done.said == ["fkdb-train: batches of 32 crops in 32 parts: a part would be less than an image of 2 crops"]

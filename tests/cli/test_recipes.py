@@ -19,7 +19,7 @@ def printed(fkdb, tool, *arguments):
 
 
 def the_same(a, b):
-    return [a] == [b] if isinstance(a, (str, bool)) else pytest.approx(a, rel=1e-12) == b
+    return a == b if isinstance(a, (str, bool)) or (isinstance(a, list) and isinstance(a[0], str)) else pytest.approx(a, rel=1e-12) == b
 
 
 @pytest.mark.parametrize("tool, recipe", [("train", r) for r in TRAINING] + [("write", r) for r in LABELLING])
@@ -41,13 +41,29 @@ def test_a_recipe_is_what_its_file_says(fkdb, tmp_path, tool, recipe):
 def test_every_flag_goes_through_a_file(fkdb, tmp_path):
     """Texts with quotes, lists, numbers too large for TOML, flags."""
     given = ["--images", 'a "b" \\c', "--db", "it's", "--model", "m", "--epochs", 3, "--seed", 2**64 - 1, "--step-epochs", "1,2", "--betas", "0.5,0.75",
-             "--nesterov", "--scale", "0.25,1", "--lr", "0.001", "--mean", "0.5"]
+             "--nesterov", "--scale", "0.25,1", "--lr", "0.001", "--mean", "0.5", "--no-decay", "a,b", "--out", "1.10"]
     shown = printed(fkdb, "train", *given)
     got = tomllib.loads(shown)
     assert (got["images"], got["db"], got["seed"], got["step-epochs"]) == ('a "b" \\c', "it's", str(2**64 - 1), [1, 2])
     assert (got["betas"], got["nesterov"], got["channels-last"], got["scale"], got["lr"]) == ([0.5, 0.75], True, False, [0.25, 1], 1e-3)
+    assert (got["no-decay"], got["out"]) == (["a", "b"], "1.10")
     (tmp_path / "c.toml").write_text(shown)
     assert printed(fkdb, "train", "--config", tmp_path / "c.toml") == shown
+    for text in ("007", "[x]", "1,2"):
+        assert tomllib.loads(printed(fkdb, "train", "--out", text))["out"] == text
+
+
+def test_a_folder_of_a_recipe_s_name_is_no_file(fkdb, tmp_path, monkeypatch):
+    shown = printed(fkdb, "train", "--config", "fkd-resnet")
+    (tmp_path / "fkd-resnet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert printed(fkdb, "train", "--config", "fkd-resnet") == shown
+    done = fkdb("train", "--config", tmp_path)
+    assert done.returncode == 1 and "no such file, and no such recipe" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_another_schedule_than_the_recipe_s(fkdb):
+    assert tomllib.loads(printed(fkdb, "train", "--config", "fkd-meal-v2", "--schedule", "cosine"))["schedule"] == "cosine"
 
 
 def test_the_command_line_wins(fkdb, tmp_path):
