@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training ResNets with fkdb-train beside the same networks in eager PyTorch, in Python, on the same label set.
 
-    .venv/bin/python tests/bench/students.py [--models resnet18,resnet50] [--rounds 3]      after tools/test; a quarter of an hour
+    .venv/bin/python tests/bench/students.py [--models resnet18,resnet50] [--rounds 3]      after tools/test; ten minutes
 
 Both train from 32 photos of 500 x 375 at 224 pixels, 4 crops an image, 32 crops a step, SGD with momentum, on all cores and one worker; the Python side is
 torchvision's network, torch.optim.SGD, FkdLoader and SoftTargetLoss. Crops a second of the second pass; turns alternate.
