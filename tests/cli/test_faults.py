@@ -3,13 +3,17 @@
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
+import torch
 from conftest import BIN, TEST, TRAIN
+from safetensors.numpy import load_file
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden/pillow"
 SECONDS = 60  # for what should take one or two
@@ -109,3 +113,48 @@ def test_profile(fkdb, photos, tmp_path):
     assert profile["steps"] == 6 and profile["workers"]["decode"] > 0
     assert profile["batches"] == 3 and profile["batch_bytes"] >= 8 * 3 * 28 * 28 * 4
     assert '"profile"' not in fkdb.ok(*train(photos, tmp_path / "c", 2, "--json"))
+
+
+def test_a_disk_that_is_full_at_a_checkpoint(fkdb, photos, tmp_path):
+    """The last checkpoint is whole, and with room again the training ends as an undisturbed one."""
+    def flags(out):
+        return ["--images", photos, "--model", "resnet6-w16", "--input-size", 28, "--batch-size", 8, "--epochs", 3, "--threads", 1, "--out", out]
+
+    fkdb.ok("train", *flags(tmp_path / "whole"))
+    size = (tmp_path / "whole/checkpoint.safetensors").stat().st_size
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size * 3 // 2 // 4096 * 4}k", "none", disk]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        path = disk / "run/checkpoint.safetensors"
+        done = fkdb("train", *flags(disk / "run"))
+        assert done.returncode == 1 and done.stderr == f"fkdb-train: {path}: cannot write it: No space left on device\n"
+        before = path.read_bytes()
+        assert [child.name for child in (disk / "run").iterdir() if child.name.endswith(".new")] == []
+        assert fkdb("train", *flags(disk / "run"), "--resume").returncode == 1 and path.read_bytes() == before
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        fkdb.ok("train", *flags(disk / "run"), "--resume")
+        assert (disk / "run/weights.safetensors").read_bytes() == (tmp_path / "whole/weights.safetensors").read_bytes()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_loss_that_is_nan_leaves_the_last_checkpoint(fkdb, photos, tmp_path):
+    """Here the rate explodes after the first pass."""
+    out = tmp_path / "run"
+    done = fkdb(*train(photos, out, 4, "--schedule", "step", "--step-epochs", 1, "--step-factor", 1e30, "--lr", 0.01))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.fullmatch(rf"fkdb-train: the loss is -?(nan|inf) at step \d+ of epoch 1: a lower --lr may help; the last checkpoint is {out}/checkpoint.safetensors\n",
+                        done.stderr), done.stderr
+    line, = (out / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["loss"] < 10
+    assert np.isfinite(load_file(out / "checkpoint.safetensors")["model.fc.weight"]).all()
+
+
+def test_a_gpu_that_is_not_there(fkdb, photos, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    fkdb.fails(1, "device 'cuda': this machine has 0 CUDA devices", *train(photos, tmp_path / "run", 1, "--device", "cuda"))
+    assert not (tmp_path / "run").exists()
