@@ -44,6 +44,8 @@ struct Flags : CommonFlags {
   bool tensorboard = false;
   uint64_t limit = 0;
   ExportFlags export_weights;
+
+  bool stored_crops() const { return supervision != "hard" && !db.empty(); }
 };
 
 std::string ProgressLine(const TrainProgress& p) {
@@ -144,75 +146,100 @@ Result<std::string> IdentityOf(const Ensemble& teachers) {
   return all;
 }
 
+// Which supervision the flags mean, and whether they go together.
+Result<void> ChooseSupervision(Flags* flags) {
+  const auto bad = [](const char* what) { return Fail(ErrorCode::kInvalidArgument, what); };
+  std::string& chosen = flags->supervision;
+  const bool teachers = !flags->teachers.specs.empty();
+  if (chosen.empty()) chosen = teachers ? "teacher" : flags->db.empty() ? "hard" : "db";
+  if (chosen == "db" && flags->db.empty()) return bad("--supervision db needs a label set: --db DB");
+  if (chosen == "teacher" && !teachers) return bad("--supervision teacher needs one: --teacher MODEL");
+  if (chosen != "teacher" && teachers) return bad("--teacher is for --supervision teacher");
+  if (chosen != "teacher" && flags->lambda != 1) return bad("--lambda is for --supervision teacher");
+  if (chosen != "hard" && flags->label_smoothing != 0) return bad("--label-smoothing is for hard labels: a teacher's are soft already");
+  if (flags->stored_crops() && !(flags->pixels.scale.empty() && flags->pixels.ratio.empty())) {
+    return bad("--scale and --ratio are of fresh crops: those of --db are stored");
+  }
+  return {};
+}
+
+// Where crops and labels come from, and all that this needs while a training runs.
+struct Labels {
+  std::optional<Reader> reader;
+  std::optional<Preloader> preloader;
+  std::unique_ptr<Supervision> crops;  // a teacher's
+  std::optional<LoadedTeachers> teachers;
+  std::unique_ptr<Supervision> supervision;
+};
+
+// Says in the configuration what the labels depend on.
+Result<void> MakeLabels(Flags* flags, const DataSet& data, Labels* labels) {
+  TrainConfig& config = flags->train;
+  FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(data));
+  if (!flags->db.empty()) {
+    FKDB_ASSIGN(labels->reader, Reader::Open(flags->db));
+    FKDB_TRY(CheckMatch(*labels->reader, data));
+    pixels = labels->reader->manifest().augmentation;
+  }
+  FKDB_ASSIGN(pixels, flags->pixels.Over(pixels));
+  FKDB_ASSIGN(config.input, InputOf(pixels));
+
+  std::string& said = config.supervision;
+  if (flags->stored_crops()) {
+    FKDB_ASSIGN(const CropOrder order, ParseCropOrder(flags->crop_order));
+    FKDB_ASSIGN(labels->supervision, DbSupervision(*labels->reader, order, config.seed));
+    FKDB_ASSIGN(const Preload preload, ParsePreload(flags->preload));
+    labels->preloader.emplace(labels->reader->label_set(), preload);
+    config.labels = labels->reader->manifest().digest;
+    said = fmt::format("{}:{}", flags->supervision, flags->crop_order);
+  } else {
+    const CropSampling sampling = {pixels.scale, pixels.ratio, pixels.flip_probability};
+    FKDB_ASSIGN(labels->supervision, HardSupervision(data, sampling, config.seed, flags->label_smoothing));
+    said = fmt::format("{}:scale {}:ratio {}:flip {}:smoothing {}", flags->supervision, fmt::join(pixels.scale, ","), fmt::join(pixels.ratio, ","),
+                       pixels.flip_probability, flags->label_smoothing);
+  }
+  if (flags->supervision != "teacher") return {};
+  FKDB_ASSIGN(labels->teachers, flags->teachers.Load(data, {config.input, config.batch_size, config.device, config.workers, ""}));
+  const Ensemble& ensemble = labels->teachers->ensemble;
+  labels->crops = std::move(labels->supervision);
+  FKDB_ASSIGN(labels->supervision, TeacherSupervision(*labels->crops, {&ensemble, flags->teacher_temperature, flags->lambda}, data));
+  FKDB_ASSIGN(const std::string identity, IdentityOf(ensemble));
+  said += fmt::format(":{}:{} {}:temperature {}:lambda {}", identity, flags->teachers.average, fmt::join(flags->teachers.weights, ","),
+                      flags->teacher_temperature, flags->lambda);
+  return {};
+}
+
+// What flags say in another form than the configuration has.
+Result<void> FillConfig(const Flags& flags, TrainConfig* config) {
+  FKDB_ASSIGN(config->schedule.decay, ParseDecay(flags.schedule));
+  config->schedule.single_crop_tail = !flags.no_single_crop_tail;
+  config->optimizer.decay_vectors = !flags.no_decay_1d;
+  if (flags.betas.size() != 2) return Fail(ErrorCode::kInvalidArgument, fmt::format("--betas: expected two numbers, got {}", flags.betas.size()));
+  config->optimizer.beta1 = flags.betas[0];
+  config->optimizer.beta2 = flags.betas[1];
+  config->crops_per_image = flags.crops_per_image.value_or(flags.stored_crops() ? 4 : 1);
+  config->out = flags.out;
+  config->crop_on_gpu = flags.crop_on == "gpu";
+  if (config->crop_on_gpu && config->device == "cpu") {
+    return Fail(ErrorCode::kInvalidArgument, "--crop-on gpu is for trainings on one: --device cuda");
+  }
+  return {};
+}
+
 Result<int> Run(Flags& flags) {
   TrainConfig& config = flags.train;
   FKDB_TRY(TakePlace(&flags));
-  if (flags.supervision.empty()) flags.supervision = !flags.teachers.specs.empty() ? "teacher" : flags.db.empty() ? "hard" : "db";
-  const bool from_teacher = flags.supervision == "teacher", from_db = flags.supervision == "db", stored_crops = from_db || (from_teacher && !flags.db.empty());
-  if (from_db && flags.db.empty()) return Fail(ErrorCode::kInvalidArgument, "--supervision db needs a label set: --db DB");
-  if (from_teacher && flags.teachers.specs.empty()) return Fail(ErrorCode::kInvalidArgument, "--supervision teacher needs one: --teacher MODEL");
-  if (!from_teacher && !flags.teachers.specs.empty()) return Fail(ErrorCode::kInvalidArgument, "--teacher is for --supervision teacher");
-  if (flags.lambda != 1 && !from_teacher) return Fail(ErrorCode::kInvalidArgument, "--lambda is for --supervision teacher");
-  if (stored_crops && !(flags.pixels.scale.empty() && flags.pixels.ratio.empty())) {
-    return Fail(ErrorCode::kInvalidArgument, "--scale and --ratio are of fresh crops: those of --db are stored");
-  }
-  if (flags.label_smoothing != 0 && flags.supervision != "hard") {
-    return Fail(ErrorCode::kInvalidArgument, "--label-smoothing is for hard labels: a teacher's are soft already");
-  }
-
+  FKDB_TRY(ChooseSupervision(&flags));
   FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
-  FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(*data));
-  std::optional<Reader> reader;
-  std::optional<Preloader> preloader;
-  if (!flags.db.empty()) {
-    FKDB_ASSIGN(reader, Reader::Open(flags.db));
-    FKDB_TRY(CheckMatch(*reader, *data));
-    pixels = reader->manifest().augmentation;
-  }
-  FKDB_ASSIGN(pixels, flags.pixels.Over(pixels));
-  FKDB_ASSIGN(config.input, InputOf(pixels));
-
-  std::unique_ptr<Supervision> supervision, crops;
-  if (stored_crops) {
-    FKDB_ASSIGN(const CropOrder order, ParseCropOrder(flags.crop_order));
-    FKDB_ASSIGN(supervision, DbSupervision(*reader, order, config.seed));
-    FKDB_ASSIGN(const Preload preload, ParsePreload(flags.preload));
-    preloader.emplace(reader->label_set(), preload);
-    config.labels = reader->manifest().digest;
-  } else {
-    FKDB_ASSIGN(supervision, HardSupervision(*data, {pixels.scale, pixels.ratio, pixels.flip_probability}, config.seed, flags.label_smoothing));
-  }
-  config.supervision = flags.supervision + ":";
-  if (stored_crops) config.supervision += flags.crop_order;
-  else config.supervision += fmt::format("scale {}:ratio {}:flip {}", fmt::join(pixels.scale, ","), fmt::join(pixels.ratio, ","), pixels.flip_probability);
-  if (flags.label_smoothing > 0) config.supervision += fmt::format(":smoothing {}", flags.label_smoothing);
-  std::optional<LoadedTeachers> teachers;
-  if (from_teacher) {
-    FKDB_ASSIGN(teachers, flags.teachers.Load(*data, {config.input, config.batch_size, config.device, config.workers, ""}));
-    crops = std::move(supervision);
-    FKDB_ASSIGN(supervision, TeacherSupervision(*crops, {&teachers->ensemble, flags.teacher_temperature, flags.lambda}, *data));
-    FKDB_ASSIGN(const std::string files, IdentityOf(teachers->ensemble));
-    config.supervision += fmt::format(":{}:{} {}:temperature {}:lambda {}", files, flags.teachers.average, fmt::join(flags.teachers.weights, ","),
-                                      flags.teacher_temperature, flags.lambda);
-  }
-  FKDB_ASSIGN(config.schedule.decay, ParseDecay(flags.schedule));
-  config.schedule.single_crop_tail = !flags.no_single_crop_tail;
-  config.optimizer.decay_vectors = !flags.no_decay_1d;
-  if (flags.betas.size() != 2) return Fail(ErrorCode::kInvalidArgument, fmt::format("--betas: expected two numbers, got {}", flags.betas.size()));
-  config.optimizer.beta1 = flags.betas[0];
-  config.optimizer.beta2 = flags.betas[1];
-  config.crops_per_image = flags.crops_per_image.value_or(stored_crops ? 4 : 1);
-  config.out = flags.out;
-  config.crop_on_gpu = flags.crop_on == "gpu";
-  if (config.crop_on_gpu && config.device == "cpu") {
-    return Fail(ErrorCode::kInvalidArgument, "--crop-on gpu is for trainings on one: --device cuda");
-  }
+  Labels labels;
+  FKDB_TRY(MakeLabels(&flags, *data, &labels));
+  FKDB_TRY(FillConfig(flags, &config));
 
   std::unique_ptr<DataSet> validation;
   FKDB_ASSIGN(const std::string val, flags.validation.One());
   if (!val.empty()) {
     FKDB_ASSIGN(validation, OpenDataSet(val));
-    FKDB_TRY(CheckValidation(*data, *validation, *supervision));
+    FKDB_TRY(CheckValidation(*data, *validation, *labels.supervision));
     FKDB_ASSIGN(const EvaluationView view, flags.validation.View(*validation));
     config.evaluate_resize = view.resize;
     config.evaluate_crop = view.crop;
@@ -234,7 +261,7 @@ Result<int> Run(Flags& flags) {
     static_cast<void>(PrintOut(flags.json ? line + "\n" : MetricsText(line) + ProfileText(line)));
   };
   hooks.stop = StopOnSignals();
-  auto trained = Train(config, *data, *supervision, validation.get(), hooks);
+  auto trained = Train(config, *data, *labels.supervision, validation.get(), hooks);
   progress.Done();
   FKDB_ASSIGN(const TrainResult result, std::move(trained));
   const std::string weights = (config.out / kWeightsFile).string();
