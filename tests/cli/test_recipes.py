@@ -126,3 +126,26 @@ def test_a_recipe_trains_and_resumes(fkdb, labels, tmp_path, recipe):
         fkdb.ok(*command, "--out", tmp_path / "pieces", "--resume", "--max-steps", steps)
     weights = [(tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "pieces")]
     assert hashlib.sha256(weights[0]).digest() == hashlib.sha256(weights[1]).digest()
+
+
+def test_mixed_precision_and_channels_last(fkdb, labels, tmp_path):
+    """The same training in other numbers: near the plain one, not equal to it, and exactly resumed."""
+    command = ["train", "--images", TRAIN, "--limit", 500, "--db", labels, "--model", "resnet6-w4", "--epochs", 6, "--batch-size", 32, "--lr", 0.05,
+               "--threads", 1]
+
+    def losses(name, *flags):
+        lines = [json.loads(line) for line in fkdb.ok(*command, *flags, "--out", tmp_path / name, "--json").splitlines()]
+        return [line["loss"] for line in lines if "pass" in line]
+
+    plain = losses("plain")
+    for name, flags, near in (("bf16", ["--autocast", "bf16"], 0.03), ("last", ["--channels-last"], 0.03)):
+        other = losses(name, *flags)
+        assert other[0] == pytest.approx(plain[0], rel=near) and other[-1] < 0.9 * other[0]
+        assert (name == "last") or other != plain
+        for steps in (20, 0):
+            fkdb.ok(*command, *flags, "--out", tmp_path / f"{name}-pieces", "--resume", "--max-steps", steps)
+        weights = [(tmp_path / run / "weights.safetensors").read_bytes() for run in (name, f"{name}-pieces")]
+        assert weights[0] == weights[1], name
+    done = fkdb(*command, "--autocast", "fp16", "--out", tmp_path / "fp16")
+    assert done.returncode == 2 and done.stderr == "fkdb-train: autocast 'fp16' would need a loss scale: expected bf16\n"
+    assert "autocast was" in fkdb(*command, "--out", tmp_path / "bf16", "--resume").stderr
