@@ -124,8 +124,8 @@ class C10d : public DataParallel {
 
 }  // namespace
 
-Result<std::unique_ptr<DataParallel>> DataParallel::Join(const Launch& launch, c10::Device device) {
-  FKDB_ASSIGN(const auto store, JoinC10dStore(launch, "fkdb-train"));
+Result<std::unique_ptr<DataParallel>> DataParallel::Join(const Launch& launch, const std::string& job, c10::Device device) {
+  FKDB_ASSIGN(const auto store, JoinC10dStore(launch, job));
   try {
     auto options = c10d::ProcessGroupGloo::Options::create_default(kPatience);
     auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", store), launch.rank, launch.ranks, options);

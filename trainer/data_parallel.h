@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "format/result.h"
@@ -19,7 +20,8 @@ namespace fkdb {
 class DataParallel {
  public:
   // Waits five minutes for the others. Errors: IoError (nobody there), Unsupported (GPUs, in a build without NCCL).
-  static Result<std::unique_ptr<DataParallel>> Join(const Launch& launch, c10::Device device);
+  // `job`: tells its store from other programs'.
+  static Result<std::unique_ptr<DataParallel>> Join(const Launch& launch, const std::string& job, c10::Device device);
   virtual ~DataParallel() = default;
 
   virtual int rank() const = 0;

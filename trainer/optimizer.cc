@@ -49,12 +49,14 @@ std::unique_ptr<torch::optim::OptimizerOptions> Options(const OptimizerConfig& c
 Result<std::unique_ptr<torch::optim::Optimizer>> MakeOptimizer(const torch::nn::Module& model, const OptimizerConfig& config) {
   FKDB_TRY(Check(config));
   std::vector<torch::Tensor> decayed, others;
-  std::unordered_set<const void*> seen;  // one parameter may have two names
-  for (const auto& named : model.named_parameters()) {
-    const torch::Tensor& parameter = named.value();
-    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
-    const std::string last = named.key().substr(named.key().rfind('.') + 1);
-    const bool exempt = (!config.decay_vectors && parameter.dim() <= 1) || std::ranges::find(config.no_decay, last) != config.no_decay.end();
+  std::unordered_set<const void*> named;  // without decay, by their names
+  for (const auto& parameter : model.named_parameters()) {
+    const std::string last = parameter.key().substr(parameter.key().rfind('.') + 1);
+    if (std::ranges::find(config.no_decay, last) != config.no_decay.end()) named.insert(parameter.value().unsafeGetTensorImpl());
+  }
+  for (const torch::Tensor& parameter : DistinctParameters(model)) {
+    if (!parameter.requires_grad()) continue;
+    const bool exempt = (!config.decay_vectors && parameter.dim() <= 1) || named.contains(parameter.unsafeGetTensorImpl());
     (exempt ? others : decayed).push_back(parameter);
   }
   std::vector<torch::optim::OptimizerParamGroup> groups;

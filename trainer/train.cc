@@ -152,7 +152,7 @@ class Training {
 
   Result<void> Begin() {
     if (config_.launch.ranks > 1) {
-      FKDB_ASSIGN(parallel_, DataParallel::Join(config_.launch, device_));
+      FKDB_ASSIGN(parallel_, DataParallel::Join(config_.launch, kJob, device_));
     }
     // Everything random in the weights comes from here; crops and order come from counters.
     torch::manual_seed(config_.seed);
@@ -165,6 +165,7 @@ class Training {
         if (p.dim() == 4) p.set_data(p.contiguous(at::MemoryFormat::ChannelsLast));
       }
     }
+    parameters_ = DistinctParameters(*model_);
     FKDB_ASSIGN(optimizer_, MakeOptimizer(*model_, config_.optimizer));
     if (config_.average_decay > 0) {
       FKDB_ASSIGN(const Student average, MakeStudent({config_.model, {}, false}, shape));
@@ -255,7 +256,7 @@ class Training {
     optimizer_->zero_grad();
     StepSums sums;
     for (uint32_t part = 0; part < config_.accumulate; ++part) FKDB_TRY(AddGradients(part, &sums, &watch));
-    if (config_.optimizer.clip_norm > 0) torch::nn::utils::clip_grad_norm_(DistinctParameters(*model_), config_.optimizer.clip_norm);
+    if (config_.optimizer.clip_norm > 0) torch::nn::utils::clip_grad_norm_(parameters_, config_.optimizer.clip_norm);
     optimizer_->step();
     if (average_) average_->Update();
     profile_.optimizer += Lap(&watch);
@@ -519,6 +520,7 @@ class Training {
   bool stopping_ = false;                   // all processes know that one was told to
   Student student_;
   std::shared_ptr<Model> model_;
+  std::vector<torch::Tensor> parameters_;  // of the model
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::optional<WeightAverage> average_;
   std::optional<DeviceBatches> batches_;

@@ -32,7 +32,7 @@ Result<void> Run(const char* out) {
   Net net;
   std::unique_ptr<DataParallel> parallel;
   if (launch.ranks > 1) {
-    FKDB_ASSIGN(parallel, DataParallel::Join(launch, torch::kCPU));
+    FKDB_ASSIGN(parallel, DataParallel::Join(launch, "steps", torch::kCPU));
     FKDB_TRY(parallel->Begin(net, /*some_unused=*/false));
   }
   torch::optim::SGD optimizer(net.parameters(), torch::optim::SGDOptions(0.1).momentum(0.9));

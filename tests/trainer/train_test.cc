@@ -5,6 +5,8 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <set>
+
 #include "cuda/label_ops.h"
 #include "format/compact.h"
 #include "reader/reader.h"
@@ -14,6 +16,7 @@
 #include "trainer/label_loss.h"
 #include "trainer/mixing.h"
 #include "trainer/models.h"
+#include "trainer/optimizer.h"
 #include "trainer/torch_teacher.h"
 #include "trainer/train.h"
 #include "writer/group_labeller.h"
@@ -273,6 +276,36 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOneWithEveryOption) {
   EXPECT_NE(weights->tensors.at("conv1.weight").data, checkpoint.tensors.at("model.conv1.weight").data);
   ASSERT_TRUE(ExportWeights(Path("whole"), Path("exported"), {.checkpoint = true}));
   ExpectSameBits(*ReadTensorFile(Path("exported")), *weights);
+}
+
+// Without gradients a step is weight decay alone.
+TEST_F(TrainTest, WeightDecayReachesWhatItShould) {
+  const auto moved = [&](const OptimizerConfig& optimizer) {
+    torch::manual_seed(1);
+    const auto model = *MakeModel("resnet6-w4", 1, 10);
+    for (const auto& p : model->parameters()) {
+      p.data().fill_(1);
+      p.mutable_grad() = torch::zeros_like(p);
+    }
+    auto made = *MakeOptimizer(*model, optimizer);
+    SetRate(made.get(), 0.1);
+    made->step();
+    std::set<std::string> names;
+    for (const auto& p : model->named_parameters()) {
+      if (p.value().min().item<float>() < 1) names.insert(p.key());
+    }
+    return names;
+  };
+  for (const char* name : {"sgd", "adamw"}) {
+    const auto all = moved({.name = name, .weight_decay = 0.5});
+    EXPECT_TRUE(all.contains("fc.bias") && all.contains("bn1.weight") && all.contains("conv1.weight"));
+    const auto matrices = moved({.name = name, .weight_decay = 0.5, .decay_vectors = false});
+    EXPECT_TRUE(matrices.contains("fc.weight") && matrices.contains("conv1.weight"));
+    EXPECT_FALSE(matrices.contains("fc.bias") || matrices.contains("bn1.weight"));
+    const auto biases = moved({.name = name, .weight_decay = 0.5, .no_decay = {"weight"}});
+    EXPECT_TRUE(biases.contains("fc.bias") && biases.contains("bn1.bias"));
+    EXPECT_FALSE(biases.contains("fc.weight") || biases.contains("bn1.weight"));
+  }
 }
 
 TEST_F(TrainTest, TheBestStudentIsKept) {
