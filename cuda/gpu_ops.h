@@ -23,9 +23,9 @@ template <class Number>
 Result<void> RecoverDense(const SparseLabels& labels, int64_t rows, float tau, Number* dense, GpuStream stream);
 
 // losses (rows): the soft cross-entropy of logits (rows, C) with the labels. Unless gradient (rows, C) is null, it gets
-// gradient_scale * dloss/dlogits; it may be logits. Rows of up to kOneReadClasses classes are read once, longer ones
-// twice; with dense labels up to kOneReadClassesDense, longer ones three times. Written 16 bytes at a time where
-// `gradient` is aligned to 16 bytes as `logits` is.
+// gradient_scale * dloss/dlogits; it may be logits. Rows of up to kOneReadClasses classes and 768 indices are read once,
+// longer ones twice; with mixed labels up to kOneReadClassesDense; with dense labels up to that, longer ones three times. Written 16 bytes at a time where
+// `gradient` is aligned to 16 bytes as `logits` is. Errors also: Unsupported (gradient is logits, and over 768 indices).
 template <class Number>
 Result<void> SoftCrossEntropy(const SparseLabels& labels, int64_t rows, const LossArguments& arguments,
                               const Number* logits, float* losses, Number* gradient, GpuStream stream);

@@ -20,8 +20,10 @@ class HostRow {
   double SumOf(const RowLabel& label) const;
   void WriteLabel(const RowLabel& label);
 
-  float Largest() { return largest_ = LargestOf(logits_); }
+  void Begin() {}
   float At(uint32_t c) const { return logits_[c]; }
+  void Largest() { largest_ = LargestOf(logits_); }
+  float Z(float logit) const { return (logit - largest_) * inverse_t_; }
   struct Weights {
     double label, dot;
   };
@@ -32,7 +34,10 @@ class HostRow {
   // exp(z) takes the place of the logits, on its way to the gradient.
   Sums SumExp() { return SumExp(logits_, classes_, largest_, inverse_t_, gradient_); }
   bool wants_gradient() const { return gradient_ != nullptr; }
-  void WriteGradient(float factor, float scale, const RowLabel* parts, int num_parts);
+  template <int kParts>
+  void WriteGradient(float factor, float scale, const RowLabel* parts) {
+    WriteGradient(factor, scale, parts, kParts);
+  }
 
   // The loops themselves. The largest of `count` numbers.
   static float LargestOf(const float* row, uint32_t count);
@@ -41,6 +46,7 @@ class HostRow {
   static Sums SumExp(const float* row, uint32_t count, float largest, float inverse_t, float* exps);
 
  private:
+  void WriteGradient(float factor, float scale, const RowLabel* parts, int num_parts);
   // Without the label's scale.
   static Weights Weigh(const RowLabel& label, const float* row, uint32_t count, float largest, float inverse_t);
   // row = row * factor - term.

@@ -50,20 +50,21 @@ struct RowLabel {
   bool exponential;  // stored logits: exp((value - shift) / tau)
   float shift, inverse_tau;
   float scale, tail;
+  float sum;  // of y at the stored classes, of a sparse label
+  // Of a sparse label, at the first of its indices that is this lane's, if there is one: fetched before they are needed.
+  uint32_t own_index;
+  float own_value, own_logit;
 
   FKDB_HOST_DEVICE float Stored(float value) const { return exponential ? expf((value - shift) * inverse_tau) : value; }
   FKDB_HOST_DEVICE float at(uint32_t k) const { return scale * (values == nullptr ? 1 : Stored(values[k])); }
+  FKDB_HOST_DEVICE float own() const { return scale * own_value; }
 };
 
-// Of how many rows' labels one is mixed, at most.
-constexpr int kMostParts = 2;
-
-// `weight` times the label of row n. That of a dense kind still lacks its normalization, which is one pass over its
-// C values together with other work: see Normalize.
+// `weight` times the label of row n, on its way: ReadLabel makes it complete.
 template <class Group>
-FKDB_HOST_DEVICE RowLabel LoadLabel(const SparseLabels& labels, bool dense, int64_t n, float tau, float weight) {
+FKDB_HOST_DEVICE RowLabel FetchLabel(const SparseLabels& labels, bool dense, int64_t n, float tau, float weight) {
   const int64_t k = labels.num_values;
-  RowLabel label = {nullptr, k > 0 ? labels.values + n * k : nullptr, labels.num_values, false, 0, 1, weight, 0};
+  RowLabel label = {nullptr, k > 0 ? labels.values + n * k : nullptr, labels.num_values, false, 0, 1, weight, 0, weight, 0, 0, 0};
   if (dense) {
     label.exponential = labels.kind == LabelKind::kLogits;
     label.inverse_tau = 1 / tau;
@@ -71,19 +72,31 @@ FKDB_HOST_DEVICE RowLabel LoadLabel(const SparseLabels& labels, bool dense, int6
   }
   label.indices = labels.indices + n * labels.num_indices;
   label.count = labels.num_indices;
-  if (label.values == nullptr) return label;
-  typename Group::Accumulator sum = 0;
-  for (uint32_t i = static_cast<uint32_t>(Group::lane()); i < label.count; i += static_cast<uint32_t>(Group::size())) {
-    sum += label.values[i];
+  const auto lane = static_cast<uint32_t>(Group::lane());
+  if (lane < label.count) {
+    label.own_index = label.indices[lane];
+    label.own_value = label.values == nullptr ? 1 : label.values[lane];
+  }
+  return label;
+}
+
+// That of a dense kind still lacks its normalization, which is one pass over its C values together with other work: see
+// Normalize.
+template <class Group>
+FKDB_HOST_DEVICE void ReadLabel(const SparseLabels& labels, RowLabel* label) {
+  if (label->indices == nullptr || label->values == nullptr) return;
+  typename Group::Accumulator sum = label->own_value;
+  for (auto k = static_cast<uint32_t>(Group::lane() + Group::size()); k < label->count; k += static_cast<uint32_t>(Group::size())) {
+    sum += label->values[k];
   }
   Group::Sum(sum);
   const bool spreads = labels.kind == LabelKind::kSmoothing || labels.kind == LabelKind::kMarginalSmoothing;
   if (spreads && labels.num_indices < labels.num_classes && sum < 1) {
-    label.tail = static_cast<float>(weight * (1 - sum) / static_cast<float>(labels.num_classes - labels.num_indices));
+    label->tail = static_cast<float>(label->scale * (1 - sum) / static_cast<float>(labels.num_classes - labels.num_indices));
+    label->sum = static_cast<float>(label->scale * sum);
   } else {
-    label.scale = static_cast<float>(weight / sum);
+    label->scale = static_cast<float>(label->scale / sum);
   }
-  return label;
 }
 
 // What a dense label's values, whose sum is `sum`, are multiplied by.
@@ -95,7 +108,8 @@ FKDB_HOST_DEVICE void Normalize(const SparseLabels& labels, Accumulator sum, Row
 // y of row n to row->dense.
 template <class Group, class Row>
 FKDB_HOST_DEVICE void RecoverRow(const SparseLabels& labels, int64_t n, float tau, Row* row) {
-  RowLabel label = LoadLabel<Group>(labels, Row::IsDense(labels), n, tau, 1);
+  RowLabel label = FetchLabel<Group>(labels, Row::IsDense(labels), n, tau, 1);
+  ReadLabel<Group>(labels, &label);
   if (Row::IsDense(labels)) {
     if (label.exponential) label.shift = row->LargestOf(label.values);
     if (label.exponential || labels.renormalize) Normalize(labels, row->SumOf(label), &label);
@@ -104,25 +118,34 @@ FKDB_HOST_DEVICE void RecoverRow(const SparseLabels& labels, int64_t n, float ta
 }
 
 // Returns the loss of row n; the row gets gradient_scale * dloss/dz, if it wants it. A row offers, in the order in
-// which they must be called: Largest() of its logits; At(c), logit c; Weigh(label), sum_c y_c and sum_c y_c z_c of a
-// dense label; SumExp(), sum_c exp(z_c) and sum_c z_c; WriteGradient. z is of (logit - largest) / T throughout: the
-// loss does not change, and small differences of large logits keep their digits.
-template <class Group, class Row>
+// which they must be called: Begin(), which has its logits fetched; At(c), a logit; Largest(), which finds the largest; Z(logit);
+// Weigh(label), sum_c y_c and sum_c y_c z_c of a dense label; SumExp(), sum_c exp(z_c) and sum_c z_c; WriteGradient. z is of
+// (logit - largest) / T throughout: the loss does not change, and small differences of large logits keep their digits.
+//
+// kParts: 2 with arguments.partners, 1 without.
+template <class Group, int kParts, class Row>
 FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const LossArguments& arguments, Row* row) {
   using Accumulator = typename Group::Accumulator;
-  const float inverse_t = 1 / arguments.temperature;
-  const float largest = row->Largest();
+  RowLabel parts[kParts];
+  // All that memory is asked for before the first of it is waited for.
+  FKDB_UNROLL
+  for (int i = 0; i < kParts; ++i) {
+    const int64_t from = i == 0 ? n : static_cast<int64_t>(arguments.partners[n]);
+    const float weight = kParts == 1 ? 1 : i == 0 ? arguments.lambdas[n] : 1 - arguments.lambdas[n];
+    parts[i] = FetchLabel<Group>(labels, Row::IsDense(labels), from, arguments.tau, weight);
+  }
+  row->Begin();
+  FKDB_UNROLL
+  for (int i = 0; i < kParts; ++i) {
+    if (!Row::IsDense(labels)) parts[i].own_logit = row->At(parts[i].own_index);
+    ReadLabel<Group>(labels, &parts[i]);
+  }
+  row->Largest();
 
-  RowLabel parts[kMostParts];
-  const int num_parts = arguments.partners == nullptr ? 1 : 2;
   Accumulator label_sum = 0, dot = 0, tail = 0;  // dot: sum_c y_c z_c without the tails' share
   FKDB_UNROLL
-  for (int i = 0; i < kMostParts; ++i) {
-    if (i == num_parts) break;
-    const int64_t from = i == 0 ? n : static_cast<int64_t>(arguments.partners[n]);
-    const float weight = num_parts == 1 ? 1 : i == 0 ? arguments.lambdas[n] : 1 - arguments.lambdas[n];
+  for (int i = 0; i < kParts; ++i) {
     RowLabel& label = parts[i];
-    label = LoadLabel<Group>(labels, Row::IsDense(labels), from, arguments.tau, weight);
     if (Row::IsDense(labels)) {
       if (label.exponential) label.shift = row->LargestOf(label.values);
       const auto weights = row->Weigh(label);
@@ -131,14 +154,14 @@ FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const Loss
       dot += weights.dot * label.scale;
       continue;
     }
-    Accumulator stored = 0, part_dot = 0;
-    for (uint32_t k = static_cast<uint32_t>(Group::lane()); k < label.count; k += static_cast<uint32_t>(Group::size())) {
-      const float y = label.at(k);
-      stored += y;
-      part_dot += (Accumulator{y} - label.tail) * ((row->At(label.indices[k]) - largest) * inverse_t);
+    Accumulator part_dot = 0;
+    const auto lane = static_cast<uint32_t>(Group::lane());
+    if (lane < label.count) part_dot = (Accumulator{label.own()} - label.tail) * row->Z(label.own_logit);
+    for (uint32_t k = lane + static_cast<uint32_t>(Group::size()); k < label.count; k += static_cast<uint32_t>(Group::size())) {
+      part_dot += (Accumulator{label.at(k)} - label.tail) * row->Z(row->At(label.indices[k]));
     }
-    Group::Sum(stored, part_dot);
-    label_sum += stored + Accumulator{label.tail} * static_cast<float>(labels.num_classes - labels.num_indices);
+    Group::Sum(part_dot);
+    label_sum += label.sum + Accumulator{label.tail} * static_cast<float>(labels.num_classes - labels.num_indices);
     dot += part_dot;
     tail += label.tail;
   }
@@ -149,12 +172,18 @@ FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const Loss
   const auto loss = static_cast<float>(label_sum * log(sums.exp) - dot);
 
   if (row->wants_gradient()) {
-    float scale = arguments.gradient_scale * inverse_t;
+    float scale = arguments.gradient_scale * (1 / arguments.temperature);
     if (arguments.row_scales != nullptr) scale *= arguments.row_scales[n];
     // gradient = factor * exp(z) - the labels.
-    row->WriteGradient(static_cast<float>(scale * (label_sum / sums.exp)), scale, parts, num_parts);
+    row->template WriteGradient<kParts>(static_cast<float>(scale * (label_sum / sums.exp)), scale, parts);
   }
   return loss;
+}
+
+// The same where the arguments say how many parts there are.
+template <class Group, class Row>
+FKDB_HOST_DEVICE float LossRow(const SparseLabels& labels, int64_t n, const LossArguments& arguments, Row* row) {
+  return arguments.partners == nullptr ? LossRow<Group, 1>(labels, n, arguments, row) : LossRow<Group, 2>(labels, n, arguments, row);
 }
 
 }  // namespace fkdb

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <string>
 #include <type_traits>
 
 #include "cuda/gpu_check.cuh"
@@ -9,7 +10,7 @@
 namespace fkdb::gpu {
 namespace {
 
-constexpr int kWarpsABlock = 8;
+constexpr int kWarpsABlock = 4;
 
 // How rows are dealt to the threads of a block.
 struct WarpRows {
@@ -25,18 +26,20 @@ struct BlockRows {
 };
 
 // Blocks that a multiprocessor's registers suffice for: as many as they can be without spilling.
-template <class Rows, bool kDense>
-constexpr int kBlocks = Rows::kThreads > 256 ? 1 : (kDense ? 512 : 768) / Rows::kThreads;
+template <class Number, bool kDense, int kParts>
+constexpr int kThreadsAtOnce = kParts == 1 && (kDense || sizeof(Number) == 2) ? 768 : kDense ? 512 : 640;
+template <class Rows, class Number, bool kDense, int kParts>
+constexpr int kBlocks = Rows::kThreads > 256 ? 1 : kThreadsAtOnce<Number, kDense, kParts> / Rows::kThreads;
 
-template <class Rows, class Number, int kNumbers, bool kOneTile, bool kDense>
-__global__ void __launch_bounds__(Rows::kThreads, (kBlocks<Rows, kDense>))
+template <class Rows, class Number, int kNumbers, bool kOneTile, bool kDense, int kParts, bool kVectorsAlone>
+__global__ void __launch_bounds__(Rows::kThreads, (kBlocks<Rows, Number, kDense, kParts>))
     LossKernel(SparseLabels labels, int64_t rows, LossArguments arguments, const Number* logits, float* losses, Number* gradient) {
   const int64_t n = Rows::Row();
   if (n >= rows) return;
   const int64_t at = n * labels.num_classes;
-  TileRow<Number, typename Rows::Group, kNumbers, kOneTile, kDense> row(
+  TileRow<Number, typename Rows::Group, kNumbers, kOneTile, kDense, kVectorsAlone> row(
       logits + at, gradient == nullptr ? nullptr : gradient + at, labels.num_classes, arguments.temperature);
-  const float loss = LossRow<typename Rows::Group>(labels, n, arguments, &row);
+  const float loss = LossRow<typename Rows::Group, kParts>(labels, n, arguments, &row);
   if (Rows::Group::lane() == 0) losses[n] = loss;
 }
 
@@ -55,8 +58,10 @@ struct Arrangement {
   static constexpr int kPerLane = kNumbers;
   static constexpr bool kWhole = kOneTile;
   template <class Number>
-  static bool Holds(uint32_t classes) {
-    return classes <= static_cast<uint32_t>(TileRow<Number, typename Rows::Group, kNumbers, true, false>::kCapacity);
+  using Row = TileRow<Number, typename Rows::Group, kNumbers, true, false>;
+  template <class Number>
+  static bool Holds(const SparseLabels& labels) {
+    return labels.num_classes <= static_cast<uint32_t>(Row<Number>::kCapacity) && labels.num_indices <= static_cast<uint32_t>(Rows::Group::size());
   }
 };
 using Small = Arrangement<WarpRows, 8, true>;
@@ -64,7 +69,8 @@ using Medium = Arrangement<WarpRows, 32, true>;
 using Longer = Arrangement<BlockRows<64>, 32, true>;
 using Large = Arrangement<BlockRows<256>, 32, true>;
 using Huge = Arrangement<BlockRows<768>, 32, true>;
-using Endless = Arrangement<BlockRows<1024>, 16, false>;
+constexpr int kMostLanes = 768;
+using Endless = Arrangement<BlockRows<kMostLanes>, 16, false>;
 static_assert(TileRow<Bf16, BlockLanes<256>, 32, true, true>::kCapacity == kOneReadClassesDense);
 static_assert(TileRow<Bf16, BlockLanes<768>, 32, true, false>::kCapacity == kOneReadClasses);
 
@@ -73,18 +79,17 @@ unsigned Blocks(int64_t rows) {
   return static_cast<unsigned>((rows + Rows::kRows - 1) / Rows::kRows);
 }
 
-// Calls launch with the smallest arrangement whose tile holds a row of C classes, wherever it begins, and whether labels
-// are dense. Those leave no registers for 768 threads of 32 numbers.
+// Calls launch with the smallest arrangement whose tile holds a row of C classes, wherever it begins, and that has a lane for
+// each index, and whether labels are dense. Those, and mixed ones, leave no registers for 768 threads of 32 numbers.
 template <class Number, class Launch>
-void ForLabels(const SparseLabels& labels, Launch launch) {
-  const uint32_t c = labels.num_classes;
+void ForLabels(const SparseLabels& labels, bool mixed, Launch launch) {
   const auto with = [&](auto dense) {
-    if (Small::Holds<Number>(c)) return launch(Small{}, dense);
-    if (Medium::Holds<Number>(c)) return launch(Medium{}, dense);
-    if (Longer::Holds<Number>(c)) return launch(Longer{}, dense);
-    if (Large::Holds<Number>(c)) return launch(Large{}, dense);
+    if (Small::Holds<Number>(labels)) return launch(Small{}, dense);
+    if (Medium::Holds<Number>(labels)) return launch(Medium{}, dense);
+    if (Longer::Holds<Number>(labels)) return launch(Longer{}, dense);
+    if (Large::Holds<Number>(labels)) return launch(Large{}, dense);
     if constexpr (!dense.value) {
-      if (Huge::Holds<Number>(c)) return launch(Huge{}, dense);
+      if (!mixed && Huge::Holds<Number>(labels)) return launch(Huge{}, dense);
     }
     launch(Endless{}, dense);
   };
@@ -112,10 +117,22 @@ template <class Number>
 Result<void> SoftCrossEntropy(const SparseLabels& labels, int64_t rows, const LossArguments& arguments,
                               const Number* logits, float* losses, Number* gradient, GpuStream stream) {
   if (rows == 0) return {};
-  ForLabels<Number>(labels, [&]<class A, bool kDense>(A, std::bool_constant<kDense>) {
+  if (static_cast<const void*>(logits) == gradient && labels.num_indices > kMostLanes) {
+    return Fail(ErrorCode::kUnsupported, "labels of more than " + std::to_string(kMostLanes) + " indices: their gradient cannot take the logits' place");
+  }
+  ForLabels<Number>(labels, arguments.partners != nullptr, [&]<class A, bool kDense>(A, std::bool_constant<kDense>) {
     using Rows = A::RowsOf;
-    LossKernel<Rows, Number, A::kPerLane, A::kWhole, kDense>
-        <<<Blocks<Rows>(rows), Rows::kThreads, 0, stream>>>(labels, rows, arguments, logits, losses, gradient);
+    const auto launch = [&]<int kParts, bool kVectorsAlone>(std::integral_constant<int, kParts>, std::bool_constant<kVectorsAlone>) {
+      LossKernel<Rows, Number, A::kPerLane, A::kWhole, kDense, kParts, kVectorsAlone>
+          <<<Blocks<Rows>(rows), Rows::kThreads, 0, stream>>>(labels, rows, arguments, logits, losses, gradient);
+    };
+    if constexpr (!std::is_same_v<A, Huge>) {
+      if (arguments.partners != nullptr) return launch(std::integral_constant<int, 2>{}, std::false_type{});
+    }
+    if constexpr (A::kWhole && !kDense) {
+      if (A::template Row<Number>::AreVectorsAlone(logits, gradient, labels.num_classes)) return launch(std::integral_constant<int, 1>{}, std::true_type{});
+    }
+    launch(std::integral_constant<int, 1>{}, std::false_type{});
   });
   return CheckLaunch("soft cross-entropy");
 }

@@ -57,4 +57,22 @@ FKDB_HOST_DEVICE inline void FromFloat(float value, Bf16* number) {
 #endif
 }
 
+// Two of them, in one register of the GPU: a the lower.
+FKDB_HOST_DEVICE inline uint32_t PairFromFloats(float a, float b, const Half*) {
+#ifdef __CUDA_ARCH__
+  const __half2 pair = __floats2half2_rn(a, b);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+#else
+  return HalfFromFloat(a) | uint32_t{HalfFromFloat(b)} << 16;
+#endif
+}
+FKDB_HOST_DEVICE inline uint32_t PairFromFloats(float a, float b, const Bf16*) {
+#ifdef __CUDA_ARCH__
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+#else
+  return Bf16FromFloat(a) | uint32_t{Bf16FromFloat(b)} << 16;
+#endif
+}
+
 }  // namespace fkdb

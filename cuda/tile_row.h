@@ -4,7 +4,8 @@
 // and its gradient written once; a longer row is read twice (three times with dense labels), tile by tile.
 //
 // A row of an odd number of classes begins anywhere: tiles are laid out from the 16-byte boundary before it, so that
-// all its whole vectors are aligned, and what is left at both ends goes number by number.
+// all its whole vectors are aligned, and what is left at both ends goes number by number. Where all rows are whole vectors
+// (kVectorsAlone), there are no such ends and no code for them.
 #pragma once
 
 #include <cmath>
@@ -20,17 +21,22 @@ struct alignas(16) Words {
 };
 
 // Number: float, Half or Bf16.
-template <class Number, class Group, int kNumbers, bool kOneTile, bool kDense>
+template <class Number, class Group, int kNumbers, bool kOneTile, bool kDense, bool kVectorsAlone = false>
 class TileRow {
  public:
   // Whether labels of all classes are stored: known when this is compiled.
   FKDB_HOST_DEVICE static constexpr bool IsDense(const SparseLabels&) { return kDense; }
 
-  // gradient: (classes), null, or logits. Dense labels go to `gradient`, too. logits may be null for those.
+  // gradient: (classes); null; or logits, if a label has no more indices than the group lanes. Dense labels go to `gradient`,
+  // too; logits may be null for those.
   FKDB_HOST_DEVICE TileRow(const Number* logits, Number* gradient, uint32_t classes, float temperature)
-      : logits_(logits), gradient_(gradient), classes_(static_cast<int>(classes)), inverse_t_(1 / temperature) {
+      : logits_(logits), gradient_(gradient), classes_(static_cast<int>(classes)), slope_(kLog2E / temperature) {
     const void* row = logits != nullptr ? static_cast<const void*>(logits) : gradient;
-    head_ = static_cast<int>(reinterpret_cast<uintptr_t>(row) % sizeof(Words) / sizeof(Number));
+    if (!kVectorsAlone) head_ = static_cast<int>(reinterpret_cast<uintptr_t>(row) % sizeof(Words) / sizeof(Number));
+  }
+  static bool AreVectorsAlone(const Number* logits, const Number* gradient, uint32_t classes) {
+    const auto aligned = [](const Number* matrix) { return reinterpret_cast<uintptr_t>(matrix) % sizeof(Words) == 0; };
+    return classes % kWide == 0 && aligned(logits) && aligned(gradient);
   }
 
   // The most classes of a row that is one tile, wherever it begins.
@@ -64,9 +70,13 @@ class TileRow {
     }
   }
 
-  FKDB_HOST_DEVICE float Largest() {
+  FKDB_HOST_DEVICE void Begin() {
+    if constexpr (kOneTile) Fetch(0);
+  }
+
+  FKDB_HOST_DEVICE void Largest() {
     if constexpr (kOneTile) {
-      Load(0);
+      Unpack();
       float largest = -INFINITY;
       FKDB_UNROLL
       for (int i = 0; i < kNumbers; ++i) largest = fmaxf(largest, x_[i]);
@@ -74,11 +84,11 @@ class TileRow {
     } else {
       SumExpOfTiles();
     }
-    return largest_;
   }
 
   // Nobody has looked at labels on a device: a class that is none makes the loss NaN, not the memory unreadable.
   FKDB_HOST_DEVICE float At(uint32_t c) const { return c < static_cast<uint32_t>(classes_) ? ToFloat(logits_[c]) : NAN; }
+  FKDB_HOST_DEVICE float Z(float logit) const { return kLn2 * Binary(logit); }
 
   struct Weights {
     float label, dot;
@@ -91,9 +101,10 @@ class TileRow {
         const float y = label.Stored(label.values[c]);
         weights.label += y;
         // A label of 0 times a logit of -infinity counts nothing.
-        if (y != 0) weights.dot += y * ((x_[i] - largest_) * inverse_t_);
+        if (y != 0) weights.dot += y * Binary(x_[i]);
       });
     }
+    weights.dot *= kLn2;
     Group::Sum(weights.label, weights.dot);
     return weights;
   }
@@ -106,47 +117,68 @@ class TileRow {
       sums_ = {0, 0};
       const int of_lane = FirstOfLane(0);
       FKDB_UNROLL
-      for (int i = 0; i < kNumbers; ++i) {
-        const float z = (x_[i] - largest_) * inverse_t_;
-        x_[i] = Exp(z);  // 0 where there is no class
-        sums_.exp += x_[i];
-        sums_.plain += InRow(of_lane + i / kWide * kStep + i % kWide) ? z : 0;
+      for (int v = 0; v < kVectors; ++v) {
+        const int first = of_lane + v * kStep;
+        float z[kWide], plain = 0;
+        FKDB_UNROLL
+        for (int w = 0; w < kWide; ++w) {
+          z[w] = Binary(x_[v * kWide + w]);
+          x_[v * kWide + w] = Exp2(z[w]);  // 0 where there is no class
+          sums_.exp += x_[v * kWide + w];
+          plain += z[w];
+        }
+        if (!Whole(first)) {
+          plain = 0;
+          FKDB_UNROLL
+          for (int w = 0; w < kWide; ++w) plain += !kVectorsAlone && InRow(first + w) ? z[w] : 0;
+        }
+        sums_.plain += plain;
       }
       Group::Sum(sums_.exp, sums_.plain);
+      sums_.plain *= kLn2;
     }
     return sums_;
   }
 
   FKDB_HOST_DEVICE bool wants_gradient() const { return gradient_ != nullptr; }
 
-  FKDB_HOST_DEVICE void WriteGradient(float factor, float scale, const RowLabel* parts, int num_parts) {
+  template <int kParts>
+  FKDB_HOST_DEVICE void WriteGradient(float factor, float scale, const RowLabel* parts) {
     float tail = 0;
     FKDB_UNROLL
-    for (int part = 0; part < kMostParts; ++part) {
-      if (part < num_parts) tail += scale * parts[part].tail;
-    }
+    for (int part = 0; part < kParts; ++part) tail += scale * parts[part].tail;
     for (int tile = 0; tile < Tiles(); ++tile) {
       if constexpr (!kOneTile) {
         Load(tile);
         FKDB_UNROLL
-        for (int i = 0; i < kNumbers; ++i) x_[i] = Exp((x_[i] - largest_) * inverse_t_);
+        for (int i = 0; i < kNumbers; ++i) x_[i] = Exp2(Binary(x_[i]));
       }
       FKDB_UNROLL
       for (int i = 0; i < kNumbers; ++i) x_[i] = x_[i] * factor - tail;
-      FKDB_UNROLL
-      for (int part = 0; part < kMostParts; ++part) {
-        if (part == num_parts) break;
-        const RowLabel& label = parts[part];
-        if constexpr (kDense) {
-          ForEach(tile, [&](int i, int c) { x_[i] -= scale * label.at(static_cast<uint32_t>(c)); });
-        } else {
-          for (uint32_t k = 0; k < label.count; ++k) {
-            const float excess = scale * (label.at(k) - label.tail);
-            IfMine(tile, label.indices[k], [&](int i) { x_[i] -= excess; });
-          }
+      if constexpr (kDense) {
+        FKDB_UNROLL
+        for (int part = 0; part < kParts; ++part) {
+          ForEach(tile, [&](int i, int c) { x_[i] -= scale * parts[part].at(static_cast<uint32_t>(c)); });
         }
       }
       Store(tile);
+    }
+    if constexpr (!kDense) {
+      // The numbers at a label's indices are computed apart, each by one lane, and replace what all of them wrote: to find them
+      // in somebody's registers costs more. Where the gradient is where the logits were, there is a lane for each.
+      Group::Meet();
+      FKDB_UNROLL
+      for (int part = 0; part < kParts; ++part) {
+        const RowLabel &label = parts[part], *other = kParts == 1 ? nullptr : &parts[1 - part];
+        const auto put = [&](uint32_t c, float y, float logit) {
+          if (InRow(static_cast<int>(c))) FromFloat(GradientAt(c, logit, factor, scale, tail + scale * (y - label.tail), other), gradient_ + c);
+        };
+        auto k = static_cast<uint32_t>(Group::lane());
+        if (k < label.count) put(label.own_index, label.own(), label.own_logit);
+        for (k += static_cast<uint32_t>(Group::size()); k < label.count; k += static_cast<uint32_t>(Group::size())) {
+          put(label.indices[k], label.at(k), At(label.indices[k]));
+        }
+      }
     }
   }
 
@@ -155,16 +187,29 @@ class TileRow {
   static constexpr int kVectors = kNumbers / kWide;             // vectors a lane holds
   static_assert(kVectors * kWide == kNumbers);
 
-  // exp(z), or 0 where that is below 2^-126. Its relative error is some 2^-22 near z = 0 and grows with -z, as what it is
-  // an error of shrinks.
-  FKDB_HOST_DEVICE static float Exp(float z) {
+  static constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
+  // z / ln 2 of a logit.
+  FKDB_HOST_DEVICE float Binary(float logit) const { return (logit - largest_) * slope_; }
+
+  // 2^x, or 0 where that is below 2^-126. Its relative error is some 2^-22.
+  FKDB_HOST_DEVICE static float Exp2(float x) {
 #ifdef __CUDA_ARCH__
     float power;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(z * 1.44269504f));
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
     return power;
 #else
-    return std::exp(z);
+    return std::exp2(x);
 #endif
+  }
+
+  // At class c: `label` is what the label takes off, but for the share of another it is mixed with, or null.
+  FKDB_HOST_DEVICE float GradientAt(uint32_t c, float logit, float factor, float scale, float label, const RowLabel* other) const {
+    float gradient = Exp2(Binary(logit)) * factor - label;
+    for (uint32_t k = 0; other != nullptr && k < other->count; ++k) {
+      if (other->indices[k] == c) gradient -= scale * (other->at(k) - other->tail);
+    }
+    return gradient;
   }
 
   FKDB_HOST_DEVICE int Tiles() const {
@@ -184,6 +229,8 @@ class TileRow {
   }
   // From the first number of one of a lane's vectors to that of the next.
   static constexpr int kStep = Group::size() * kWide;
+  // Whether a vector that begins with this class is all of classes.
+  FKDB_HOST_DEVICE bool Whole(int first) const { return kVectorsAlone ? first < classes_ : first >= 0 && first + kWide <= classes_; }
   FKDB_HOST_DEVICE bool InRow(int c) const { return static_cast<uint32_t>(c) < static_cast<uint32_t>(classes_); }
 
   // body(i, c) for each number i of this lane that is a class c.
@@ -199,111 +246,111 @@ class TileRow {
       }
     }
   }
-  // body(i) in the lane that holds class c, if it is of this tile. Registers have no addresses: i is found by comparing.
-  template <class Body>
-  FKDB_HOST_DEVICE void IfMine(int tile, uint32_t c, Body body) const {
-    const uint32_t at = c + static_cast<uint32_t>(head_), vector = at / kWide, w = at % kWide;
-    constexpr auto kLanes = static_cast<uint32_t>(Group::size());
-    if (vector % kLanes != static_cast<uint32_t>(Group::lane())) return;
-    const int mine = static_cast<int>(vector / kLanes) - tile * kVectors;
-    FKDB_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      if (v != mine) continue;
-      FKDB_UNROLL
-      for (int i = 0; i < kWide; ++i) {
-        if (static_cast<uint32_t>(i) == w) body(v * kWide + i);
-      }
-    }
-  }
-
-  // -infinity where there is no class. All is on its way before the first of it is looked at.
+  // -infinity where there is no class.
   FKDB_HOST_DEVICE void Load(int tile) {
-    Words words[kVectors];
+    Fetch(tile);
+    Unpack();
+  }
+  // Its bits, all on their way before the first of them is looked at.
+  FKDB_HOST_DEVICE void Fetch(int tile) {
     const int of_lane = FirstOfLane(tile);
     FKDB_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       const int first = of_lane + v * kStep;
-      if (first >= 0 && first + kWide <= classes_) {
-        words[v] = *reinterpret_cast<const Words*>(logits_ + first);
+      if (Whole(first)) {
+        words_[v] = *reinterpret_cast<const Words*>(logits_ + first);
         continue;
       }
       Number numbers[kWide];
       FKDB_UNROLL
       for (int w = 0; w < kWide; ++w) {
         FromFloat(-INFINITY, &numbers[w]);
-        if (InRow(first + w)) numbers[w] = logits_[first + w];
+        if (!kVectorsAlone && InRow(first + w)) numbers[w] = logits_[first + w];
       }
-      memcpy(&words[v], numbers, sizeof(Words));
+      memcpy(&words_[v], numbers, sizeof(Words));
     }
+  }
+  FKDB_HOST_DEVICE void Unpack() {
     FKDB_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       Number numbers[kWide];
-      memcpy(numbers, &words[v], sizeof(Words));
+      memcpy(numbers, &words_[v], sizeof(Words));
       FKDB_UNROLL
       for (int w = 0; w < kWide; ++w) x_[v * kWide + w] = ToFloat(numbers[w]);
     }
   }
 
   FKDB_HOST_DEVICE void Store(int tile) const {
-    const bool aligned = reinterpret_cast<uintptr_t>(gradient_ - head_) % sizeof(Words) == 0;
+    const bool aligned = kVectorsAlone || reinterpret_cast<uintptr_t>(gradient_ - head_) % sizeof(Words) == 0;
     const int of_lane = FirstOfLane(tile);
     FKDB_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       const int first = of_lane + v * kStep;
-      Number numbers[kWide];
-      FKDB_UNROLL
-      for (int w = 0; w < kWide; ++w) FromFloat(x_[v * kWide + w], &numbers[w]);
-      if (aligned && first >= 0 && first + kWide <= classes_) {
-        Words words;
-        memcpy(&words, numbers, sizeof words);
-        *reinterpret_cast<Words*>(gradient_ + first) = words;
-      } else {
+      if (aligned && Whole(first)) {
+        *reinterpret_cast<Words*>(gradient_ + first) = Pack(&x_[v * kWide]);
+        continue;
+      }
+      if constexpr (!kVectorsAlone) {
         FKDB_UNROLL
         for (int w = 0; w < kWide; ++w) {
-          if (InRow(first + w)) gradient_[first + w] = numbers[w];
+          if (InRow(first + w)) FromFloat(x_[v * kWide + w], gradient_ + first + w);
         }
       }
     }
+  }
+  FKDB_HOST_DEVICE static Words Pack(const float* x) {
+    Words words;
+    FKDB_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (sizeof(Number) == 4) {
+        memcpy(&words.words[i], &x[i], sizeof(float));
+      } else {
+        words.words[i] = PairFromFloats(x[2 * i], x[2 * i + 1], static_cast<const Number*>(nullptr));
+      }
+    }
+    return words;
   }
 
   // largest_ and sums_ in one reading: each lane's sums are of z less the largest it has seen, and are corrected when
   // that changes.
   FKDB_HOST_DEVICE void SumExpOfTiles() {
-    float largest = -INFINITY, count = 0;
+    float count = 0;
+    largest_ = -INFINITY;
     sums_ = {0, 0};
     const auto rebase = [&](float to) {
-      if (largest == to || largest == -INFINITY) return;  // none so far, or all were -infinity or NaN
-      sums_.exp *= Exp((largest - to) * inverse_t_);
-      sums_.plain += count * ((largest - to) * inverse_t_);
+      const float from = largest_;
+      largest_ = to;
+      if (from == to || from == -INFINITY) return;  // none so far, or all were -infinity or NaN
+      sums_.exp *= Exp2(Binary(from));
+      sums_.plain += count * Binary(from);
     };
     for (int tile = 0; tile < Tiles(); ++tile) {
       Load(tile);
-      float with = largest;
+      float with = largest_;
       FKDB_UNROLL
       for (int i = 0; i < kNumbers; ++i) with = fmaxf(with, x_[i]);
       rebase(with);
-      largest = with;
       ForEach(tile, [&](int i, int) {
-        const bool none = x_[i] == -INFINITY;
-        const float z = none ? -INFINITY : (x_[i] - largest) * inverse_t_;
-        sums_.exp += Exp(z);
+        const float z = x_[i] == -INFINITY ? -INFINITY : Binary(x_[i]);
+        sums_.exp += Exp2(z);
         sums_.plain += z;
         ++count;
       });
     }
-    largest_ = Group::Max(largest);
-    rebase(largest_);
+    rebase(Group::Max(largest_));
     Group::Sum(sums_.exp, sums_.plain);
+    sums_.plain *= kLn2;
   }
 
   const Number* logits_;
   Number* gradient_;
   int classes_;
-  int head_;  // numbers between the last 16-byte boundary and the row
-  float inverse_t_;
+  int head_ = 0;  // numbers between the last 16-byte boundary and the row
+  float slope_;      // log2(e) / T
   float largest_ = 0;
   Sums sums_ = {0, 0};
   float x_[kNumbers];
+  Words words_[kVectors];  // on their way to x_
 };
 
 }  // namespace fkdb

@@ -199,6 +199,7 @@ TYPED_TEST_P(Kernels, LossAloneIsTheSame) {
 
 TYPED_TEST_P(Kernels, GradientMayOverwriteTheLogits) {
   for (const LabelSpec& spec : this->Specs()) {
+    if (spec.num_indices() > TypeParam::kMostIndicesInPlace) continue;
     const Labels labels(spec, kRows, 1, this->random_);
     auto logits = this->RandomRows(spec.num_classes, 1);
     const auto apart = this->Loss(labels.sparse(), {}, logits, 1);
@@ -407,6 +408,16 @@ using LanePlaces = testing::Types<test::Lanes<float, 4, 8, true>, test::Lanes<Ha
 INSTANTIATE_TYPED_TEST_SUITE_P(OnCpu, Kernels, CpuPlaces);
 INSTANTIATE_TYPED_TEST_SUITE_P(OnGpu, Kernels, GpuPlaces);
 INSTANTIATE_TYPED_TEST_SUITE_P(ByLanes, Kernels, LanePlaces);
+
+TEST(GpuLoss, RefusesToPutTheGradientOfMoreIndicesThanLanesInPlace) {
+  if (!HasGpuKernels()) GTEST_SKIP() << "this build has no kernels for GPUs";
+  const LabelSpec spec = MakeSpec(LabelKind::kMarginalRenorm, 1000, 769);
+  float logits = 0;
+  const auto done = gpu::SoftCrossEntropy(SparseLabelsOf(spec, nullptr, nullptr), 1, {}, &logits, &logits, &logits, nullptr);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(done.error().message, "labels of more than 768 indices: their gradient cannot take the logits' place");
+}
 
 // What a row of 16 bits gives is what its numbers give as float32, each gradient rounded once: to the bit.
 template <class Number>

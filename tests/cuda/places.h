@@ -67,6 +67,7 @@ class ThreadLanes {
 template <class T>
 struct Cpu {
   using Number = T;
+  static constexpr uint32_t kMostIndicesInPlace = UINT32_MAX;  // of labels whose gradient may take the logits' place
   static bool Takes(const SparseLabels&) { return true; }
   template <class Body>
   static void ForEachWay(Body body) {
@@ -84,6 +85,7 @@ template <class T, int kLanes, int kNumbers, bool kOneTile>
 struct Lanes {
   using Number = T;
   using Group = ThreadLanes<kLanes>;
+  static constexpr uint32_t kMostIndicesInPlace = kLanes;
   template <bool kDense>
   using Row = TileRow<Number, Group, kNumbers, kOneTile, kDense>;
   static bool Takes(const SparseLabels& labels) {
@@ -110,17 +112,19 @@ struct Lanes {
   }
   static void Loss(const SparseLabels& labels, int64_t rows, const LossArguments& arguments, const Number* logits, float* losses,
                    Number* gradient) {
-    const auto with = [&]<bool kDense>(std::bool_constant<kDense>) {
+    const auto with = [&]<bool kDense, bool kVectorsAlone>(std::bool_constant<kDense>, std::bool_constant<kVectorsAlone>) {
       Group::Run([&] {
         for (int64_t n = 0; n < rows; ++n) {
           const int64_t at = n * labels.num_classes;
-          Row<kDense> row(logits + at, gradient == nullptr ? nullptr : gradient + at, labels.num_classes, arguments.temperature);
+          TileRow<Number, Group, kNumbers, kOneTile, kDense, kVectorsAlone> row(logits + at, gradient == nullptr ? nullptr : gradient + at, labels.num_classes, arguments.temperature);
           const float loss = LossRow<Group>(labels, n, arguments, &row);
           if (Group::lane() == 0) losses[n] = loss;
         }
       });
     };
-    labels.num_indices == 0 ? with(std::true_type{}) : with(std::false_type{});
+    if (labels.num_indices == 0) return with(std::true_type{}, std::false_type{});
+    if (Row<false>::AreVectorsAlone(logits, gradient, labels.num_classes)) return with(std::false_type{}, std::true_type{});
+    with(std::false_type{}, std::false_type{});
   }
 };
 
@@ -158,6 +162,7 @@ class OnGpu {
 template <class T>
 struct Gpu {
   using Number = T;
+  static constexpr uint32_t kMostIndicesInPlace = 768;
   static bool Takes(const SparseLabels&) { return true; }
   template <class Body>
   static void ForEachWay(Body body) {
