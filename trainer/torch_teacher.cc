@@ -4,6 +4,8 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/cuda.h>
@@ -12,6 +14,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "trainer/aoti_network.h"
 #include "trainer/autocast.h"
@@ -31,11 +34,28 @@ int64_t LargeBatch(int64_t batch) { return std::max(Padded(batch), 2 * kBatchMul
 
 constexpr float kRowTolerance = 0.03f;  // of the largest output: models of bfloat16 round otherwise in another batch
 
-// Torch puts a backtrace behind its messages; the first line says it.
+// Torch puts a backtrace behind its messages: the first line says it, unless that is about TorchScript's interpreter, whose
+// error is the last.
 std::string FirstLine(const char* message) {
-  const std::string_view text(message);
+  std::string_view text(message);
+  constexpr std::string_view kSays = "RuntimeError: ";
+  if (const size_t at = text.rfind(kSays); text.starts_with("The following operation failed") && at != text.npos) text.remove_prefix(at + kSays.size());
   return std::string(text.substr(0, text.find('\n')));
 }
+
+// Copies and kernels of several calls at once, each thread's on a stream of its own; on a CPU nothing.
+class OwnStream {
+ public:
+  explicit OwnStream(c10::Device device) {
+    if (!device.is_cuda()) return;
+    const c10::impl::VirtualGuardImpl guard(device.type());
+    thread_local const c10::Stream own = guard.getStreamFromGlobalPool(device);
+    if (own.device() == device) stream_.emplace(own);
+  }
+
+ private:
+  std::optional<c10::StreamGuard> stream_;
+};
 
 Result<void> CheckAutocast(const TeacherOptions& options, const std::string& spec) {
   if (options.autocast.empty()) return {};
@@ -123,7 +143,10 @@ class TorchTeacher : public Teacher {
     const Autocast autocast(at::kCUDA, autocast_);
     const torch::Tensor x =
         torch::from_blob(const_cast<float*>(input), {n, shape_[0], shape_[1], shape_[2]}, torch::kFloat32);
-    const torch::Tensor y = network_(x.to(device_)).to(torch::kCPU, torch::kFloat32).contiguous();
+    const OwnStream stream(device_);
+    // Through pinned memory: from the caller's, a copy would hold up the other threads'.
+    const torch::Tensor there = device_.is_cuda() ? x.pin_memory().to(device_, /*non_blocking=*/true) : x.to(device_);
+    const torch::Tensor y = network_(there).to(torch::kCPU, torch::kFloat32).contiguous();
     if (y.dim() != 2 || y.size(0) != n || (num_outputs_ != 0 && y.size(1) != num_outputs_)) {
       return Broken(fmt::format("gives an output of shape [{}] for an input of [{}, {}, {}, {}], expected [{}, C]",
                                 fmt::join(y.sizes(), ", "), n, shape_[0], shape_[1], shape_[2], n));
@@ -141,12 +164,13 @@ class TorchTeacher : public Teacher {
   uint32_t num_outputs_ = 0;
 };
 
-Result<Network> LoadScript(const std::string& path, torch::Device device) {
+Result<Network> LoadScript(const std::string& path, torch::Device device, bool mixed) {
   try {
     torch::jit::Module module = torch::jit::load(path, device);
     module.eval();
     module = torch::jit::freeze(module);
-    module = torch::jit::optimize_for_inference(module);
+    // What it fuses for a GPU takes one type alone, which autocast does not know.
+    if (!mixed) module = torch::jit::optimize_for_inference(module);
     return [module](torch::Tensor x) mutable {
       const torch::IValue out = module.forward({std::move(x)});
       TORCH_CHECK(out.isTensor(), "gives ", out.tagKind(), ", expected one tensor");
@@ -209,7 +233,7 @@ Result<std::unique_ptr<Teacher>> LoadTeacher(const std::string& spec, const Teac
   const bool compiled = !built_in && IsCompiledPackage(path);
   FKDB_ASSIGN(Network network, built_in   ? LoadBuiltIn(model_name, path, device, static_cast<uint32_t>(card.input.mean.size()))
                                : compiled ? LoadCompiled(path, device, card, options)
-                                          : LoadScript(path, device));
+                                          : LoadScript(path, device, !options.autocast.empty()));
   // Named without its folder: where a teacher lay says nothing about the labels.
   const std::string file_name = std::filesystem::path(path).filename().string();
   auto teacher = std::make_unique<TorchTeacher>(built_in ? model_name + ":" + file_name : file_name, path,
