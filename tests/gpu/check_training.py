@@ -35,16 +35,16 @@ def make_images(folder):
     return folder / "train-images-idx3-ubyte"
 
 
-def run(*command):
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False)
+def run(*command, **environment):
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, **environment})
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}: exit code {done.returncode}")
     return done.stdout
 
 
-def train(images, out, device, *more):
-    run(BIN / "fkdb-train", "--images", images, "--val", images, "--model", "resnet6-w8", "--batch-size", 100, "--lr", 0.1, "--scale", "0.6,1",
-        "--device", device, "--out", out, *more)
+def train(images, out, device, *more, **environment):
+    run(BIN / "fkdb-train", "--images", images, "--val", images, "--model", "resnet6-w8", "--batch-size", 100, "--lr", 0.1,
+        *(() if "--db" in more else ("--scale", "0.6,1")), "--device", device, "--out", out, *more, **environment)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -76,12 +76,25 @@ def main():
         runs = {where: train(images, folder / f"fkd-{where}", device, "--db", folder / "here.fkdb", *student) for where, device in places.items()}
         compare("label set, loss of the first pass", runs["here"][0]["loss"], runs["there"][0]["loss"], 0.05)
         compare("label set, top-1", runs["here"][-1]["top1"], runs["there"][-1]["top1"], 0.05)
-        cropped = train(images, folder / "cropped", places["there"], "--db", folder / "here.fkdb", "--crop-on", "gpu", *student)
+        on_gpu = () if places["there"] == "cpu" else ("--crop-on", "gpu")
+        cropped = train(images, folder / "cropped", places["there"], "--db", folder / "here.fkdb", *on_gpu, *student)
         # The same bits go in; what a card adds up in another order parts them no further than two runs.
         compare("crops made there, loss of the first pass", runs["there"][0]["loss"], cropped[0]["loss"], 0.01)
         compare("crops made there, top-1", runs["there"][-1]["top1"], cropped[-1]["top1"], 0.05)
         again = train(images, folder / "again", places["there"], "--db", folder / "there.fkdb", *student)
         compare("the same from labels made there, top-1", runs["here"][-1]["top1"], again[-1]["top1"], 0.05)
+        mixed = train(images, folder / "mixed", places["there"], "--db", folder / "here.fkdb", "--channels-last",
+                      *(("--autocast", "bf16") if places["there"] != "cpu" else ()), *student)
+        compare("bfloat16, channels last, loss of the first pass", runs["there"][0]["loss"], mixed[0]["loss"], 0.03)
+        compare("bfloat16, channels last, top-1", runs["there"][-1]["top1"], mixed[-1]["top1"], 0.05)
+        # A group of one process: NCCL (CPU: gloo) sums what is there already.
+        alone = train(images, folder / "alone", places["there"], "--db", folder / "here.fkdb", *student,
+                      RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="29533")
+        compare("a process group of one, loss of the first pass", runs["there"][0]["loss"], alone[0]["loss"], 0.01)
+        compare("a process group of one, top-1", runs["there"][-1]["top1"], alone[-1]["top1"], 0.05)
+        asked = {where: train(images, folder / f"asked-{where}", device, "--supervision", "teacher", "--teacher", teacher, "--epochs", 4)
+                 for where, device in places.items()}
+        compare("a teacher asked there, loss of the first pass", asked["here"][0]["loss"], asked["there"][0]["loss"], 0.05)
     sys.exit(1 if bad else 0)
 
 
