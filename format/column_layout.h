@@ -33,6 +33,12 @@ enum HeadColumn : size_t {
 };
 constexpr size_t kHeadFieldBytes = 4 + 4 + 4 + 2 + 4 + 1 + 2;
 
+// Whether the ranks of an image with such a palette are counted among those that the crop's ranks before left over:
+// 5 % less to share on a real teacher's labels.
+inline bool RanksExclude(const LabelSpec& spec, size_t palette) {
+  return spec.num_indices() > 1 && spec.num_indices() <= kMaxSeparate && palette <= kEscapedRank;
+}
+
 // An image's flags.
 constexpr uint8_t kDrawnFlag = 1;     // boxes and flips are those that the recipe's seed stands for
 constexpr uint8_t kExpectedFlag = 2;  // all widths lie in the recipe's range

@@ -80,7 +80,7 @@ struct ColumnWriter::Impl {
   void OrderPalette();
   void ReadBoxes(const RecordView& view);
   bool Drawn(const RecordView& view);
-  void PutRanks(const Range& range, Columns* out) const;
+  void PutRanks(const Range& range, Columns* out);
   void PutCodes(const RecordView& view, const Range& range, Columns* out) const;
   void PutValues(const RecordView& view, const Range& range, Columns* out) const;
   void PutFractions(const RecordView& view, const Range& range, Columns* out) const;
@@ -108,7 +108,7 @@ struct ColumnWriter::Impl {
   std::vector<uint32_t> classes, counts, positions, ranks, order;
   std::vector<uint32_t> place_of_class;  // in `classes`, plus one; 0: none yet
   std::vector<PixelBox> boxes;
-  std::vector<uint8_t> flips;
+  std::vector<uint8_t> flips, smaller;
   std::vector<SampledCrop> sampled;
 };
 
@@ -221,7 +221,7 @@ bool ColumnWriter::Impl::Drawn(const RecordView& view) {
   return true;
 }
 
-void ColumnWriter::Impl::PutRanks(const Range& range, Columns* out) const {
+void ColumnWriter::Impl::PutRanks(const Range& range, Columns* out) {
   Column& escapes = (*out)[layout.rank_at + layout.ranks];
   for (size_t c = 0; c < layout.ranks; ++c) {
     const size_t last = c + 1 < layout.ranks ? c + 1 : k;
@@ -233,6 +233,19 @@ void ColumnWriter::Impl::PutRanks(const Range& range, Columns* out) const {
         *to++ = static_cast<uint8_t>(std::min<uint32_t>(rank, kEscapedRank));
       }
     }
+  }
+  if (!RanksExclude(spec, order.size())) return;
+  // A crop's classes differ: each rank is counted among those that the ones before it left over.
+  const size_t n = range.size();
+  smaller.resize(n);
+  for (size_t c = k; c-- > 1;) {
+    uint8_t* const rank = (*out)[layout.rank_at + c].data() + (*out)[layout.rank_at + c].size() - n;
+    std::ranges::fill(smaller, uint8_t{0});
+    for (size_t j = 0; j < c; ++j) {
+      const uint8_t* const before = (*out)[layout.rank_at + j].data() + (*out)[layout.rank_at + j].size() - n;
+      for (size_t i = 0; i < n; ++i) smaller[i] += static_cast<uint8_t>(before[i] < rank[i]);
+    }
+    for (size_t i = 0; i < n; ++i) rank[i] -= smaller[i];
   }
 }
 

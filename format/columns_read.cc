@@ -66,11 +66,13 @@ struct ColumnReader::Impl {
   Result<void> ReadBoxes(const Head& head, uint64_t key_hash);
   Result<void> PassBoxes(const Head& head, size_t l, bool keep);
   Result<void> ReadRanks(const Head& head);
+  Result<void> ReadEscapedRanks(const Head& head, size_t l);
+  Result<void> ReadExcludedRanks(const Head& head, size_t l);
   Result<void> ReadOps(const Head& head, StoredRecord* record);
   void ReadFlips(const Head& head);
   void PackCrops(const Head& head, StoredRecord* record);
   void StoreArrays(const Head& head, StoredRecord* record);
-  void Advance(const Head& head, bool with_ranks);
+  void Advance(const Head& head);
 
   const ColumnRule& rule;
   const LabelSpec spec;
@@ -90,6 +92,7 @@ struct ColumnReader::Impl {
 
   std::vector<uint32_t> classes;   // by rank
   std::vector<uint8_t> used;       // by rank
+  std::vector<uint8_t> sorted, rank;
   std::vector<uint32_t> ranks;     // (kept, k)
   std::vector<uint32_t> position;  // by rank: in the record's palette
   std::vector<uint32_t> palette;   // ranks in the order of their classes
@@ -228,35 +231,71 @@ Result<void> ColumnReader::Impl::ReadPalette(const Head& head) {
   return {};
 }
 
+Result<void> ColumnReader::Impl::ReadEscapedRanks(const Head& head, size_t l) {
+  Layer& layer = layers[l];
+  const uint32_t begin = LayerBegin(l, head.crops), end = LayerEnd(l, head.crops);
+  const Column& escapes = layer.columns[layout.rank_at + layout.ranks];
+  size_t& escape_at = layer.at[layout.rank_at + layout.ranks];
+  for (size_t c = 0; c < layout.ranks; ++c) {
+    const size_t last = c + 1 < layout.ranks ? c + 1 : k;
+    const uint8_t* from = layer.columns[layout.rank_at + c].data() + layer.at[layout.rank_at + c];
+    for (uint32_t i = begin; i < end; ++i) {
+      for (size_t j = c; j < last; ++j) {
+        uint32_t rank = *from++;
+        if (rank == kEscapedRank) {
+          if (escapes.size() - escape_at < sizeof rank) return Corrupt("layer {}: escaped ranks end early", l);
+          std::memcpy(&rank, escapes.data() + escape_at, sizeof rank);
+          escape_at += sizeof rank;
+          if (rank < kEscapedRank) return Corrupt("layer {}: an escaped rank of {}", l, rank);
+        }
+        if (rank >= head.palette) return Corrupt("crop {}: rank {} in a palette of {} classes", i, rank, head.palette);
+        if (i >= kept) continue;
+        used[rank] = 1;
+        ranks[size_t{i} * k + j] = rank;
+      }
+    }
+  }
+  return {};
+}
+
+Result<void> ColumnReader::Impl::ReadExcludedRanks(const Head& head, size_t l) {
+  const Layer& layer = layers[l];
+  const uint32_t begin = LayerBegin(l, kept);
+  const size_t n = LayerEnd(l, kept) - begin;
+  // The crops' ranks so far, ascending: sorted[j * n + i] of crop i. Byte by byte, which compilers make vectors of.
+  sorted.resize(n * k);
+  rank.resize(n);
+  uint8_t* const now = rank.data();
+  for (size_t c = 0; c < k; ++c) {
+    std::memcpy(now, layer.columns[layout.rank_at + c].data() + layer.at[layout.rank_at + c], n);
+    for (size_t j = 0; j < c; ++j) {
+      const uint8_t* const before = sorted.data() + j * n;
+      for (size_t i = 0; i < n; ++i) now[i] += static_cast<uint8_t>(before[i] <= now[i]);
+    }
+    for (size_t i = 0; i < n; ++i) {
+      if (now[i] >= head.palette) return Corrupt("crop {}: rank {} in a palette of {} classes", begin + i, now[i], head.palette);
+      used[now[i]] = 1;
+      ranks[(begin + i) * k + c] = now[i];
+    }
+    for (size_t j = 0; j < c; ++j) {
+      uint8_t* const before = sorted.data() + j * n;
+      for (size_t i = 0; i < n; ++i) {
+        const uint8_t low = std::min(before[i], now[i]), high = std::max(before[i], now[i]);
+        before[i] = low;
+        now[i] = high;
+      }
+    }
+    std::memcpy(sorted.data() + c * n, now, n);
+  }
+  return {};
+}
+
 // Ranks of the kept crops, which of them occur, and what their places in the record's own palette are.
 Result<void> ColumnReader::Impl::ReadRanks(const Head& head) {
   ranks.resize(size_t{kept} * k);
   used.assign(head.palette, 0);
   for (size_t l = 0; l < layers.size(); ++l) {
-    Layer& layer = layers[l];
-    const uint32_t begin = LayerBegin(l, head.crops), end = LayerEnd(l, head.crops);
-    const Column& escapes = layer.columns[layout.rank_at + layout.ranks];
-    size_t& escape_at = layer.at[layout.rank_at + layout.ranks];
-    for (size_t c = 0; c < layout.ranks; ++c) {
-      const size_t last = c + 1 < layout.ranks ? c + 1 : k;
-      const uint8_t* from = layer.columns[layout.rank_at + c].data() + layer.at[layout.rank_at + c];
-      layer.at[layout.rank_at + c] += (end - begin) * (last - c);
-      for (uint32_t i = begin; i < end; ++i) {
-        for (size_t j = c; j < last; ++j) {
-          uint32_t rank = *from++;
-          if (rank == kEscapedRank) {
-            if (escapes.size() - escape_at < sizeof rank) return Corrupt("layer {}: escaped ranks end early", l);
-            std::memcpy(&rank, escapes.data() + escape_at, sizeof rank);
-            escape_at += sizeof rank;
-            if (rank < kEscapedRank) return Corrupt("layer {}: an escaped rank of {}", l, rank);
-          }
-          if (rank >= head.palette) return Corrupt("crop {}: rank {} in a palette of {} classes", i, rank, head.palette);
-          if (i >= kept) continue;
-          used[rank] = 1;
-          ranks[size_t{i} * k + j] = rank;
-        }
-      }
-    }
+    FKDB_TRY(RanksExclude(spec, head.palette) ? ReadExcludedRanks(head, l) : ReadEscapedRanks(head, l));
   }
   palette.clear();
   for (uint32_t rank = 0; rank < head.palette; ++rank) {
@@ -428,7 +467,7 @@ void ColumnReader::Impl::StoreArrays(const Head& head, StoredRecord* record) {
 }
 
 // Behind the image, in the columns whose lengths follow from the heads.
-void ColumnReader::Impl::Advance(const Head& head, bool with_ranks) {
+void ColumnReader::Impl::Advance(const Head& head) {
   for (size_t l = 0; l < layers.size(); ++l) {
     Layer& layer = layers[l];
     const size_t here = LayerEnd(l, head.crops) - LayerBegin(l, head.crops);
@@ -436,7 +475,7 @@ void ColumnReader::Impl::Advance(const Head& head, bool with_ranks) {
       for (size_t c = 0; c < count * bytes; ++c) layer.at[first + c] += here * (c / bytes + 1 < count ? 1 : n - count + 1);
     };
     numbers(layout.box_at, layout.box_planes, layout.box_planes, 1);
-    if (with_ranks) numbers(layout.rank_at, layout.ranks, k, 1);
+    numbers(layout.rank_at, layout.ranks, k, 1);
     size_t at = layout.value_at;
     numbers(at, layout.tail, 1, 1);
     numbers(at += layout.tail, layout.ratios, layout.ratios > 0 ? spec.top_k - 1 : 0, 1);
@@ -474,7 +513,7 @@ Result<std::vector<std::byte>> ColumnReader::Next(uint64_t key_hash) {
     if (head.flags & kOpsFlag) FKDB_TRY(r.ReadOps(head, &record));
   }
   std::vector<std::byte> bytes = BuildRecord(r.spec, record);
-  r.Advance(head, false);
+  r.Advance(head);
   return bytes;
 }
 
@@ -494,6 +533,7 @@ Result<void> ColumnReader::Skip() {
     for (size_t c = 0; c < r.layout.ranks; ++c) {
       const size_t column = r.layout.rank_at + c, size = here * (c + 1 < r.layout.ranks ? 1 : r.k - r.layout.ranks + 1);
       const uint8_t* from = layer.columns[column].data() + layer.at[column];
+      if (RanksExclude(r.spec, head.palette)) continue;
       layer.at[r.layout.rank_at + r.layout.ranks] += sizeof(uint32_t) * static_cast<size_t>(std::count(from, from + size, kEscapedRank));
     }
     if (layer.at[r.layout.rank_at + r.layout.ranks] > layer.columns[r.layout.rank_at + r.layout.ranks].size() && r.layout.ranks > 0) {
@@ -501,7 +541,7 @@ Result<void> ColumnReader::Skip() {
     }
   }
   if (head.flags & kOpsFlag) FKDB_TRY(r.ReadOps(head, nullptr));
-  r.Advance(head, true);
+  r.Advance(head);
   return {};
 }
 
