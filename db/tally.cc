@@ -10,7 +10,7 @@ namespace fkdb {
 
 Tally::Tally(const Manifest& recipe) : spec_(recipe.spec), digest_(recipe.spec, recipe.data_set.class_names) {}
 
-Result<void> Tally::Add(std::string_view key, std::span<const std::byte> bytes) {
+Result<Tally::Image> Tally::Check(std::string_view key, std::span<const std::byte> bytes) const {
   const auto about = [&](Error error) {
     return Fail(error.code, fmt::format("image '{}': {}", Printable(key), error.message));
   };
@@ -19,11 +19,24 @@ Result<void> Tally::Add(std::string_view key, std::span<const std::byte> bytes) 
   auto record = DecodeRecord(*view);
   if (!record) return about(std::move(record).error());
   if (record->key_hash != Hash64(key)) return about({ErrorCode::kInvalidArgument, "its record belongs to another key"});
-  digest_.Add(ImageDigest(key, *record));
-  contents_.Add(*record);
-  num_crops_ += record->num_crops();
-  if (view->skipped()) skipped_.push_back(num_images_);
+  Image image = {ImageDigest(key, *record), {}, record->num_crops(), view->skipped()};
+  image.size_and_file.width = record->width;
+  image.size_and_file.height = record->height;
+  image.size_and_file.content_hash = record->content_hash;
+  return image;
+}
+
+void Tally::Add(const Image& image) {
+  digest_.Add(image.digest);
+  contents_.Add(image.size_and_file);
+  num_crops_ += image.crops;
+  if (image.skipped) skipped_.push_back(num_images_);
   ++num_images_;
+}
+
+Result<void> Tally::Add(std::string_view key, std::span<const std::byte> bytes) {
+  FKDB_ASSIGN(const Image image, Check(key, bytes));
+  Add(image);
   return {};
 }
 

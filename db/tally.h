@@ -19,6 +19,17 @@ class Tally {
   // `recipe`: spec and class names are used.
   explicit Tally(const Manifest& recipe);
 
+  // What one image adds; found on any thread.
+  struct Image {
+    Sha256::Hash digest;
+    Record size_and_file;  // of these alone
+    uint32_t crops = 0;
+    bool skipped = false;
+  };
+  // Checks its record from end to end. Errors: as Add.
+  Result<Image> Check(std::string_view key, std::span<const std::byte> record) const;
+  void Add(const Image& image);  // in ordinal order
+
   // The next image in ordinal order: checks its record from end to end. Errors: Corruption,
   // InvalidArgument (the record belongs to another key); name the image.
   Result<void> Add(std::string_view key, std::span<const std::byte> record);

@@ -45,6 +45,11 @@ std::string CropColumnName(const LabelSpec& spec, size_t column) {
   return "operations";
 }
 
+bool HasRepeats(const LabelSpec& spec, size_t column) {
+  const CropLayout layout(spec);
+  return column >= layout.op_at || (column >= layout.box_at && column < layout.rank_at) || (layout.value_groups > 0 && column >= layout.value_at);
+}
+
 std::vector<uint32_t> LayerEnds(uint32_t crops) {
   if (crops < 16) return {std::max(crops, 1u)};
   std::vector<uint32_t> ends;

@@ -47,6 +47,8 @@ size_t NumCropColumns(const LabelSpec& spec);  // of a layer
 // What the column is, for statistics: "boxes", "ranks 0", ..
 std::string CropColumnName(const LabelSpec& spec, size_t column);
 
+bool HasRepeats(const LabelSpec& spec, size_t column);  // its bytes come again as they are, more than by chance
+
 // The ends of the layers for M crops an image: an eighth, a quarter, a half, all; one layer of less than 16.
 std::vector<uint32_t> LayerEnds(uint32_t crops);
 
