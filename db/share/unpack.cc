@@ -67,7 +67,7 @@ class Choice {
     return at != keys_.end() && (behind == nullptr || *at < *behind);
   }
   bool MayHave(int32_t lowest, int32_t highest) const {
-    if (classes_.empty()) return true;
+    if (classes_.empty() || has_keys()) return true;  // of an image that was named one wants to know whether it is there
     for (int64_t c = std::max(lowest, 0); c <= highest && c < static_cast<int64_t>(classes_.size()); ++c) {
       if (classes_[static_cast<size_t>(c)]) return true;
     }

@@ -58,7 +58,8 @@ Result<void> BenchColumns(const LabelSet& set, const PackOptions& options) {
   for (uint64_t i = 0; i < images; ++i) {
     FKDB_ASSIGN(const auto record, set.RecordBytes(i));
     bytes += record.size();
-    FKDB_ASSIGN(records.emplace_back(), RecordView::Open(record, m.spec));
+    FKDB_ASSIGN(const RecordView view, RecordView::Open(record, m.spec));
+    records.push_back(view);
   }
   Columns heads;
   std::vector<Columns> layers;
