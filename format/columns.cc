@@ -85,8 +85,9 @@ struct ColumnWriter::Impl {
   void OrderPalette();
   void ReadBoxes(const RecordView& view);
   bool Drawn(const RecordView& view);
-  void PutRanks(const Range& range, Columns* out);
-  void PutCodes(const RecordView& view, const Range& range, Columns* out) const;
+  void PutRanks(const Range& range, uint32_t crops, Columns* out);
+  void PutExcludedRanks(const Range& range, uint32_t crops, Columns* out);
+  void PutCodes(const RecordView& view, const Range& range, Columns* out);
   void PutValues(const RecordView& view, const Range& range, Columns* out) const;
   void PutFractions(const RecordView& view, const Range& range, Columns* out) const;
   Result<void> PutOps(const RecordView& view, const Range& range, Columns* out) const;
@@ -109,11 +110,12 @@ struct ColumnWriter::Impl {
   uint32_t images = 0;
   uint64_t drawn = 0;
 
-  // Of the image at hand: its classes in the order in which they were found, and which of them each index is.
+  // Of the image at hand: its classes in the order in which they were found, and which of them each index is: (k, crops).
   std::vector<uint32_t> classes, counts, positions, ranks, order;
   std::vector<uint32_t> place_of_class;  // in `classes`, plus one; 0: none yet
   std::vector<PixelBox> boxes;
   std::vector<uint8_t> flips, smaller;
+  std::vector<uint64_t> words;
   std::vector<SampledCrop> sampled;
 };
 
@@ -134,15 +136,16 @@ Result<void> ColumnWriter::Impl::ReadIndices(const RecordView& view) {
       classes.push_back(static_cast<uint32_t>(ReadBits(bytes, packed.palette_at + uint64_t{i} * packed.class_bits, packed.class_bits)));
     }
     counts.assign(packed.palette_size, 0);
-    const uint32_t width = packed.index_bits;
-    uint32_t* out = positions.data();
+    const uint32_t width = packed.index_bits, size = packed.palette_size;
+    uint32_t* const out = positions.data();
+    uint32_t* const count = counts.data();
     for (uint32_t i = 0; i < crops; ++i) {
       BitReader reader(bytes, i * packed.crop_bits + packed.indices_at);
       for (uint32_t j = 0; j < k; ++j) {
         const auto position = static_cast<uint32_t>(reader.Next(width));
-        if (position >= packed.palette_size) return Corrupt("crop {}: an index beyond its palette of {} classes", i, packed.palette_size);
-        ++counts[position];
-        *out++ = position;
+        if (position >= size) return Corrupt("crop {}: an index beyond its palette of {} classes", i, size);
+        ++count[position];
+        out[size_t{j} * crops + i] = position;
       }
     }
     return {};
@@ -160,7 +163,7 @@ Result<void> ColumnWriter::Impl::ReadIndices(const RecordView& view) {
         place = static_cast<uint32_t>(classes.size());
       }
       ++counts[place - 1];
-      positions[size_t{i} * k + j] = place - 1;
+      positions[size_t{j} * crops + i] = place - 1;
     }
   }
   for (const uint32_t class_index : classes) place_of_class[class_index] = 0;
@@ -200,6 +203,18 @@ void ColumnWriter::Impl::ReadBoxes(const RecordView& view) {
   const PackedLayout& packed = view.packed_layout();
   const uint8_t* bytes = view.packed_bits().data();
   const uint32_t rows = packed.row_bits, columns = packed.column_bits;
+  if (const uint32_t all = 2 * (rows + columns) + 1; all <= kMaxFieldBits) {
+    const uint64_t row_mask = (uint64_t{1} << rows) - 1, column_mask = (uint64_t{1} << columns) - 1;
+    PixelBox* const box = boxes.data();
+    uint8_t* const flip = flips.data();
+    for (uint32_t i = 0; i < crops; ++i) {
+      const uint64_t word = ReadBits(bytes, i * packed.crop_bits, all);
+      box[i] = {static_cast<uint32_t>(word & row_mask), static_cast<uint32_t>(word >> rows & column_mask),
+                static_cast<uint32_t>(word >> (rows + columns) & row_mask) + 1, static_cast<uint32_t>(word >> (2 * rows + columns) & column_mask) + 1};
+      flip[i] = static_cast<uint8_t>(word >> (all - 1));
+    }
+    return;
+  }
   for (uint32_t i = 0; i < crops; ++i) {
     BitReader reader(bytes, i * packed.crop_bits);
     PixelBox& b = boxes[i];
@@ -226,36 +241,49 @@ bool ColumnWriter::Impl::Drawn(const RecordView& view) {
   return true;
 }
 
-void ColumnWriter::Impl::PutRanks(const Range& range, Columns* out) {
+void ColumnWriter::Impl::PutRanks(const Range& range, uint32_t crops, Columns* out) {
+  if (RanksExclude(spec, order.size())) return PutExcludedRanks(range, crops, out);
   Column& escapes = (*out)[layout.rank_at + layout.ranks];
   for (size_t c = 0; c < layout.ranks; ++c) {
     const size_t last = c + 1 < layout.ranks ? c + 1 : k;
     uint8_t* to = Extend(&(*out)[layout.rank_at + c], range.size() * (last - c));
     for (uint32_t i = range.begin; i < range.end; ++i) {
       for (size_t j = c; j < last; ++j) {
-        const uint32_t rank = ranks[positions[size_t{i} * k + j]];
+        const uint32_t rank = ranks[positions[j * crops + i]];
         if (rank >= kEscapedRank) std::memcpy(Extend(&escapes, sizeof rank), &rank, sizeof rank);
         *to++ = static_cast<uint8_t>(std::min<uint32_t>(rank, kEscapedRank));
       }
     }
   }
-  if (!RanksExclude(spec, order.size())) return;
-  // A crop's classes differ: each rank is counted among those that the ones before it left over.
+}
+
+// A crop's classes differ: each rank is counted among those that the ones before it left over. Byte by byte, which
+// compilers make vectors of.
+void ColumnWriter::Impl::PutExcludedRanks(const Range& range, uint32_t crops, Columns* out) {
   const size_t n = range.size();
+  uint8_t* column[kMaxSeparate];
+  for (size_t c = 0; c < k; ++c) {
+    column[c] = Extend(&(*out)[layout.rank_at + c], n);
+    const uint32_t* const from = positions.data() + c * crops + range.begin;
+    const uint32_t* const rank = ranks.data();
+    uint8_t* const to = column[c];
+    for (size_t i = 0; i < n; ++i) to[i] = static_cast<uint8_t>(rank[from[i]]);
+  }
   smaller.resize(n);
+  uint8_t* const __restrict count = smaller.data();
   for (size_t c = k; c-- > 1;) {
-    uint8_t* const rank = (*out)[layout.rank_at + c].data() + (*out)[layout.rank_at + c].size() - n;
-    std::ranges::fill(smaller, uint8_t{0});
+    uint8_t* const __restrict rank = column[c];
+    std::fill_n(count, n, uint8_t{0});
     for (size_t j = 0; j < c; ++j) {
-      const uint8_t* const before = (*out)[layout.rank_at + j].data() + (*out)[layout.rank_at + j].size() - n;
-      for (size_t i = 0; i < n; ++i) smaller[i] += static_cast<uint8_t>(before[i] < rank[i]);
+      const uint8_t* const __restrict before = column[j];
+      for (size_t i = 0; i < n; ++i) count[i] += static_cast<uint8_t>(before[i] < rank[i]);
     }
-    for (size_t i = 0; i < n; ++i) rank[i] -= smaller[i];
+    for (size_t i = 0; i < n; ++i) rank[i] -= count[i];
   }
 }
 
 // Packed values: their codes as they are.
-void ColumnWriter::Impl::PutCodes(const RecordView& view, const Range& range, Columns* out) const {
+void ColumnWriter::Impl::PutCodes(const RecordView& view, const Range& range, Columns* out) {
   const PackedLayout& packed = view.packed_layout();
   const uint8_t* bytes = view.packed_bits().data();
   const size_t crops = range.size();
@@ -281,6 +309,22 @@ void ColumnWriter::Impl::PutCodes(const RecordView& view, const Range& range, Co
   for (size_t c = 0; c < columns; ++c) {
     const bool shared = c + 1 == columns && layout.ratios > 0;
     to[c] = Extend(&(*out)[layout.value_at + c], crops * (shared ? ratios - layout.ratios + 1 : 1));
+  }
+  if (const uint64_t all = packed.crop_bits - packed.values_at; all <= kMaxFieldBits && ratios == layout.ratios) {
+    // All of a crop from one load, then column after column.
+    words.resize(crops);
+    uint64_t* const word = words.data();
+    for (size_t i = 0; i < crops; ++i) {
+      word[i] = ReadBits(bytes, (range.begin + i) * packed.crop_bits + packed.values_at, static_cast<uint32_t>(all));
+    }
+    for (size_t c = 0, shift = 0; c < columns; ++c) {
+      const uint32_t width = c < layout.tail ? kTailBits : kRatioBits;
+      const uint64_t mask = (uint64_t{1} << width) - 1;
+      uint8_t* const __restrict codes = to[c];
+      for (size_t i = 0; i < crops; ++i) codes[i] = static_cast<uint8_t>(word[i] >> shift & mask);
+      shift += width;
+    }
+    return;
   }
   uint8_t** const to_ratios = to + layout.tail;
   for (uint32_t i = range.begin; i < range.end; ++i) {
@@ -346,7 +390,7 @@ Result<void> ColumnWriter::Impl::PutCrops(const RecordView& view, uint8_t flags)
       for (uint32_t i = range.begin; i < range.end; ++i) bits[l].Put(view.flip(i), 1);
       PutFractions(view, range, out);
     }
-    if (k > 0) PutRanks(range, out);
+    if (k > 0) PutRanks(range, view.num_crops(), out);
     if (layout.tail + layout.ratios + layout.codes > 0) PutCodes(view, range, out);
     if (layout.value_groups > 0) PutValues(view, range, out);
     if (flags & kOpsFlag) FKDB_TRY(PutOps(view, range, out));

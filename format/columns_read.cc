@@ -70,6 +70,7 @@ struct ColumnReader::Impl {
   Result<void> ReadExcludedRanks(const Head& head, size_t l);
   Result<void> ReadOps(const Head& head, StoredRecord* record);
   void ReadFlips(const Head& head);
+  void PackNarrowCrops(const PackedLayout& packed, FieldWriter* out);
   void PackCrops(const Head& head, StoredRecord* record);
   void StoreArrays(const Head& head, StoredRecord* record);
   void Advance(const Head& head);
@@ -93,10 +94,11 @@ struct ColumnReader::Impl {
   std::vector<uint32_t> classes;   // by rank
   std::vector<uint8_t> used;       // by rank
   std::vector<uint8_t> sorted, rank;
-  std::vector<uint32_t> ranks;     // (kept, k)
+  std::vector<uint32_t> ranks;     // (k, kept)
   std::vector<uint32_t> position;  // by rank: in the record's palette
   std::vector<uint32_t> palette;   // ranks in the order of their classes
   std::vector<SampledCrop> crops;
+  std::vector<uint64_t> index_words, value_words;
 };
 
 ColumnReader::ColumnReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -251,7 +253,7 @@ Result<void> ColumnReader::Impl::ReadEscapedRanks(const Head& head, size_t l) {
         if (rank >= head.palette) return Corrupt("crop {}: rank {} in a palette of {} classes", i, rank, head.palette);
         if (i >= kept) continue;
         used[rank] = 1;
-        ranks[size_t{i} * k + j] = rank;
+        ranks[j * kept + i] = rank;
       }
     }
   }
@@ -265,27 +267,30 @@ Result<void> ColumnReader::Impl::ReadExcludedRanks(const Head& head, size_t l) {
   // The crops' ranks so far, ascending: sorted[j * n + i] of crop i. Byte by byte, which compilers make vectors of.
   sorted.resize(n * k);
   rank.resize(n);
-  uint8_t* const now = rank.data();
+  uint8_t* const __restrict now = rank.data();
+  uint8_t* const all = sorted.data();
   for (size_t c = 0; c < k; ++c) {
-    std::memcpy(now, layer.columns[layout.rank_at + c].data() + layer.at[layout.rank_at + c], n);
+    if (n > 0) std::memcpy(now, layer.columns[layout.rank_at + c].data() + layer.at[layout.rank_at + c], n);
     for (size_t j = 0; j < c; ++j) {
-      const uint8_t* const before = sorted.data() + j * n;
+      const uint8_t* const __restrict before = all + j * n;
       for (size_t i = 0; i < n; ++i) now[i] += static_cast<uint8_t>(before[i] <= now[i]);
     }
-    for (size_t i = 0; i < n; ++i) {
-      if (now[i] >= head.palette) return Corrupt("crop {}: rank {} in a palette of {} classes", begin + i, now[i], head.palette);
-      used[now[i]] = 1;
-      ranks[(begin + i) * k + c] = now[i];
-    }
+    uint8_t most = 0;
+    uint32_t* const __restrict to = ranks.data() + c * kept + begin;
+    uint8_t* const marks = used.data();
+    for (size_t i = 0; i < n; ++i) most = std::max(most, now[i]);
+    for (size_t i = 0; i < n; ++i) to[i] = now[i];
+    if (n > 0 && most >= head.palette) return Corrupt("rank {} in a palette of {} classes", most, head.palette);
+    for (size_t i = 0; i < n; ++i) marks[now[i]] = 1;
     for (size_t j = 0; j < c; ++j) {
-      uint8_t* const before = sorted.data() + j * n;
+      uint8_t* const __restrict before = all + j * n;
       for (size_t i = 0; i < n; ++i) {
         const uint8_t low = std::min(before[i], now[i]), high = std::max(before[i], now[i]);
         before[i] = low;
         now[i] = high;
       }
     }
-    std::memcpy(sorted.data() + c * n, now, n);
+    if (n > 0) std::memcpy(all + c * n, now, n);
   }
   return {};
 }
@@ -365,6 +370,45 @@ Result<void> ColumnReader::Impl::ReadOps(const Head& head, StoredRecord* record)
   return {};
 }
 
+// Crops of three fields that are written at once: box and flip, indices, values; each collected column by column.
+void ColumnReader::Impl::PackNarrowCrops(const PackedLayout& packed, FieldWriter* out) {
+  const uint32_t rows = packed.row_bits, columns = packed.column_bits, index_bits = packed.index_bits;
+  const auto value_bits = static_cast<uint32_t>(packed.crop_bits - packed.values_at);
+  index_words.assign(kept, 0);
+  value_words.assign(kept, 0);
+  for (size_t c = 0; c < k; ++c) {
+    const uint32_t* const from = ranks.data() + c * kept;
+    const uint32_t* const place = position.data();
+    uint64_t* const word = index_words.data();
+    for (size_t i = 0; i < kept; ++i) word[i] |= uint64_t{place[from[i]]} << (c * index_bits);
+  }
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const uint32_t begin = LayerBegin(l, kept);
+    const size_t n = LayerEnd(l, kept) - begin;
+    for (size_t c = 0, shift = 0; c < layout.tail + layout.ratios; ++c) {
+      const uint32_t width = c < layout.tail ? kTailBits : kRatioBits;
+      const uint64_t mask = (uint64_t{1} << width) - 1;
+      const uint8_t* const __restrict from = layers[l].columns[layout.value_at + c].data() + layers[l].at[layout.value_at + c];
+      uint64_t* const __restrict word = value_words.data() + begin;
+      for (size_t i = 0; i < n; ++i) word[i] |= (from[i] & mask) << shift;
+      shift += width;
+    }
+  }
+  FieldWriter to = *out;  // of its own: what it writes could be anything, for all a compiler knows
+  const SampledCrop* const crop = crops.data();
+  const uint64_t* const indices = index_words.data();
+  const uint64_t* const values = value_words.data();
+  for (size_t i = 0; i < kept; ++i) {
+    const PixelBox& b = crop[i].box;
+    const uint64_t box = b.top | uint64_t{b.left} << rows | uint64_t{b.height - 1} << (rows + columns) | uint64_t{b.width - 1} << (2 * rows + columns) |
+                         uint64_t{crop[i].flip} << (2 * (rows + columns));
+    to.Put(box, 2 * (rows + columns) + 1);
+    to.Put(indices[i], k * index_bits);
+    to.Put(values[i], value_bits);
+  }
+  *out = to;
+}
+
 void ColumnReader::Impl::PackCrops(const Head& head, StoredRecord* record) {
   const auto size = static_cast<uint32_t>(palette.size());
   const bool with_palette = size > 0 && PaletteIsWorthIt(spec, head.width, head.height, kept, size);
@@ -375,7 +419,11 @@ void ColumnReader::Impl::PackCrops(const Head& head, StoredRecord* record) {
   FieldWriter out(record->packed.data());
   const uint32_t rows = packed.row_bits, columns = packed.column_bits, index_bits = packed.index_bits;
   const size_t ratios = layout.ratios > 0 ? spec.top_k - 1 : 0;
-  for (size_t l = 0; l < layers.size(); ++l) {
+  const uint32_t box_bits = 2 * (rows + columns) + 1, value_bits = static_cast<uint32_t>(packed.crop_bits - packed.values_at);
+  const bool narrow = spec.boxes == BoxEncoding::kPixel && layout.codes == 0 && ratios == layout.ratios && box_bits <= kMaxFieldBits &&
+                      k * index_bits <= kMaxFieldBits && value_bits <= kMaxFieldBits;
+  if (narrow) PackNarrowCrops(packed, &out);
+  for (size_t l = 0; l < layers.size() && !narrow; ++l) {
     const Layer& layer = layers[l];
     const uint32_t begin = LayerBegin(l, kept), end = LayerEnd(l, kept);
     const auto from = [&](size_t column) { return layer.columns[column].data() + layer.at[column]; };
@@ -406,8 +454,7 @@ void ColumnReader::Impl::PackCrops(const Head& head, StoredRecord* record) {
         word |= value << bits;
         bits += count;
       };
-      const uint32_t* rank = ranks.data() + size_t{i} * k;
-      for (uint32_t j = 0; j < k; ++j) put(position[rank[j]], index_bits);
+      for (uint32_t j = 0; j < k; ++j) put(position[ranks[size_t{j} * kept + i]], index_bits);
       if (tails != nullptr) put(*tails++ & ((1u << kTailBits) - 1), kTailBits);
       for (size_t j = 0; j < ratios; ++j) put(*to_ratios[CropLayout::Of(j, layout.ratios)]++ & ((1u << kRatioBits) - 1), kRatioBits);
       for (size_t h = 0; h < layout.code_heads; ++h) put(from(layout.value_at + h)[i - begin], 8);
@@ -420,14 +467,13 @@ void ColumnReader::Impl::PackCrops(const Head& head, StoredRecord* record) {
 }
 
 void ColumnReader::Impl::StoreArrays(const Head& head, StoredRecord* record) {
-  const size_t indices = size_t{kept} * k;
-  if (spec.wide_indices()) {
-    record->indices_u32.resize(indices);
-    for (size_t i = 0; i < indices; ++i) record->indices_u32[i] = classes[ranks[i]];
-  } else {
-    record->indices_u16.resize(indices);
-    for (size_t i = 0; i < indices; ++i) record->indices_u16[i] = static_cast<uint16_t>(classes[ranks[i]]);
-  }
+  const auto indices = [&]<class T>(std::vector<T>* out) {
+    out->resize(size_t{kept} * k);
+    for (size_t j = 0; j < k; ++j) {
+      for (size_t i = 0; i < kept; ++i) (*out)[i * k + j] = static_cast<T>(classes[ranks[j * kept + i]]);
+    }
+  };
+  spec.wide_indices() ? indices(&record->indices_u32) : indices(&record->indices_u16);
   record->flips.resize((kept + 7) / 8);
   const bool has_flips = !spec.is_map();
   for (uint32_t i = 0; i < kept && has_flips; ++i) record->flips[i >> 3] |= static_cast<uint8_t>((crops[i].flip ? 1 : 0) << (i & 7));

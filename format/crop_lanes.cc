@@ -14,6 +14,7 @@ namespace fkdb {
 namespace {
 
 constexpr size_t N = kCropLanes;
+constexpr uint64_t kLower = 0xffffffff;
 
 // Adding it leaves a double's whole number in its lowest bits, rounded to even, as nearbyint does.
 constexpr double kRounder = 0x1.8p52;
@@ -38,31 +39,40 @@ Vector Product(Vector a, Vector b) { return (a & 0xffffffffu) * (b & 0xffffffffu
 constexpr size_t kInVector = sizeof(Vector) / sizeof(uint64_t);
 
 struct Block {
-  uint32_t word[4][N];
+  uint64_t word[4][N];  // in the lower halves
 };
 
-// format/random.h's Philox.
+// format/random.h's Philox: three consecutive blocks of each lane, whose rounds wait together.
 void Philox(uint64_t key, uint64_t stream, const uint32_t* index, uint32_t draw, Block* out) {
+  constexpr size_t kBlocks = 3;
+  const Vector zero = {};
+  const Vector m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
   for (size_t first = 0; first < N; first += kInVector) {
-    const Vector zero = {};
-    const Vector m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
-    Vector c0 = zero + static_cast<uint32_t>(stream), c1 = zero + (stream >> 32), c2 = zero + draw, c3 = zero;
-    for (size_t i = 0; i < kInVector; ++i) c3[i] = index[first + i];
+    Vector c0[kBlocks], c1[kBlocks], c2[kBlocks], c3[kBlocks], indices = zero;
+    for (size_t i = 0; i < kInVector; ++i) indices[i] = index[first + i];
+    for (size_t b = 0; b < kBlocks; ++b) {
+      c0[b] = zero + static_cast<uint32_t>(stream);
+      c1[b] = zero + (stream >> 32);
+      c2[b] = zero + (draw + b);
+      c3[b] = indices;
+    }
     auto k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
     for (int round = 0; round < 10; ++round) {  // what stands in the upper halves of c1 and c3 counts for nothing
-      const Vector p0 = Product(m0, c0), p1 = Product(m1, c2);
-      c0 = (p1 >> 32) ^ c1 ^ k0;
-      c2 = (p0 >> 32) ^ c3 ^ k1;
-      c1 = p1;
-      c3 = p0;
+      for (size_t b = 0; b < kBlocks; ++b) {
+        const Vector p0 = Product(m0, c0[b]), p1 = Product(m1, c2[b]);
+        c0[b] = (p1 >> 32) ^ c1[b] ^ k0;
+        c2[b] = (p0 >> 32) ^ c3[b] ^ k1;
+        c1[b] = p1;
+        c3[b] = p0;
+      }
       k0 += 0x9E3779B9u;
       k1 += 0xBB67AE85u;
     }
-    for (size_t i = 0; i < kInVector; ++i) {
-      out->word[0][first + i] = static_cast<uint32_t>(c0[i]);
-      out->word[1][first + i] = static_cast<uint32_t>(c1[i]);
-      out->word[2][first + i] = static_cast<uint32_t>(c2[i]);
-      out->word[3][first + i] = static_cast<uint32_t>(c3[i]);
+    for (size_t b = 0; b < kBlocks; ++b) {
+      __builtin_memcpy(&out[b].word[0][first], &c0[b], sizeof(Vector));
+      __builtin_memcpy(&out[b].word[1][first], &c1[b], sizeof(Vector));
+      __builtin_memcpy(&out[b].word[2][first], &c2[b], sizeof(Vector));
+      __builtin_memcpy(&out[b].word[3][first], &c3[b], sizeof(Vector));
     }
   }
 }
@@ -71,10 +81,10 @@ void Philox(uint64_t key, uint64_t stream, const uint32_t* index, uint32_t draw,
 double ToDouble(uint64_t number) { return FromBits(0x4330000000000000u | number) - 0x1p52; }
 
 // CounterRandom's 53 random bits as a double in [0, 1).
-void Unit(const uint32_t* high, const uint32_t* low, double* out) {
+void Unit(const uint64_t* high, const uint64_t* low, double* out) {
   for (size_t i = 0; i < N; ++i) {
-    const uint64_t bits = (uint64_t{high[i]} << 32 | low[i]) >> 11;
-    out[i] = (ToDouble(bits >> 32) * 0x1p32 + ToDouble(bits & 0xffffffffu)) * 0x1p-53;
+    const uint64_t bits = (high[i] << 32 | (low[i] & kLower)) >> 11;
+    out[i] = (ToDouble(bits >> 32) * 0x1p32 + ToDouble(bits & kLower)) * 0x1p-53;
   }
 }
 
@@ -86,11 +96,24 @@ double Remainder(double x, double bound, double inverse) {
 }
 
 // CounterRandom::NextBelow of one word: the upper half first, then what it leaves with the lower.
-void Below(const uint32_t* high, const uint32_t* low, double side, const double* taken, double* out) {
+void Below(const uint64_t* high, const uint64_t* low, double side, const double* taken, double* out) {
   for (size_t i = 0; i < N; ++i) {
     const double room = side - taken[i] + 1, bound = room < 1 ? 1 : room, inverse = 1 / bound;
-    out[i] = Remainder(Remainder(ToDouble(high[i]), bound, inverse) * 0x1p32 + ToDouble(low[i]), bound, inverse);
+    out[i] = Remainder(Remainder(ToDouble(high[i] & kLower), bound, inverse) * 0x1p32 + ToDouble(low[i] & kLower), bound, inverse);
   }
+}
+
+// x / divisor, correctly rounded as a division is, for divisors of 1 to 17: their reciprocals y = RN(1 / divisor) err by at
+// most 2^-54 of themselves (each was checked), so that RN(x y) is within a unit of the quotient's last place, and
+// by Markstein's theorem one step of its remainder gives the division's own result. A division takes five times as long.
+double Quotient(double x, double divisor, double reciprocal) {
+#ifdef __FMA__
+  const double q = x * reciprocal;
+  return __builtin_fma(__builtin_fma(-divisor, q, x), reciprocal, q);
+#else
+  static_cast<void>(reciprocal);
+  return x / divisor;
+#endif
 }
 
 // PortableExp.
@@ -104,11 +127,13 @@ void Exp(const double* x, double* out) {
     r[i] = (x[i] - n * kLn2High) - n * kLn2Low;
     sum[i] = 1;
   }
-  for (int term = 17; term >= 1; --term) {
-    const double divisor = term;
-#pragma GCC unroll 1
-    for (size_t i = 0; i < N; ++i) sum[i] = 1 + sum[i] * r[i] / divisor;
-  }
+  // Written out: of a loop around them compilers make no vectors.
+  const auto step = [&](double term) __attribute__((always_inline)) {
+    const double reciprocal = 1 / term;
+    for (size_t i = 0; i < N; ++i) sum[i] = 1 + Quotient(sum[i] * r[i], term, reciprocal);
+  };
+  step(17), step(16), step(15), step(14), step(13), step(12), step(11), step(10), step(9);
+  step(8), step(7), step(6), step(5), step(4), step(3), step(2), step(1);
   for (size_t i = 0; i < N; ++i) out[i] = sum[i] * power[i];
 }
 
@@ -117,10 +142,9 @@ void Exp(const double* x, double* out) {
 // A crop's draws lie in its words in this order: flip 0 to 1, then for each attempt area, ratio, top, left, two words each;
 // an attempt that fails leaves out its top and left.
 void FKDB_DRAW_LANES(const LaneRule& rule, uint32_t attempt, LaneDraws* draws) {
-  Block first, second, third;
-  Philox(rule.seed, rule.stream, draws->index, attempt, &first);
-  Philox(rule.seed, rule.stream, draws->index, attempt + 1, &second);
-  Philox(rule.seed, rule.stream, draws->index, attempt + 2, &third);
+  Block blocks[3];
+  Philox(rule.seed, rule.stream, draws->index, attempt, blocks);
+  const auto& [first, second, third] = blocks;
   if (attempt == 0) Unit(first.word[0], first.word[1], draws->flip);
   double area[N], ratio[N];
   Unit(first.word[2], first.word[3], area);
@@ -134,7 +158,7 @@ void FKDB_DRAW_LANES(const LaneRule& rule, uint32_t attempt, LaneDraws* draws) {
   }
   Below(second.word[2], second.word[3], rule.image_height, draws->height, draws->top);
   Below(third.word[0], third.word[1], rule.image_width, draws->width, draws->left);
-  for (size_t i = 0; i < N; ++i) draws->again[i] = second.word[2][i] == 0 || third.word[0][i] == 0 ? 0 : 1;
+  for (size_t i = 0; i < N; ++i) draws->again[i] = (second.word[2][i] & kLower) == 0 || (third.word[0][i] & kLower) == 0 ? 0 : 1;
 }
 
 }  // namespace fkdb

@@ -2,7 +2,7 @@
 // Internal to CropSampler::SampleMany: one attempt at several crops at a time. The loops run over lanes, so
 // that a compiler makes vectors of them; crop_lanes.cc is compiled once for every processor and once each
 // for newer ones, and its results never differ by a bit: additions, multiplications, divisions and square
-// roots of IEEE doubles, never fused.
+// roots of IEEE doubles; fused ones only where they give what a division gives.
 #pragma once
 
 #include <cstddef>

@@ -16,8 +16,9 @@ constexpr int kAttempts = 10;
 
 LaneFunction* BestLanes() {
 #ifdef FKDB_CROP_LANES_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) return DrawLanesAvx512;
-  if (__builtin_cpu_supports("avx2")) return DrawLanesAvx2;
+  const bool fma = __builtin_cpu_supports("fma");
+  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) return DrawLanesAvx512;
+  if (fma && __builtin_cpu_supports("avx2")) return DrawLanesAvx2;
 #endif
   return DrawLanes;
 }

@@ -102,9 +102,9 @@ TEST(CropSampler, ManyAreTheSameAsOneAfterTheOther) {
 TEST(CropSampler, LanesAreTheSameInEveryInstructionSet) {
 #if defined(__x86_64__)
   std::mt19937_64 random(2);
-  const bool avx2 = __builtin_cpu_supports("avx2");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  for (int trial = 0; trial < 2000; ++trial) {
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  for (int trial = 0; trial < 20000; ++trial) {
     const LaneRule rule = {random(), random(), 375, 500, 0.08, 0.92, -0.2877, 0.5754};
     LaneDraws plain, wide;
     for (uint32_t& index : plain.index) index = static_cast<uint32_t>(random());
