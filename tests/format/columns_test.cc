@@ -190,6 +190,31 @@ TEST(Columns, DrawnBoxesAreNotStored) {
   }
 }
 
+// FORMAT.md's worked record, coded by hand after SHARE_FORMAT.md.
+TEST(Columns, WhatTheContractSays) {
+  Record record;
+  record.key_hash = 1;
+  record.width = 500;
+  record.height = 375;
+  record.class_index = 0;
+  record.pixel_boxes = {{12, 34, 200, 210}, {0, 0, 375, 500}};
+  record.flips = {1, 0};
+  record.indices = {1, 0, 0, 217};
+  record.values = {0.75, 0.125, 0.5, 0.25};
+  const Group group(MakeSpec(LabelKind::kMarginalSmoothing, 1000, 2, ValueEncoding::kPacked), {record}, {2});
+  const auto planes = [](std::initializer_list<std::pair<uint32_t, size_t>> fields) {
+    Column column;
+    for (const auto& [value, bytes] : fields) {
+      for (size_t byte = 0; byte < bytes; ++byte) column.push_back(static_cast<uint8_t>(value >> (8 * byte)));
+    }
+    return column;
+  };
+  EXPECT_EQ(group.heads, (Columns{planes({{500, 4}, {375, 4}, {0, 4}, {2, 2}, {3, 4}, {2, 1}, {0, 2}}), Column(16), {0, 1, 217}, {0, 0, 0}, {}, {}}));
+  // Bits; ranks of 1, 0 and of 0, 217 in the palette 0, 1, 217, the second without the first; no escapes; tails; ratios.
+  EXPECT_EQ(group.layers[0], (Columns{{0xa8, 0xc4, 0xc6, 0x8d, 0xff, 0xff, 0x01}, {1, 0}, {0, 1}, {}, {93, 77}, {14, 6}, {}, {}, {}, {}, {}, {}}));
+  group.ExpectSame();
+}
+
 TEST(Columns, LayersAreAnEighthAQuarterAHalfAndAll) {
   EXPECT_EQ(LayerEnds(200), (std::vector<uint32_t>{25, 50, 100, 200}));
   EXPECT_EQ(LayerEnds(17), (std::vector<uint32_t>{3, 5, 9, 17}));
@@ -228,6 +253,11 @@ TEST(Columns, ADamagedColumnIsRefusedByName) {
   EXPECT_EQ(error([](Group& g) { g.layers[0][0].push_back(0); }), "layer 0: bytes are left behind boxes and flips");
   EXPECT_NE(error([](Group& g) { g.layers[0][0].resize(3); }).find("its box is none of an image of"), std::string::npos);
   EXPECT_EQ(error([](Group& g) { g.heads[2][1] = g.heads[2][0]; }).substr(0, 6), "class ");
+  const auto more = [](Group& g, size_t first, size_t last) {
+    for (size_t c = first; c <= last; ++c) g.layers[0][c].insert(g.layers[0][c].end(), 4, uint8_t{0});
+  };
+  EXPECT_EQ(error([&](Group& g) { more(g, 4, 4); }), "layer 0: bytes are left behind escaped ranks");
+  EXPECT_EQ(error([&](Group& g) { more(g, g.layers[0].size() - 4, g.layers[0].size() - 1); }), "layer 0: bytes are left behind operations");
   EXPECT_EQ(error([](Group& g) { g.heads[2][0] = 20; }), "class 20 in its palette, expected below 20 classes");
 }
 
