@@ -105,12 +105,11 @@ Result<Columns> ChunkCodec::Decode(std::span<const std::byte> chunk, size_t num_
 }
 
 Sha256::Hash HashColumns(const Columns& columns) {
+  std::vector<std::span<const std::byte>> each;
+  for (const Column& column : columns) each.push_back(std::as_bytes(std::span(column)));
+  const std::vector<Sha256::Hash> hashes = Sha256Many(each);
   Sha256 sha;
-  for (const Column& column : columns) {
-    const uint64_t size = column.size();
-    sha.Update(std::as_bytes(std::span(&size, 1)));
-    sha.Update(std::as_bytes(std::span(column)));
-  }
+  sha.Update(std::as_bytes(std::span(hashes)));
   return sha.Finish();
 }
 

@@ -42,7 +42,7 @@ class ChunkCodec {
   std::unique_ptr<Impl> impl_;
 };
 
-// Their identity: SHA-256 over each column's length (u64) and bytes.
+// Their identity: the SHA-256 of the columns' SHA-256s.
 Sha256::Hash HashColumns(const Columns& columns);
 
 }  // namespace fkdb
