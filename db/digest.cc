@@ -23,33 +23,39 @@ void AppendText(std::vector<std::byte>& out, std::string_view text) {
 
 }  // namespace
 
-Sha256::Hash ImageDigest(std::string_view key, const Record& record) {
-  std::vector<std::byte> head;
-  head.reserve(key.size() + 128);
-  AppendText(head, key);
-  Append(head, record.width);
-  Append(head, record.height);
-  Append(head, record.class_index);
-  Append(head, record.content_hash);
-  Append(head, static_cast<uint8_t>(record.exif));
-  AppendText(head, record.skip_reason);
-  Append(head, record.num_crops());
-
+std::vector<std::byte> ImageMessage(std::string_view key, const Record& record) {
   static_assert(sizeof(PixelBox) == 16 && sizeof(FractionBox) == 16, "hashed as they lie");
-  Sha256 sha;
-  sha.Update(head);
-  sha.Update(std::as_bytes(std::span(record.pixel_boxes)));
-  sha.Update(std::as_bytes(std::span(record.fraction_boxes)));
-  sha.Update(std::as_bytes(std::span(record.flips)));
-  sha.Update(std::as_bytes(std::span(record.indices)));
-  sha.Update(std::as_bytes(std::span(record.values)));
+  std::vector<std::byte> message;
+  message.reserve(key.size() + 128 + record.flips.size() * (sizeof(PixelBox) + 1) + (record.indices.size() + record.values.size()) * 4);
+  AppendText(message, key);
+  Append(message, record.width);
+  Append(message, record.height);
+  Append(message, record.class_index);
+  Append(message, record.content_hash);
+  Append(message, static_cast<uint8_t>(record.exif));
+  AppendText(message, record.skip_reason);
+  Append(message, record.num_crops());
+  const auto append = [&](const auto& numbers) {
+    const auto bytes = std::as_bytes(std::span(numbers));
+    message.insert(message.end(), bytes.begin(), bytes.end());
+  };
+  append(record.pixel_boxes);
+  append(record.fraction_boxes);
+  append(record.flips);
+  append(record.indices);
+  append(record.values);
   for (const std::vector<CropOp>& ops : record.ops) {
     std::vector<uint32_t> words;
     AppendOpWords(ops, &words);
-    const auto count = static_cast<uint32_t>(words.size());
-    sha.Update(std::as_bytes(std::span(&count, 1)));
-    sha.Update(std::as_bytes(std::span(words)));
+    Append(message, static_cast<uint32_t>(words.size()));
+    append(words);
   }
+  return message;
+}
+
+Sha256::Hash ImageDigest(std::string_view key, const Record& record) {
+  Sha256 sha;
+  sha.Update(ImageMessage(key, record));
   return sha.Finish();
 }
 

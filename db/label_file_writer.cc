@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "db/block.h"
@@ -289,13 +291,46 @@ Result<void> LabelFileWriter::Flush() {
 // Every record as it lies in the file: checks it against its key, counts, and computes the digest.
 Result<void> LabelFileWriter::Impl::ReadBack(std::span<const std::string> keys) {
   Tally tally(manifest);
-  FKDB_ASSIGN(const uint64_t images, ForEachRecord([&](uint64_t ordinal, std::span<const std::byte> bytes) {
-    return ordinal < keys.size() ? tally.Add(keys[ordinal], bytes) : Result<void>();  // too many: counted below
+  // Slices in order: the images of a slice on all threads, then what they add up to here.
+  constexpr size_t kSlice = 1024;
+  std::vector<std::span<const std::byte>> slice;
+  std::vector<Result<std::vector<Tally::Image>>> checked;  // of kTogether each
+  uint64_t first = 0;
+  const auto check_slice = [&]() -> Result<void> {
+    checked.assign((slice.size() + Tally::kTogether - 1) / Tally::kTogether, std::vector<Tally::Image>());
+    std::atomic<size_t> next = 0;
+    const auto work = [&] {
+      for (size_t i; (i = next++) < checked.size();) {
+        const size_t begin = i * Tally::kTogether, count = std::min(Tally::kTogether, slice.size() - begin);
+        checked[i] = tally.Check(keys.subspan(first + begin, count), std::span(slice).subspan(begin, count));
+      }
+    };
+    {
+      std::vector<std::jthread> helpers;
+      for (int t = 1; t < options.threads; ++t) helpers.emplace_back(work);
+      work();
+    }
+    for (const auto& images : checked) {
+      if (!images) return Fail(images.error());
+      for (const Tally::Image& image : *images) tally.Add(image);
+    }
+    first += slice.size();
+    slice.clear();
+    return {};
+  };
+  FKDB_ASSIGN(const uint64_t images, ForEachRecord([&](uint64_t ordinal, std::span<const std::byte> bytes) -> Result<void> {
+    if (ordinal >= keys.size()) return {};  // too many: counted below
+    slice.push_back(bytes);
+    return slice.size() == kSlice ? check_slice() : Result<void>();
   }));
+  FKDB_TRY(check_slice());
   if (images != keys.size()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{} images were appended, {} keys given", images, keys.size()));
   }
   tally.Finish(&manifest);
+  if (!options.digest.empty() && manifest.digest != options.digest) {
+    return Fail(ErrorCode::kCorruption, fmt::format("digest {}, expected {}", manifest.digest, options.digest));
+  }
   return {};
 }
 

@@ -26,12 +26,14 @@ struct LabelFileWriterOptions {
   bool resume = false;     // continue an interrupted build of the same recipe; start if there is none
   bool shard = false;      // its recipe's images are those of all shards: those of a finished one, which it resumes, are fewer
   bool overwrite = false;  // replace a finished output, or throw away an interrupted build of it
+  std::string digest;      // what the label set must come to; another one is not published. Empty: whatever it is
 
   // Changes performance and what a kill can cost, never the digest.
   size_t block_bytes = kDefaultBlockBytes;
   size_t commit_bytes = 64 << 20;
   double commit_seconds = 5;       // between commits of full blocks, as long as records come in
   double short_block_seconds = 60; // a block still open after this long is committed as far as it is
+  int threads = 1;  // for the check at the end
   size_t initial_map_bytes = 1 << 30;  // doubles whenever it is full
 };
 
@@ -60,7 +62,7 @@ class LabelFileWriter {
   Result<void> Flush();
   // keys: of every image in ordinal order, matching the records; the manifest's data set becomes theirs (a shard's recipe
   // has the whole one). Publishes the file; the writer is then done. Returns the final manifest. Errors: InvalidArgument (keys and records differ),
-  // Corruption (a record reads back wrong), ResourceExhausted, AlreadyExists, IoError.
+  // Corruption (a record reads back wrong; another digest than options.digest), ResourceExhausted, AlreadyExists, IoError.
   Result<Manifest> Finish(std::span<const std::string> keys);
 
  private:

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "format/result.h"
 
@@ -21,6 +22,8 @@ class Sha256 {
 
   Sha256();
   ~Sha256();
+  Sha256(Sha256&&) noexcept;
+  Sha256& operator=(Sha256&&) noexcept;
   void Update(std::span<const std::byte> bytes);
   void Update(std::string_view text) { Update(std::as_bytes(std::span(text))); }
   // The hash of everything so far; starts anew.
@@ -30,6 +33,9 @@ class Sha256 {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Of several messages at a time: the same hashes, on processors without SHA instructions several times as fast.
+std::vector<Sha256::Hash> Sha256Many(std::span<const std::span<const std::byte>> messages);
 
 std::string ToHex(std::span<const uint8_t> bytes);
 

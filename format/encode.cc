@@ -9,6 +9,7 @@
 #include "format/half.h"
 #include "format/quantize.h"
 #include "format/record.h"
+#include "format/stored_record.h"
 #include "record_generated.h"
 
 static_assert(std::endian::native == std::endian::little, "record arrays are little-endian in place");
@@ -111,10 +112,7 @@ std::vector<uint32_t> MakePalette(const LabelSpec& spec, const Record& record) {
   std::vector<uint32_t> palette = record.indices;
   std::sort(palette.begin(), palette.end());
   palette.erase(std::unique(palette.begin(), palette.end()), palette.end());
-  const auto bits = [&](size_t size) {
-    return LayOutPacked(spec, record.width, record.height, record.num_crops(), static_cast<uint32_t>(size)).all_bits;
-  };
-  if (bits(palette.size()) >= bits(0)) palette.clear();
+  if (!PaletteIsWorthIt(spec, record.width, record.height, record.num_crops(), static_cast<uint32_t>(palette.size()))) palette.clear();
   return palette;
 }
 
@@ -148,22 +146,7 @@ std::vector<uint8_t> PackCrops(const LabelSpec& spec, const Record& record, cons
   return std::move(bits).Finish();
 }
 
-// A vector that is absent when there is nothing in it.
-template <class T>
-Offset<Vector<T>> VectorOf(FlatBufferBuilder& builder, const std::vector<T>& elements) {
-  return elements.empty() ? Offset<Vector<T>>() : builder.CreateVector(elements);
-}
-
-// The arrays of a record; those its spec does not store stay null.
-struct Arrays {
-  Offset<Vector<uint8_t>> packed, flips;
-  Offset<Vector<uint16_t>> boxes_u16, boxes_f16, indices_u16, values_f16, values_bf16;
-  Offset<Vector<uint32_t>> boxes_u32, indices_u32, op_ends, op_words;
-  Offset<Vector<float>> boxes_f32, values_f32;
-  uint32_t palette_size = 0;
-};
-
-void AddBoxes(FlatBufferBuilder& builder, const LabelSpec& spec, const Record& record, Arrays* out) {
+void StoreBoxes(const LabelSpec& spec, const Record& record, StoredRecord* out) {
   if (spec.boxes == BoxEncoding::kGrid) return;
   if (spec.boxes == BoxEncoding::kPixel) {
     std::vector<uint32_t> flat;
@@ -171,69 +154,72 @@ void AddBoxes(FlatBufferBuilder& builder, const LabelSpec& spec, const Record& r
     for (const PixelBox& b : record.pixel_boxes) flat.insert(flat.end(), {b.top, b.left, b.height, b.width});
     // 16 bits a coordinate as long as both sides of the image fit.
     if (record.width > 65535 || record.height > 65535) {
-      out->boxes_u32 = VectorOf(builder, flat);
+      out->boxes_u32 = std::move(flat);
     } else {
-      out->boxes_u16 = VectorOf(builder, Narrowed<uint16_t>(flat));
+      out->boxes_u16 = Narrowed<uint16_t>(flat);
     }
     return;
   }
   std::vector<float> flat;
   for (const FractionBox& b : record.fraction_boxes) flat.insert(flat.end(), {b.top, b.left, b.height, b.width});
   if (spec.boxes == BoxEncoding::kFractionF32) {
-    out->boxes_f32 = VectorOf(builder, flat);
+    out->boxes_f32 = std::move(flat);
   } else {
-    std::vector<uint16_t> halves(flat.size());
-    std::transform(flat.begin(), flat.end(), halves.begin(), HalfFromFloat);
-    out->boxes_f16 = VectorOf(builder, halves);
+    out->boxes_f16.resize(flat.size());
+    std::transform(flat.begin(), flat.end(), out->boxes_f16.begin(), HalfFromFloat);
   }
 }
 
-Arrays AddArrays(FlatBufferBuilder& builder, const LabelSpec& spec, const Record& record) {
-  Arrays arrays;
-  if (record.num_crops() == 0) return arrays;
+void StoreArrays(const LabelSpec& spec, const Record& record, StoredRecord* out) {
+  if (record.num_crops() == 0) return;
   if (spec.packed()) {
     const std::vector<uint32_t> palette = MakePalette(spec, record);
-    arrays.packed = VectorOf(builder, PackCrops(spec, record, palette));
-    arrays.palette_size = static_cast<uint32_t>(palette.size());
+    out->packed = PackCrops(spec, record, palette);
+    out->palette_size = static_cast<uint32_t>(palette.size());
   } else {
     if (spec.values == ValueEncoding::kF32) {
-      arrays.values_f32 = VectorOf(builder, record.values);
+      out->values_f32 = record.values;
     } else {
-      (spec.values == ValueEncoding::kF16 ? arrays.values_f16 : arrays.values_bf16) =
-          VectorOf(builder, Halves(spec, record));
+      out->values_16 = Halves(spec, record);
     }
     if (spec.wide_indices()) {
-      arrays.indices_u32 = VectorOf(builder, record.indices);
+      out->indices_u32 = record.indices;
     } else {
-      arrays.indices_u16 = VectorOf(builder, Narrowed<uint16_t>(record.indices));
+      out->indices_u16 = Narrowed<uint16_t>(record.indices);
     }
-    AddBoxes(builder, spec, record, &arrays);
-    arrays.flips = VectorOf(builder, FlipBits(record.flips));
+    StoreBoxes(spec, record, out);
+    out->flips = FlipBits(record.flips);
   }
-  std::vector<uint32_t> op_ends, op_words;
   for (const auto& ops : record.ops) {
-    AppendOpWords(ops, &op_words);
-    op_ends.push_back(static_cast<uint32_t>(op_words.size()));
+    AppendOpWords(ops, &out->op_words);
+    out->op_ends.push_back(static_cast<uint32_t>(out->op_words.size()));
   }
-  if (!op_words.empty()) {
-    arrays.op_words = VectorOf(builder, op_words);
-    arrays.op_ends = VectorOf(builder, op_ends);
-  }
-  return arrays;
+  if (out->op_words.empty()) out->op_ends.clear();
 }
 
 }  // namespace
 
-Result<std::vector<std::byte>> EncodeRecord(const LabelSpec& spec, const Record& record) {
-  FKDB_TRY(CheckShapes(spec, record));
-  FKDB_TRY(CheckLabels(spec, record));
-
-  FlatBufferBuilder builder;
-  const Arrays arrays = AddArrays(builder, spec, record);
+std::vector<std::byte> BuildRecord(const LabelSpec& spec, const StoredRecord& record) {
+  FlatBufferBuilder builder(1024 + record.packed.size());
+  // A vector that is absent when there is nothing in it.
+  const auto vector = [&]<class T>(const std::vector<T>& elements) {
+    return elements.empty() ? Offset<Vector<T>>() : builder.CreateVector(elements);
+  };
+  // The order is part of a record's bytes.
+  const auto packed = vector(record.packed);
+  const auto values_f32 = vector(record.values_f32);
+  const auto values_16 = vector(record.values_16);
+  const auto indices_u16 = vector(record.indices_u16);
+  const auto indices_u32 = vector(record.indices_u32);
+  const auto boxes_u16 = vector(record.boxes_u16);
+  const auto boxes_u32 = vector(record.boxes_u32);
+  const auto boxes_f32 = vector(record.boxes_f32);
+  const auto boxes_f16 = vector(record.boxes_f16);
+  const auto flips = vector(record.flips);
+  const auto op_words = vector(record.op_words);
+  const auto op_ends = vector(record.op_ends);
   Offset<flatbuffers::String> reason;
-  if (!record.skip_reason.empty()) {
-    reason = builder.CreateString(record.skip_reason.substr(0, kMaxSkipReasonBytes));
-  }
+  if (!record.skip_reason.empty()) reason = builder.CreateString(record.skip_reason.data(), record.skip_reason.size());
   uint64_t hash[2];
   std::memcpy(hash, record.content_hash.data(), sizeof hash);
   const fb::Hash128 content_hash(hash[0], hash[1]);
@@ -245,29 +231,46 @@ Result<std::vector<std::byte>> EncodeRecord(const LabelSpec& spec, const Record&
   table.add_key_hash(record.key_hash);
   table.add_width(record.width);
   table.add_height(record.height);
-  table.add_num_crops(record.num_crops());
+  table.add_num_crops(record.num_crops);
   table.add_class_index(record.class_index);
   table.add_content_hash(&content_hash);
-  add(&fb::RecordBuilder::add_packed, arrays.packed);
-  table.add_palette_size(arrays.palette_size);
-  add(&fb::RecordBuilder::add_op_ends, arrays.op_ends);
-  add(&fb::RecordBuilder::add_op_words, arrays.op_words);
+  add(&fb::RecordBuilder::add_packed, packed);
+  table.add_palette_size(record.palette_size);
+  add(&fb::RecordBuilder::add_op_ends, op_ends);
+  add(&fb::RecordBuilder::add_op_words, op_words);
   table.add_exif(static_cast<uint8_t>(record.exif));
   add(&fb::RecordBuilder::add_skip_reason, reason);
-  add(&fb::RecordBuilder::add_flips, arrays.flips);
-  add(&fb::RecordBuilder::add_boxes_u16, arrays.boxes_u16);
-  add(&fb::RecordBuilder::add_boxes_u32, arrays.boxes_u32);
-  add(&fb::RecordBuilder::add_boxes_f32, arrays.boxes_f32);
-  add(&fb::RecordBuilder::add_boxes_f16, arrays.boxes_f16);
-  add(&fb::RecordBuilder::add_indices_u16, arrays.indices_u16);
-  add(&fb::RecordBuilder::add_indices_u32, arrays.indices_u32);
-  add(&fb::RecordBuilder::add_values_f32, arrays.values_f32);
-  add(&fb::RecordBuilder::add_values_f16, arrays.values_f16);
-  add(&fb::RecordBuilder::add_values_bf16, arrays.values_bf16);
+  add(&fb::RecordBuilder::add_flips, flips);
+  add(&fb::RecordBuilder::add_boxes_u16, boxes_u16);
+  add(&fb::RecordBuilder::add_boxes_u32, boxes_u32);
+  add(&fb::RecordBuilder::add_boxes_f32, boxes_f32);
+  add(&fb::RecordBuilder::add_boxes_f16, boxes_f16);
+  add(&fb::RecordBuilder::add_indices_u16, indices_u16);
+  add(&fb::RecordBuilder::add_indices_u32, indices_u32);
+  add(&fb::RecordBuilder::add_values_f32, values_f32);
+  add(spec.values == ValueEncoding::kBf16 ? &fb::RecordBuilder::add_values_bf16 : &fb::RecordBuilder::add_values_f16, values_16);
   builder.Finish(table.Finish(), fb::RecordIdentifier());
 
   std::vector<std::byte> bytes((builder.GetSize() + 7) / 8 * 8);
   std::memcpy(bytes.data(), builder.GetBufferPointer(), builder.GetSize());
+  return bytes;
+}
+
+Result<std::vector<std::byte>> EncodeRecord(const LabelSpec& spec, const Record& record) {
+  FKDB_TRY(CheckShapes(spec, record));
+  FKDB_TRY(CheckLabels(spec, record));
+
+  StoredRecord stored;
+  stored.key_hash = record.key_hash;
+  stored.width = record.width;
+  stored.height = record.height;
+  stored.num_crops = record.num_crops();
+  stored.class_index = record.class_index;
+  stored.content_hash = record.content_hash;
+  stored.exif = record.exif;
+  stored.skip_reason = std::string_view(record.skip_reason).substr(0, kMaxSkipReasonBytes);
+  StoreArrays(spec, record, &stored);
+  std::vector<std::byte> bytes = BuildRecord(spec, stored);
 
   auto view = RecordView::Open(bytes, spec);
   if (!view) return Fail(ErrorCode::kInvalidArgument, view.error().message);

@@ -2,7 +2,7 @@
 // What else is drawn for a crop beyond its box and flip: RandAugment, colour jitter, grayscale, blur, erasing, mixup or cutmix, in
 // this order, by torchvision's rules. The outcome is a list of operations (format/crop_op.h), which image/augment.h does.
 //
-// Like a crop's box (image/crop_sampler.h) it is a function of (seed, stream, index) alone. Each part P of the policy draws from
+// Like a crop's box (format/crop_sampler.h) it is a function of (seed, stream, index) alone. Each part P of the policy draws from
 // CounterRandom(seed of P, stream, index), where the seed of P is the first two words of Philox(seed, P, "augment"): boxes and
 // flips are what they were without augmentation, and a part what it was without the others.
 #pragma once

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // fkdb-subset: takes images, crops or a smaller encoding of a label set into a new one.
-#include <fmt/format.h>
-
-#include <fstream>
-
 #include "db/rewrite.h"
 #include "tools/cli.h"
+#include "tools/key_list.h"
 #include "tools/made.h"
 #include "tools/programs.h"
 
@@ -17,22 +14,9 @@ struct Flags : CommonFlags {
   SubsetOptions subset;
 };
 
-// One key a line.
-Result<std::vector<std::string>> ReadKeys(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) return Fail(ErrorCode::kNotFound, fmt::format("{}: cannot read the list of images", path));
-  std::vector<std::string> keys;
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) keys.push_back(std::move(line));
-  }
-  if (keys.empty()) return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: names no image", path));
-  return keys;
-}
-
 Result<int> Run(Flags& flags) {
   if (!flags.images.empty()) {
-    FKDB_ASSIGN(flags.subset.images, ReadKeys(flags.images));
+    FKDB_ASSIGN(flags.subset.images, ReadKeyList(flags.images));
   }
   return RunRewrite("fkdb-subset", flags, flags.out, &flags.subset,
                     [&] { return SubsetLabelSet(flags.db, flags.out, flags.subset); });

@@ -10,6 +10,7 @@ int RunAudit(int argc, char** argv);
 int RunConvert(int argc, char** argv);
 int RunDump(int argc, char** argv);
 int RunMerge(int argc, char** argv);
+int RunShare(int argc, char** argv);
 int RunSubset(int argc, char** argv);
 int RunVerify(int argc, char** argv);
 // These need Torch.

@@ -11,7 +11,7 @@
 
 #include "format/result.h"
 #include "image/crop_inputs.h"
-#include "image/crop_sampler.h"
+#include "format/crop_sampler.h"
 #include "image/data_set.h"
 #include "reader/epoch_plan.h"
 #include "reader/label_batch.h"

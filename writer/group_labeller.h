@@ -22,7 +22,7 @@
 #include "format/record.h"
 #include "format/result.h"
 #include "image/augment_sampler.h"
-#include "image/crop_sampler.h"
+#include "format/crop_sampler.h"
 #include "image/data_set.h"
 #include "image/partner_images.h"
 #include "writer/ensemble.h"

@@ -14,7 +14,7 @@
 #include "db/manifest.h"
 #include "format/record.h"
 #include "format/result.h"
-#include "image/crop_sampler.h"
+#include "format/crop_sampler.h"
 #include "writer/crop_output.h"
 
 namespace fkdb {

@@ -7,7 +7,7 @@ import sys
 
 from . import _core
 
-PROGRAMS = ("audit", "convert", "dump", "merge", "subset", "verify")
+PROGRAMS = ("audit", "convert", "dump", "merge", "share", "subset", "verify")
 
 
 def run(name: str, arguments: "list[str]") -> int:
@@ -46,6 +46,10 @@ def dump() -> int:
 
 def merge() -> int:
     return run("merge", sys.argv[1:])
+
+
+def share() -> int:
+    return run("share", sys.argv[1:])
 
 
 def subset() -> int:

@@ -2,7 +2,8 @@
 // Synthetic label sets with the statistics of real ones, for benchmarks only, and what fkdb takes to
 // encode, open and read them. One JSON line a measurement. tests/bench/README.md has the commands.
 //
-//   label_bench make --images N --crops M --out X.fkdb    builds a label set (about 13 bytes a crop)
+//   label_bench make --images N --crops M --out X.fkdb    builds a label set (about 13 bytes a crop); --drawn: with
+//                                                         the boxes that fkdb-write would draw
 //   label_bench encode                                    top-k values to record bytes, one thread
 //   label_bench read X.fkdb [--threads N]                 opening, random access in batches
 //   label_bench cold X.fkdb                               a first epoch with an empty page cache
@@ -27,6 +28,7 @@
 #include "db/page_walk.h"
 #include "db/preload.h"
 #include "db/sha256.h"
+#include "format/crop_sampler.h"
 #include "format/random.h"
 #include "reader/label_batch.h"
 #include "reader/reader.h"
@@ -81,7 +83,18 @@ Record SyntheticRecord(const LabelSpec& spec, uint64_t ordinal, uint32_t crops) 
   return record;
 }
 
-Result<int> Make(uint64_t images, uint32_t crops, const std::string& encoding, const std::string& out) {
+// The boxes and flips of the recipe's seed instead.
+void Draw(const CropSampler& sampler, Record* record) {
+  std::vector<SampledCrop> crops(record->num_crops());
+  sampler.SampleMany(0, record->key_hash, 0, record->width, record->height, crops);
+  for (size_t i = 0; i < crops.size(); ++i) {
+    record->pixel_boxes[i] = crops[i].box;
+    record->flips[i] = crops[i].flip;
+  }
+}
+
+Result<int> Make(uint64_t images, uint32_t crops, const std::string& encoding, bool drawn, const std::string& out) {
+  FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({}));
   Manifest recipe;
   recipe.spec = BenchSpec(encoding);
   std::vector<std::string> keys;
@@ -99,7 +112,9 @@ Result<int> Make(uint64_t images, uint32_t crops, const std::string& encoding, c
   long peak_kib_early = 0;
   rusage usage{};
   for (uint64_t i = 0; i < images; ++i) {
-    FKDB_ASSIGN(std::vector<std::byte> record, EncodeRecord(recipe.spec, SyntheticRecord(recipe.spec, i, crops)));
+    Record made = SyntheticRecord(recipe.spec, i, crops);
+    if (drawn) Draw(sampler, &made);
+    FKDB_ASSIGN(std::vector<std::byte> record, EncodeRecord(recipe.spec, made));
     FKDB_TRY(writer.Append(std::move(record)));
     if (i == images / 20) {
       getrusage(RUSAGE_SELF, &usage);
@@ -306,6 +321,7 @@ int main(int argc, char** argv) {
   uint64_t images = 1281167;
   uint32_t crops = 200, batch_images = 64, batch_crops = 4;
   int threads = 1;
+  bool drawn = false;
   std::string out, path, encoding = "packed";
   std::function<fkdb::Result<int>()> run;
   auto* make = app.add_subcommand("make", "Builds a synthetic label set");
@@ -313,7 +329,8 @@ int main(int argc, char** argv) {
   make->add_option("--crops", crops)->capture_default_str();
   make->add_option("--out", out)->required();
   make->add_option("--encoding", encoding)->capture_default_str();
-  make->callback([&] { run = [&] { return fkdb::Make(images, crops, encoding, out); }; });
+  make->add_flag("--drawn", drawn, "With the boxes that the recipe stands for");
+  make->callback([&] { run = [&] { return fkdb::Make(images, crops, encoding, drawn, out); }; });
   auto* encode = app.add_subcommand("encode", "Records from top-k values");
   encode->add_option("--encoding", encoding)->capture_default_str();
   encode->callback([&] { run = [&] { return fkdb::Encode(encoding); }; });

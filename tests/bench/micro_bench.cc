@@ -14,7 +14,7 @@
 #include "format/bits.h"
 #include "format/compact.h"
 #include "format/record.h"
-#include "image/crop_sampler.h"
+#include "format/crop_sampler.h"
 #include "image/decode.h"
 #include "image/normalize.h"
 #include "image/resample.h"

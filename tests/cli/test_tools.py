@@ -17,7 +17,7 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "golden/pillow"
 KINDS = ["full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"]
 
 
-@pytest.mark.parametrize("tool", ["write", "convert", "dump", "audit", "verify", "merge", "subset", "train"])
+@pytest.mark.parametrize("tool", ["write", "convert", "dump", "audit", "verify", "merge", "share", "subset", "train"])
 def test_version_and_help(fkdb, tool):
     assert fkdb.ok(tool, "--version").startswith(f"fkdb-{tool} 0.")
     assert f"Usage: fkdb-{tool}" in fkdb.ok(tool, "--help")

@@ -18,7 +18,7 @@ echo "core built in $((SECONDS - begun)) s"
 cmake --install "$scratch/build" --prefix "$scratch/prefix" >/dev/null
 
 built=$(cd "$scratch/prefix/bin" && echo *)
-[ "$built" = "fkdb-audit fkdb-dump fkdb-merge fkdb-subset fkdb-verify" ] || { echo "installed programs: $built"; exit 1; }
+[ "$built" = "fkdb-audit fkdb-dump fkdb-merge fkdb-share fkdb-subset fkdb-verify" ] || { echo "installed programs: $built"; exit 1; }
 for program in "$scratch"/prefix/bin/*; do
   if ldd "$program" | grep -E 'torch|cuda'; then echo "$program links Torch or CUDA"; exit 1; fi
   "$program" --version

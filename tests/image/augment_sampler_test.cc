@@ -12,7 +12,7 @@
 
 #include "format/hash.h"
 #include "image/augment.h"
-#include "image/crop_sampler.h"
+#include "format/crop_sampler.h"
 #include "tests/db/test_files.h"
 
 namespace fkdb {

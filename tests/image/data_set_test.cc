@@ -10,7 +10,6 @@
 
 #include "format/half.h"
 #include "format/random.h"
-#include "image/crop_sampler.h"
 #include "image/normalize.h"
 #include "image/ordered_queue.h"
 #include "image/resample.h"
@@ -303,59 +302,6 @@ TEST(Normalizer, EveryInstructionSetGivesTheSameBits) {
     });
   }
   RecordProperty("vectorized", std::to_string(vectorized) + " of " + std::to_string(made));
-}
-
-TEST(CropSampler, FollowsTheSamplingRule) {
-  const auto sampler = CropSampler::Make({});
-  ASSERT_TRUE(sampler);
-  double area = 0, log_ratio = 0, flips = 0;
-  constexpr int kTrials = 20000;
-  for (int i = 0; i < kTrials; ++i) {
-    const SampledCrop crop = sampler->Sample(1, 2, static_cast<uint32_t>(i), 1000, 1000);
-    const PixelBox& b = crop.box;
-    ASSERT_LE(b.top + b.height, 1000u);
-    ASSERT_LE(b.left + b.width, 1000u);
-    const double share = b.height * 1e-6 * b.width, ratio = static_cast<double>(b.width) / b.height;
-    ASSERT_GE(share, 0.079);
-    ASSERT_LE(ratio, 4. / 3 + 0.01);
-    ASSERT_GE(ratio, 3. / 4 - 0.01);
-    area += share;
-    log_ratio += std::log(ratio);
-    flips += crop.flip;
-  }
-  // On a square image large boxes fit only when nearly square, and are drawn again: the mean share
-  // lies below (0.08 + 1) / 2. torchvision's RandomResizedCrop.get_params gave 0.478 over 20,000.
-  EXPECT_NEAR(area / kTrials, 0.478, 0.006);
-  EXPECT_NEAR(log_ratio / kTrials, 0, 0.005);
-  EXPECT_NEAR(flips / kTrials, 0.5, 0.02);
-}
-
-TEST(CropSampler, FallsBackToTheCentre) {
-  CropSampling sampling;
-  sampling.scale = {5, 5};  // never fits
-  const auto sampler = CropSampler::Make(sampling);
-  ASSERT_TRUE(sampler);
-  EXPECT_EQ(sampler->Sample(1, 2, 3, 100, 90).box, (PixelBox{0, 0, 90, 100}));
-  EXPECT_EQ(sampler->Sample(1, 2, 3, 200, 90).box, (PixelBox{0, 40, 90, 120}));   // too wide: 90 * 4/3
-  EXPECT_EQ(sampler->Sample(1, 2, 3, 60, 200).box, (PixelBox{60, 0, 80, 60}));    // too tall: 60 / (3/4)
-  EXPECT_EQ(sampler->Sample(1, 2, 3, 1, 1).box, (PixelBox{0, 0, 1, 1}));
-}
-
-// The crops that a seed stands for, for ever: a label set's digest holds them.
-TEST(CropSampler, NeverChanges) {
-  const auto sampler = CropSampler::Make({});
-  ASSERT_TRUE(sampler);
-  const SampledCrop a = sampler->Sample(0, 0x0123456789abcdef, 0, 500, 375);
-  const SampledCrop b = sampler->Sample(42, 7, 199, 28, 28);
-  EXPECT_EQ(a.box, (PixelBox{5, 15, 249, 268}));
-  EXPECT_EQ(b.box, (PixelBox{2, 9, 20, 19}));
-}
-
-TEST(CropSampler, RefusesRangesThatMakeNoSense) {
-  CropSampling sampling;
-  sampling.scale = {0.5, 0.2};
-  EXPECT_EQ(CropSampler::Make(sampling).error().message,
-            "crop scale 0.5,0.2 and ratio 0.75,1.3333333333333333: expected LOW,HIGH with 0 < LOW <= HIGH");
 }
 
 TEST(Evaluation, ResizesTheShorterSideAndTakesTheCentre) {

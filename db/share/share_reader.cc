@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "db/share/share_reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "db/share/share.h"
+#include "format/text.h"
+
+namespace fkdb {
+namespace {
+
+constexpr size_t kPadding = 64;  // what ColumnReader adds to a column without moving it
+
+Sha256::Hash HashOf(std::span<const std::byte> bytes) {
+  Sha256 sha;
+  sha.Update(bytes);
+  return sha.Finish();
+}
+
+}  // namespace
+
+ColumnRule RuleOf(const Manifest& label_set, std::vector<uint32_t> layers) {
+  const AugmentationInfo& a = label_set.augmentation;
+  ColumnRule rule;
+  rule.spec = label_set.spec;
+  if (auto sampler = CropSampler::Make({a.scale, a.ratio, a.flip_probability})) rule.sampler = *std::move(sampler);
+  rule.seed = a.seed;
+  if (rule.sampler) rule.ratio = a.ratio;
+  rule.layer_ends = std::move(layers);
+  return rule;
+}
+
+Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder) {
+  const auto path = folder / kShareManifestName;
+  auto file = ReadFile::Open(path);
+  if (!file && file.error().code == ErrorCode::kNotFound) {
+    return Fail(ErrorCode::kNotFound, fmt::format("{}: no shared label set there: it has no {}", folder.string(), kShareManifestName));
+  }
+  if (!file) return Fail(std::move(file).error());
+  if (file->size() > kMaxShareManifestBytes) {
+    return Fail(ErrorCode::kCorruption, fmt::format("{}: {} bytes, at most {}", path.string(), file->size(), kMaxShareManifestBytes));
+  }
+  FKDB_ASSIGN(const std::vector<std::byte> bytes, file->Read(0, file->size()));
+  auto manifest = ParseShareText({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  if (!manifest) return Fail(manifest.error().code, fmt::format("{}: {}", path.string(), manifest.error().message));
+  return manifest;
+}
+
+Result<ShareReader> ShareReader::Open(const std::filesystem::path& folder) {
+  ShareReader reader;
+  reader.folder_ = folder;
+  FKDB_ASSIGN(reader.manifest_, ReadShareManifest(folder));
+  reader.rule_ = std::make_unique<ColumnRule>(RuleOf(reader.manifest_.label_set, reader.manifest_.layers));
+  reader.shards_.resize(reader.manifest_.shards.size());
+  return reader;
+}
+
+tl::unexpected<Error> ShareReader::About(size_t shard, size_t group, const Error& error) const {
+  return Fail(error.code, fmt::format("{}: group {}: {}", PathOf(shard).string(), group, error.message));
+}
+
+Result<void> ShareReader::OpenShard(size_t number) {
+  if (shards_[number]) return {};
+  const ShareShard& claim = manifest_.shards[number];
+  const auto path = PathOf(number);
+  const auto corrupt = [&](const std::string& what) { return Fail(ErrorCode::kCorruption, fmt::format("{}: {}", path.string(), what)); };
+  FKDB_ASSIGN(ReadFile file, ReadFile::Open(path));
+  if (file.size() != claim.bytes) return corrupt(fmt::format("{} bytes, the manifest says {}", file.size(), claim.bytes));
+  FKDB_ASSIGN(const std::vector<std::byte> head, file.Read(0, kShardHeadBytes));
+  if (head != ShardHead()) return corrupt("not a shard of this version");
+  FKDB_ASSIGN(const std::vector<std::byte> bytes, file.Read(claim.index_at, claim.index_bytes));
+  if (const std::string hash = ToHex(HashOf(bytes)); hash != claim.index_sha256) {
+    return corrupt(fmt::format("its index has SHA-256 {}, the manifest says {}", hash, claim.index_sha256));
+  }
+  auto index = ParseIndex(bytes, rule_->num_layers(), claim.index_at);
+  if (!index) return corrupt(index.error().message);
+  if (index->images() != claim.images || index->crops() != claim.crops) {
+    return corrupt(fmt::format("{} images with {} crops, the manifest says {} with {}", index->images(), index->crops(), claim.images, claim.crops));
+  }
+  if (index->groups[0].first_key != claim.first_key) {
+    return corrupt(fmt::format("its first image is '{}', the manifest says '{}'", Printable(index->groups[0].first_key), Printable(claim.first_key)));
+  }
+  shards_[number].emplace(Shard{std::move(file), *std::move(index)});
+  return {};
+}
+
+Result<Columns> ShareReader::ReadChunk(size_t shard, size_t group, size_t chunk, std::vector<Sha256::Hash>* hashes) const {
+  const Shard& from = *shards_[shard];
+  const ChunkPlace& place = from.index.groups[group].chunks[chunk];
+  FKDB_ASSIGN(const std::vector<std::byte> bytes, from.file.Read(place.at, place.bytes));
+  const auto about = [&](const std::string& what) {
+    return About(shard, group, {ErrorCode::kCorruption, fmt::format("{}: {}", chunk == 0 ? "heads" : fmt::format("layer {}", chunk - 1), what)});
+  };
+  if (const Sha256::Hash hash = HashOf(bytes); hash != place.sha256) {
+    return about(fmt::format("SHA-256 {}, the index says {}", ToHex(hash), ToHex(place.sha256)));
+  }
+  thread_local ChunkCodec codec;
+  auto columns = codec.Decode(bytes, chunk == 0 ? kHeadColumns + 1 : NumCropColumns(rule_->spec), kPadding);
+  if (!columns) return about(columns.error().message);
+  if (hashes != nullptr) hashes->push_back(HashColumns(*columns));
+  return columns;
+}
+
+Result<ShareReader::Group> ShareReader::ReadHeads(size_t shard, size_t number, std::vector<Sha256::Hash>* hashes) const {
+  FKDB_ASSIGN(Columns columns, ReadChunk(shard, number, 0, hashes));
+  const std::vector<GroupPlace>& groups = shards_[shard]->index.groups;
+  const GroupPlace& place = groups[number];
+  const auto corrupt = [&](const std::string& what) { return About(shard, number, {ErrorCode::kCorruption, what}); };
+  auto keys = ParseKeys(columns[0], place.images);
+  if (!keys) return About(shard, number, keys.error());
+  columns.erase(columns.begin());
+  auto reader = ColumnReader::OpenHeads(*rule_, place.images, std::move(columns));
+  if (!reader) return About(shard, number, reader.error());
+  uint64_t crops = 0;
+  int32_t lowest = INT32_MAX, highest = INT32_MIN;
+  for (uint32_t i = 0; i < place.images; ++i) {
+    const ImageHead head = reader->head(i);
+    crops += head.num_crops;
+    lowest = std::min(lowest, head.class_index);
+    highest = std::max(highest, head.class_index);
+  }
+  if (keys->front() != place.first_key) return corrupt(fmt::format("its first image is '{}', the index says '{}'", Printable(keys->front()), Printable(place.first_key)));
+  const std::string& next = number + 1 < groups.size() ? groups[number + 1].first_key : manifest_.shards[shard].last_key;
+  if (number + 1 < groups.size() ? keys->back() >= next : keys->back() != next) {
+    return corrupt(fmt::format("its last image '{}' does not fit '{}'", Printable(keys->back()), Printable(next)));
+  }
+  if (crops != place.crops) return corrupt(fmt::format("{} crops, the index says {}", crops, place.crops));
+  if (lowest != place.lowest_class || highest != place.highest_class) {
+    return corrupt(fmt::format("classes {} to {}, the index says {} to {}", lowest, highest, place.lowest_class, place.highest_class));
+  }
+  return Group{*std::move(keys), *std::move(reader)};
+}
+
+Result<void> ShareReader::ReadLayers(size_t shard, size_t group, uint32_t crops, ColumnReader* columns, std::vector<Sha256::Hash>* hashes) const {
+  std::vector<Columns> layers;
+  for (size_t l = 0; l < rule_->LayersFor(crops); ++l) {
+    FKDB_ASSIGN(layers.emplace_back(), ReadChunk(shard, group, l + 1, hashes));
+  }
+  auto opened = columns->OpenLayers(std::move(layers), crops);
+  if (!opened) return About(shard, group, opened.error());
+  return {};
+}
+
+}  // namespace fkdb

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label sets that travel: packed, verified, unpacked whole and in part, killed and damaged on the way."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import BIN
+
+IMAGES, CROPS = 3000, 20
+
+
+def make(path, images, crops, *more):
+    subprocess.run([BIN / "label_bench", "make", "--images", str(images), "--crops", str(crops), "--out", path, *more], check=True,
+                   capture_output=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A label set whose boxes fkdb drew."""
+    return make(tmp_path_factory.mktemp("drawn") / "labels.fkdb", IMAGES, CROPS, "--drawn")
+
+
+@pytest.fixture(scope="module")
+def digest(fkdb, drawn):
+    return fkdb.json("verify", drawn)["digest"]
+
+
+@pytest.fixture
+def share(fkdb, drawn, tmp_path):
+    fkdb.ok("share", "pack", drawn, tmp_path / "share")
+    return tmp_path / "share"
+
+
+def keys_of(fkdb, path, ordinals):
+    return [fkdb.json("dump", path, "--ordinal", i)["key"] for i in ordinals]
+
+
+def test_version_and_help(fkdb):
+    assert fkdb.ok("share", "--version").startswith("fkdb-share 0.")
+    text = fkdb.ok("share", "--help")
+    assert all(command in text for command in ("pack", "verify", "unpack", "info"))
+    assert "--shard-mib" in fkdb.ok("share", "pack", "--help")
+
+
+def test_there_and_back(fkdb, drawn, digest, tmp_path):
+    share, out = tmp_path / "share", tmp_path / "out.fkdb"
+    packed = fkdb.json("share", "pack", drawn, share, "--licence", "CC-BY-4.0", "--authors", "A. Nobody", "--name", "made up")
+    assert packed == {"out": str(share), "images": IMAGES, "crops": IMAGES * CROPS, "shards": 1,
+                      "bytes": (share / "labels-00000.fkp").stat().st_size, "bytes_per_crop": packed["bytes"] / (IMAGES * CROPS),
+                      "digest": digest, "drawn_images": IMAGES}
+    assert sorted(path.name for path in share.iterdir()) == ["labels-00000.fkp", "manifest.json"]
+    size = fkdb.ok("share", "verify", share)
+    assert re.fullmatch(rf"ok: {IMAGES} images, {IMAGES * CROPS} crops in 1 shard of \d+\.\d\d KiB \(\d\.\d bytes a crop\), {digest}\n", size)
+    assert fkdb.ok("share", "verify", share, "--deep") == size
+    assert fkdb.json("share", "verify", share) == {"ok": True, "deep": False, **{k: packed[k] for k in list(packed)[1:7]}}
+    info = fkdb.ok("share", "info", share).splitlines()
+    assert info[0] == f"{share}: {size.removeprefix('ok: ').split(',  ')[0].rsplit(', ', 1)[0]}" and info[1] == digest
+    assert "name       made up" in info and "licence    CC-BY-4.0" in info and "authors    A. Nobody" in info
+    manifest = fkdb.json("share", "info", share)
+    assert manifest == json.loads((share / "manifest.json").read_text()) and manifest["label_set"]["digest"] == digest
+    made = fkdb.json("share", "unpack", share, out)
+    assert made["digest"] == digest and made["images"] == IMAGES
+    assert fkdb.json("dump", out)["provenance"]["licence"] == "CC-BY-4.0"
+    assert fkdb.json("verify", out, "--against", drawn)["ok"]
+    # The same bytes with any number of threads.
+    for threads in (1, 3):
+        fkdb.ok("share", "pack", drawn, tmp_path / str(threads), "--threads", threads)
+        assert (tmp_path / str(threads) / "labels-00000.fkp").read_bytes() == (share / "labels-00000.fkp").read_bytes()
+
+
+def test_a_part_is_what_subset_gives(fkdb, drawn, share, tmp_path):
+    (tmp_path / "keys.txt").write_text("\n".join(keys_of(fkdb, drawn, [2999, 1, 1024, 17])))
+    for flags in (["--crops", 3], ["--crops", 11, "--images", tmp_path / "keys.txt"], ["--images", tmp_path / "keys.txt"]):
+        wanted = fkdb.json("subset", drawn, tmp_path / "subset.fkdb", *flags, "--overwrite")
+        got = fkdb.json("share", "unpack", share, tmp_path / "part.fkdb", *flags, "--overwrite")
+        assert got["digest"] == wanted["digest"] and got["images"] == wanted["images"]
+    classes = fkdb.json("dump", drawn)["data_set"]["class_names"]
+    of_class = fkdb.json("share", "unpack", share, tmp_path / "class.fkdb", "--classes", f"{classes[3]},17")
+    assert of_class["images"] > 0
+    assert {fkdb.json("dump", tmp_path / "class.fkdb", "--ordinal", i)["class"] for i in range(of_class["images"])} == {3, 17}
+
+
+def test_every_golden_label_set_travels(fkdb, tmp_path):
+    import pathlib
+    golden = sorted((pathlib.Path(__file__).parent.parent / "golden/v1").glob("*.fkdb"))
+    assert golden
+    for path in golden:
+        share = tmp_path / path.stem
+        digest = fkdb.json("share", "pack", path, share)["digest"]
+        assert fkdb.json("share", "verify", share, "--deep")["digest"] == digest
+        assert fkdb.json("share", "unpack", share, tmp_path / path.name)["digest"] == digest
+
+
+def test_errors(fkdb, drawn, share, tmp_path):
+    manifest, shard = share / "manifest.json", share / "labels-00000.fkp"
+    fkdb.fails(1, f"{manifest}: exists already; choose another folder, or --overwrite to replace it", "share", "pack", drawn, share)
+    fkdb.fails(1, f"{tmp_path}: no shared label set there: it has no manifest.json", "share", "verify", tmp_path)
+    fkdb.fails(1, f"{share}: no class 'cat' among its 1000", "share", "unpack", share, tmp_path / "x.fkdb", "--classes", "cat")
+    (tmp_path / "keys.txt").write_text("no.jpg\n")
+    fkdb.fails(1, f"{share}: no image 'no.jpg' in it", "share", "unpack", share, tmp_path / "x.fkdb", "--images", tmp_path / "keys.txt")
+    fkdb.fails(1, f"{drawn}: exists already; choose another name, or --overwrite to replace it", "share", "unpack", share, drawn)
+    fkdb.fails(2, "A subcommand is required (see --help)", "share")
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-1])
+    fkdb.fails(3, f"{shard}: {len(good) - 1} bytes, the manifest says {len(good)}", "share", "verify", share)
+    shard.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+    done = fkdb("share", "verify", share)
+    assert done.returncode == 3 and re.fullmatch(rf"fkdb-share: {shard}: SHA-256 [0-9a-f]{{64}}, the manifest says [0-9a-f]{{64}}\n", done.stderr)
+    done = fkdb("share", "verify", share, "--json")
+    assert done.returncode == 3 and json.loads(done.stdout)["ok"] is False
+    done = fkdb("share", "unpack", share, tmp_path / "x.fkdb")
+    assert done.returncode == 3 and done.stderr.startswith(f"fkdb-share: {shard}: group 0: heads: SHA-256 ") and not (tmp_path / "x.fkdb").exists()
+    shard.write_bytes(good)
+    fkdb.ok("share", "verify", share, "--deep")
+    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 2', 1))
+    fkdb.fails(4, f"{manifest}: share format version 2 is newer than this fkdb reads (1): update fkdb", "share", "verify", share)
+
+
+def test_hostile_manifests_take_no_memory(fkdb, share):
+    """Exit 3 in less than 400 MiB."""
+    manifest = share / "manifest.json"
+    good = manifest.read_text()
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+
+    for text, message in (("[" * 100_000_000, "manifest: lists in lists, 33 deep"),
+                          ("[" + "0," * 25_000_000 + "0]", "manifest: more than 20000000 values"),
+                          (good.replace("labels-00000.fkp", "../../etc/passwd"), "manifest: field 'shards[0].file' is not labels-NNNNN.fkp, but '../../etc/passwd'"),
+                          (good.replace('"bytes": ', '"bytes": 9'), None), ("", "manifest: not a JSON object")):
+        manifest.write_text(text)
+        for command in (["verify", share], ["unpack", share, share.parent / "x.fkdb"], ["info", share]):
+            done = fkdb("share", *command, "--threads", 1, preexec_fn=limited) if command[0] != "info" else fkdb("share", *command, preexec_fn=limited)
+            assert done.returncode == 3 and done.stderr.count("\n") == 1, done.stderr
+            assert message is None or done.stderr == f"fkdb-share: {manifest}: {message}\n"
+    with open(manifest, "wb") as file:
+        file.truncate(1 << 30)
+    fkdb.fails(3, f"{manifest}: {1 << 30} bytes, at most {256 << 20}", "share", "verify", share)
+
+
+def test_killed_at_any_moment(fkdb, drawn, digest, tmp_path):
+    """Nothing half under a final name, and the same command, or --resume, completes it."""
+    share, out = tmp_path / "share", tmp_path / "out.fkdb"
+    fkdb.ok("share", "pack", drawn, tmp_path / "whole")
+    whole = (tmp_path / "whole/labels-00000.fkp").read_bytes()
+    begun = time.monotonic()
+    fkdb.ok("share", "unpack", tmp_path / "whole", out)
+    seconds = time.monotonic() - begun
+    out.unlink()
+    for attempt in range(8):
+        pack = subprocess.Popen([BIN / "fkdb-share", "pack", drawn, share, "--quiet"])
+        time.sleep(seconds * attempt / 16)
+        pack.send_signal(signal.SIGKILL)
+        if pack.wait() == 0:
+            assert fkdb.ok("share", "verify", share)
+            shutil.rmtree(share)
+        else:
+            assert not (share / "manifest.json").exists()
+            shard = share / "labels-00000.fkp"
+            assert not shard.exists() or shard.read_bytes() == whole
+    fkdb.ok("share", "pack", drawn, share)
+    assert (share / "labels-00000.fkp").read_bytes() == whole and len(os.listdir(share)) == 2
+    for attempt in range(8):
+        unpack = subprocess.Popen([BIN / "fkdb-share", "unpack", share, out, "--resume", "--commit-seconds", "0", "--quiet"])
+        time.sleep(seconds * attempt / 8)
+        unpack.send_signal(signal.SIGKILL)
+        if unpack.wait() == 0:
+            out.unlink()
+        assert not out.exists()
+    assert fkdb.json("share", "unpack", share, out, "--resume")["digest"] == digest

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// fkdb-share: label sets in the form in which they travel.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "db/share/share.h"
+#include "tools/cli.h"
+#include "tools/key_list.h"
+#include "tools/made.h"
+#include "tools/programs.h"
+
+namespace fkdb {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Flags : CommonFlags {
+  std::string db, folder, out, images;
+  int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  uint64_t shard_mib = 256;
+  std::string name, licence, authors, notes;
+  PackOptions pack;
+  VerifyShareOptions verify;
+  UnpackOptions unpack;
+};
+
+Result<void> PrintJson(const Json& json) {
+  return PrintOut(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");  // paths may be no UTF-8
+}
+
+std::string Counted(uint64_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
+
+double BytesPerCrop(const ShareManifest& m) {
+  return static_cast<double>(m.total_bytes) / static_cast<double>(std::max<uint64_t>(1, m.label_set.num_crops));
+}
+
+// "252 images, 50400 crops in 1 shard of 270.53 KiB (5.5 bytes a crop)"
+std::string Summary(const ShareManifest& m) {
+  return fmt::format("{} images, {} crops in {} of {} ({:.1f} bytes a crop)", m.label_set.num_images, m.label_set.num_crops,
+                     Counted(m.shards.size(), "shard"), HumanBytes(static_cast<double>(m.total_bytes)), BytesPerCrop(m));
+}
+
+Json SummaryJson(const ShareManifest& m) {
+  return {{"images", m.label_set.num_images}, {"crops", m.label_set.num_crops},   {"shards", m.shards.size()},
+          {"bytes", m.total_bytes},           {"bytes_per_crop", BytesPerCrop(m)}, {"digest", m.label_set.digest}};
+}
+
+Result<int> Pack(Flags& flags, const CLI::App& command) {
+  const auto given = [&](const char* option, const std::string& text) {
+    return command.count(option) > 0 ? std::optional(text) : std::nullopt;
+  };
+  flags.pack.name = given("--name", flags.name);
+  flags.pack.licence = given("--licence", flags.licence);
+  flags.pack.authors = given("--authors", flags.authors);
+  flags.pack.notes = given("--notes", flags.notes);
+  flags.pack.shard_bytes = flags.shard_mib << 20;
+  flags.pack.threads = flags.threads;
+  flags.pack.stop = StopOnSignals();
+  Progress progress(flags.quiet || flags.json);
+  flags.pack.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all)); };
+  const auto packed = PackLabelSet(flags.db, flags.folder, flags.pack);
+  progress.Done();
+  if (!packed) return Fail(packed.error());
+  const ShareManifest& m = packed->manifest;
+  if (flags.json) {
+    Json json = {{"out", flags.folder}};
+    json.update(SummaryJson(m));
+    json["drawn_images"] = packed->drawn_images;
+    FKDB_TRY(PrintJson(json));
+  } else if (!flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("{}: {}\n{}\n", flags.folder, Summary(m), m.label_set.digest)));
+  }
+  return kExitOk;
+}
+
+Result<int> Verify(Flags& flags) {
+  flags.verify.threads = flags.threads;
+  flags.verify.stop = StopOnSignals();
+  Progress progress(flags.quiet || flags.json);
+  flags.verify.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {}", Bar(done, all), flags.folder)); };
+  const auto verified = VerifyShare(flags.folder, flags.verify);
+  progress.Done();
+  if (flags.json) {
+    Json json = {{"ok", verified.has_value()}, {"deep", flags.verify.deep}};
+    if (verified) {
+      json.update(SummaryJson(*verified));
+    } else {
+      json["error"] = verified.error().message;
+    }
+    FKDB_TRY(PrintJson(json));
+  }
+  if (!verified) return Fail(verified.error());
+  if (!flags.json) FKDB_TRY(PrintOut(fmt::format("ok: {}, {}\n", Summary(*verified), verified->label_set.digest)));
+  return kExitOk;
+}
+
+Result<int> Unpack(Flags& flags) {
+  if (!flags.images.empty()) {
+    FKDB_ASSIGN(flags.unpack.images, ReadKeyList(flags.images));
+  }
+  flags.unpack.threads = flags.threads;
+  return RunRewrite("fkdb-share", flags, flags.out, &flags.unpack, [&] { return UnpackShare(flags.folder, flags.out, flags.unpack); });
+}
+
+Result<int> Info(const Flags& flags) {
+  FKDB_ASSIGN(const ShareManifest m, ReadShareManifest(flags.folder));
+  if (flags.json) {
+    FKDB_TRY(PrintJson(Json::parse(ToShareText(m))));
+    return kExitOk;
+  }
+  const Manifest& set = m.label_set;
+  std::string text = fmt::format("{}: {}\n{}\n", flags.folder, Summary(m), set.digest);
+  const auto line = [&](const char* name, const std::string& value) {
+    if (!value.empty()) text += fmt::format("{:<10} {}\n", name, value);
+  };
+  line("name", m.name);
+  line("licence", m.licence);
+  line("authors", m.authors);
+  line("notes", m.notes);
+  line("data set", fmt::format("{}, {} images{}", set.data_set.name, set.data_set.num_images,
+                               set.data_set.class_names.empty() ? "" : fmt::format(", {} classes", set.data_set.class_names.size())));
+  for (const TeacherInfo& teacher : set.teachers) line("teacher", fmt::format("{} sha256:{}", teacher.name, teacher.sha256));
+  line("labels", fmt::format("{} of {} classes{}, boxes {}, values {}", Name(set.spec.kind), set.spec.num_classes,
+                             set.spec.top_k > 0 ? fmt::format(" (top {})", set.spec.top_k) : "", Name(set.spec.boxes), Name(set.spec.values)));
+  line("crops", fmt::format("{} an image, in layers up to {}", set.augmentation.crops, fmt::join(m.layers, ", ")));
+  FKDB_TRY(PrintOut(text));
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace fkdb
+
+int fkdb::RunShare(int argc, char** argv) {
+  fkdb::Flags flags;
+  CLI::App app("Packs label sets to be shared, checks and unpacks what others shared.", "fkdb-share");
+  AddCommonFlags(app, &flags, "The result as one line of JSON");
+  app.require_subcommand(1);
+  app.fallthrough();
+  std::function<fkdb::Result<int>()> run;
+  const auto threads = [&](CLI::App* command) {
+    command->add_option("--threads", flags.threads, "Threads")->check(CLI::Range(1, 1024))->capture_default_str();
+  };
+
+  auto* pack = app.add_subcommand("pack", "Makes a folder to share of a label set");
+  pack->add_option("DB", flags.db, "The label set")->required();
+  pack->add_option("DIR", flags.folder, "The folder to write")->required();
+  pack->add_option("--name", flags.name, "What it is called, for the manifest");
+  pack->add_option("--licence", flags.licence, "Of the labels");
+  pack->add_option("--authors", flags.authors, "Who made them");
+  pack->add_option("--notes", flags.notes, "Anything else");
+  pack->add_option("--shard-mib", flags.shard_mib, "Size of a shard")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  pack->add_flag("--overwrite", flags.pack.overwrite, "Replace a share that is there");
+  threads(pack);
+  pack->callback([&, pack] { run = [&, pack] { return fkdb::Pack(flags, *pack); }; });
+
+  auto* verify = app.add_subcommand("verify", "Checks every claim of the manifest");
+  verify->add_option("DIR", flags.folder, "The folder")->required();
+  verify->add_flag("--deep", flags.verify.deep, "Also decode all labels, check them, and compare their digest");
+  threads(verify);
+  verify->callback([&] { run = [&] { return fkdb::Verify(flags); }; });
+
+  auto* unpack = app.add_subcommand("unpack", "Makes a label set, or a part of it, of a folder");
+  unpack->add_option("DIR", flags.folder, "The folder")->required();
+  unpack->add_option("DB", flags.out, "The label set to write, NAME.fkdb")->required();
+  unpack->add_option("--images", flags.images, "A text file of the images to keep, one key a line");
+  unpack->add_option("--crops", flags.unpack.crops, "Keep the first N crops of each image")->check(CLI::Range(1, 65535));
+  unpack->add_option("--classes", flags.unpack.classes, "Keep the images of these classes, by name or index")->delimiter(',');
+  fkdb::AddOutputFlags(*unpack, &flags.unpack.file, &flags.unpack.provenance);
+  threads(unpack);
+  unpack->callback([&] { run = [&] { return fkdb::Unpack(flags); }; });
+
+  auto* info = app.add_subcommand("info", "Says what a folder holds");
+  info->add_option("DIR", flags.folder, "The folder")->required();
+  info->callback([&] { run = [&] { return fkdb::Info(flags); }; });
+
+  return fkdb::RunTool(app, argc, argv, [&] { return run(); });
+}
