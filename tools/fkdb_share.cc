@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "db/share/share.h"
+#include "db/share/signature.h"
 #include "tools/cli.h"
 #include "tools/key_list.h"
 #include "tools/made.h"
@@ -19,7 +20,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Flags : CommonFlags {
-  std::string db, folder, out, images;
+  std::string db, folder, out, images, key;
+  TrustedKeys trusted;
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   uint64_t shard_mib = 256;
   std::string name, licence, authors, notes;
@@ -44,9 +46,24 @@ std::string Summary(const ShareManifest& m) {
                      Counted(m.shards.size(), "shard"), HumanBytes(static_cast<double>(m.total_bytes)), BytesPerCrop(m));
 }
 
+// Who vouches for it, as far as that was asked.
+std::string Signed(const ShareManifest& m) {
+  switch (m.signature) {
+    case ShareSignature::kNone: return "not signed";
+    case ShareSignature::kUnchecked: return "signed, by whom was not asked (--trust KEY.pub)";
+    case ShareSignature::kTrusted: break;
+  }
+  return "signed by a trusted key";
+}
+
+const char* SignatureName(const ShareManifest& m) {
+  return m.signature == ShareSignature::kNone ? "none" : m.signature == ShareSignature::kUnchecked ? "unchecked" : "trusted";
+}
+
 Json SummaryJson(const ShareManifest& m) {
   return {{"images", m.label_set.num_images}, {"crops", m.label_set.num_crops},   {"shards", m.shards.size()},
-          {"bytes", m.total_bytes},           {"bytes_per_crop", BytesPerCrop(m)}, {"digest", m.label_set.digest}};
+          {"bytes", m.total_bytes},           {"bytes_per_crop", BytesPerCrop(m)}, {"digest", m.label_set.digest},
+          {"signature", SignatureName(m)}};
 }
 
 Result<int> Pack(Flags& flags, const CLI::App& command) {
@@ -59,6 +76,7 @@ Result<int> Pack(Flags& flags, const CLI::App& command) {
   flags.pack.notes = given("--notes", flags.notes);
   flags.pack.shard_bytes = flags.shard_mib << 20;
   flags.pack.threads = flags.threads;
+  flags.pack.sign = flags.key;
   flags.pack.stop = StopOnSignals();
   Progress progress(flags.quiet || flags.json);
   flags.pack.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all)); };
@@ -79,6 +97,7 @@ Result<int> Pack(Flags& flags, const CLI::App& command) {
 
 Result<int> Verify(Flags& flags) {
   flags.verify.threads = flags.threads;
+  flags.verify.trusted = flags.trusted;
   flags.verify.stop = StopOnSignals();
   Progress progress(flags.quiet || flags.json);
   flags.verify.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {}", Bar(done, all), flags.folder)); };
@@ -94,7 +113,7 @@ Result<int> Verify(Flags& flags) {
     FKDB_TRY(PrintJson(json));
   }
   if (!verified) return Fail(verified.error());
-  if (!flags.json) FKDB_TRY(PrintOut(fmt::format("ok: {}, {}\n", Summary(*verified), verified->label_set.digest)));
+  if (!flags.json) FKDB_TRY(PrintOut(fmt::format("ok: {}, {}; {}\n", Summary(*verified), verified->label_set.digest, Signed(*verified))));
   return kExitOk;
 }
 
@@ -103,11 +122,12 @@ Result<int> Unpack(Flags& flags) {
     FKDB_ASSIGN(flags.unpack.images, ReadKeyList(flags.images));
   }
   flags.unpack.threads = flags.threads;
+  flags.unpack.trusted = flags.trusted;
   return RunRewrite("fkdb-share", flags, flags.out, &flags.unpack, [&] { return UnpackShare(flags.folder, flags.out, flags.unpack); });
 }
 
 Result<int> Info(const Flags& flags) {
-  FKDB_ASSIGN(const ShareManifest m, ReadShareManifest(flags.folder));
+  FKDB_ASSIGN(const ShareManifest m, ReadShareManifest(flags.folder, flags.trusted));
   if (flags.json) {
     FKDB_TRY(PrintJson(Json::parse(ToShareText(m))));
     return kExitOk;
@@ -126,8 +146,25 @@ Result<int> Info(const Flags& flags) {
   for (const TeacherInfo& teacher : set.teachers) line("teacher", fmt::format("{} sha256:{}", teacher.name, teacher.sha256));
   line("labels", fmt::format("{} of {} classes{}, boxes {}, values {}", Name(set.spec.kind), set.spec.num_classes,
                              set.spec.top_k > 0 ? fmt::format(" (top {})", set.spec.top_k) : "", Name(set.spec.boxes), Name(set.spec.values)));
+  line("signature", Signed(m));
   line("crops", fmt::format("{} an image, in layers up to {}", set.augmentation.crops, fmt::join(m.layers, ", ")));
   FKDB_TRY(PrintOut(text));
+  return kExitOk;
+}
+
+Result<int> MakeKey(const Flags& flags) {
+  FKDB_TRY(MakeKeyPair(flags.key));
+  if (flags.json) FKDB_TRY(PrintJson({{"private", flags.key + ".pem"}, {"public", flags.key + ".pub"}}));
+  if (!flags.json && !flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("{0}.pem: to sign with; keep it to yourselves\n{0}.pub: to be given to whoever shall trust you\n", flags.key)));
+  }
+  return kExitOk;
+}
+
+Result<int> Sign(const Flags& flags) {
+  FKDB_ASSIGN(const ShareManifest m, SignShare(flags.folder, flags.key));
+  if (flags.json) FKDB_TRY(PrintJson(SummaryJson(m)));
+  if (!flags.json && !flags.quiet) FKDB_TRY(PrintOut(fmt::format("{}: signed, {}\n", flags.folder, m.label_set.digest)));
   return kExitOk;
 }
 
@@ -145,6 +182,10 @@ int fkdb::RunShare(int argc, char** argv) {
     command->add_option("--threads", flags.threads, "Threads")->check(CLI::Range(1, 1024))->capture_default_str();
   };
 
+  const auto trust = [&](CLI::App* command) {
+    command->add_option("--trust", flags.trusted, "Only if this public key signed it; may be repeated")->allow_extra_args(false);
+  };
+
   auto* pack = app.add_subcommand("pack", "Makes a folder to share of a label set");
   pack->add_option("DB", flags.db, "The label set")->required();
   pack->add_option("DIR", flags.folder, "The folder to write")->required();
@@ -153,6 +194,7 @@ int fkdb::RunShare(int argc, char** argv) {
   pack->add_option("--authors", flags.authors, "Who made them");
   pack->add_option("--notes", flags.notes, "Anything else");
   pack->add_option("--shard-mib", flags.shard_mib, "Size of a shard")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  pack->add_option("--sign", flags.key, "Sign the manifest with this private key (fkdb-share key makes one)");
   pack->add_flag("--overwrite", flags.pack.overwrite, "Replace a share that is there");
   threads(pack);
   pack->callback([&, pack] { run = [&, pack] { return fkdb::Pack(flags, *pack); }; });
@@ -160,6 +202,7 @@ int fkdb::RunShare(int argc, char** argv) {
   auto* verify = app.add_subcommand("verify", "Checks every claim of the manifest");
   verify->add_option("DIR", flags.folder, "The folder")->required();
   verify->add_flag("--deep", flags.verify.deep, "Also decode all labels, check them, and compare their digest");
+  trust(verify);
   threads(verify);
   verify->callback([&] { run = [&] { return fkdb::Verify(flags); }; });
 
@@ -170,12 +213,23 @@ int fkdb::RunShare(int argc, char** argv) {
   unpack->add_option("--crops", flags.unpack.crops, "Keep the first N crops of each image")->check(CLI::Range(1, 65535));
   unpack->add_option("--classes", flags.unpack.classes, "Keep the images of these classes, by name or index")->delimiter(',');
   fkdb::AddOutputFlags(*unpack, &flags.unpack.file, &flags.unpack.provenance);
+  trust(unpack);
   threads(unpack);
   unpack->callback([&] { run = [&] { return fkdb::Unpack(flags); }; });
 
   auto* info = app.add_subcommand("info", "Says what a folder holds");
   info->add_option("DIR", flags.folder, "The folder")->required();
+  trust(info);
   info->callback([&] { run = [&] { return fkdb::Info(flags); }; });
+
+  auto* key = app.add_subcommand("key", "Makes a pair of keys: NAME.pem to sign with, NAME.pub for others to trust");
+  key->add_option("NAME", flags.key, "What the files are called")->required();
+  key->callback([&] { run = [&] { return fkdb::MakeKey(flags); }; });
+
+  auto* sign = app.add_subcommand("sign", "Signs the manifest of a folder as it is now");
+  sign->add_option("DIR", flags.folder, "The folder")->required();
+  sign->add_option("KEY", flags.key, "The private key")->required();
+  sign->callback([&] { run = [&] { return fkdb::Sign(flags); }; });
 
   return fkdb::RunTool(app, argc, argv, [&] { return run(); });
 }

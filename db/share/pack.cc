@@ -10,6 +10,7 @@
 #include "db/share/ordered_work.h"
 #include "db/share/share.h"
 #include "db/share/share_reader.h"
+#include "db/share/signature.h"
 #include "format/text.h"
 
 namespace fkdb {
@@ -197,6 +198,7 @@ Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::f
     return Fail(ErrorCode::kIncomplete, fmt::format("{}: it is not finished; only a finished label set is packed", input.string()));
   }
   FKDB_ASSIGN(const std::vector<std::string> keys, set.AllKeys());
+  if (!options.sign.empty()) FKDB_TRY(SignText("", options.sign));  // a key that is none says so before the work
 
   std::error_code ec;
   std::filesystem::create_directory(folder, ec);
@@ -209,6 +211,7 @@ Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::f
     }
     std::filesystem::remove(manifest_path, ec);  // first: without it there is no share whose shards could change
   }
+  std::filesystem::remove(folder / kSignatureName, ec);  // of what was there
 
   PackReport report;
   ShareManifest& manifest = report.manifest;
@@ -236,7 +239,13 @@ Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::f
   }
   FKDB_TRY(shards.Finish());
   RemoveOtherShards(folder, manifest.shards.size());
-  FKDB_TRY(PublishText(manifest_path, ToShareText(manifest), options.overwrite));
+  const std::string text = ToShareText(manifest);
+  if (!options.sign.empty()) {
+    FKDB_ASSIGN(const std::string signature, SignText(text, options.sign));
+    FKDB_TRY(PublishText(folder / kSignatureName, signature, /*replace=*/true));
+    manifest.signature = ShareSignature::kUnchecked;
+  }
+  FKDB_TRY(PublishText(manifest_path, text, options.overwrite));
   return report;
 }
 

@@ -21,6 +21,9 @@
 
 namespace fkdb {
 
+// Public keys (signature.h): one of them must have signed the manifest. None: whoever made it, signed or not.
+using TrustedKeys = std::vector<std::filesystem::path>;
+
 struct ShareWork {
   int threads = 1;
   // Called now and then, from the calling thread: done, in all; images, or bytes where a file is hashed.
@@ -34,6 +37,7 @@ struct PackOptions : ShareWork {
   std::optional<std::string> name, licence, authors, notes;
   uint64_t shard_bytes = 256u << 20;  // at most, of more than one group
   bool overwrite = false;             // replace a share that is there
+  std::filesystem::path sign;         // with this private key (signature.h); empty: not signed
   bool store_boxes = false;           // also those that could be drawn again; for tests
 };
 
@@ -47,11 +51,16 @@ struct PackReport {
 // `.partial`), those of LabelSet, ResourceExhausted, IoError.
 Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::filesystem::path& folder, const PackOptions& options);
 
-// Errors: NotFound (no share there), Corruption, Unsupported.
-Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder);
+// Errors: NotFound (no share there), Corruption (also one that no trusted key signed), Unsupported, those of IsSignatureOf.
+Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder, const TrustedKeys& trusted = {});
+
+// Signs the manifest as it is now, in place of a signature it had: what people say in it can be edited before. Errors: those of
+// ReadShareManifest, SignText, Locked, IoError.
+Result<ShareManifest> SignShare(const std::filesystem::path& folder, const std::filesystem::path& private_key);
 
 struct VerifyShareOptions : ShareWork {
   bool deep = false;  // also decode every chunk, check every record, and compare what the labels come to
+  TrustedKeys trusted;
 };
 
 // Compares sizes and hashes of manifest, indexes and shards. Errors: Corruption (the first claim that is not true), NotFound
@@ -62,6 +71,7 @@ struct UnpackOptions : RewriteOptions {
   std::vector<std::string> images;   // keys to keep, any order; empty: all
   uint32_t crops = 0;                // keep the first so many of each image; 0: all
   std::vector<std::string> classes;  // keep images of these classes, by name or index; empty: all
+  TrustedKeys trusted;
   int threads = 1;
 };
 

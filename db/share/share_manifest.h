@@ -28,6 +28,13 @@ struct ShareShard {
   std::string columns_sha256;  // of its labels, whatever compressed them
 };
 
+// Of a manifest as it was found; not a part of it.
+enum class ShareSignature {
+  kNone,
+  kUnchecked,  // there is one; nobody said whose it should be
+  kTrusted,    // by one of the keys that were trusted
+};
+
 struct ShareManifest {
   // What people say of it; they can be edited.
   std::string name, licence, authors, notes;
@@ -35,6 +42,7 @@ struct ShareManifest {
   uint64_t total_bytes = 0;      // of all shards
   std::vector<ShareShard> shards;
   Manifest label_set;  // complete: of the label set that was packed
+  ShareSignature signature = ShareSignature::kNone;
 };
 
 std::string ToShareText(const ShareManifest& manifest);

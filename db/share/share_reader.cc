@@ -5,7 +5,11 @@
 
 #include <algorithm>
 
+#include "db/file_names.h"
+#include "db/lock_file.h"
+#include "db/publish.h"
 #include "db/share/share.h"
+#include "db/share/signature.h"
 #include "format/text.h"
 
 namespace fkdb {
@@ -17,6 +21,38 @@ Sha256::Hash HashOf(std::span<const std::byte> bytes) {
   Sha256 sha;
   sha.Update(bytes);
   return sha.Finish();
+}
+
+// All of a small file. Errors: Corruption (over `most` bytes), those of ReadFile.
+Result<std::string> ReadText(const std::filesystem::path& path, uint64_t most) {
+  FKDB_ASSIGN(const ReadFile file, ReadFile::Open(path));
+  if (file.size() > most) return Fail(ErrorCode::kCorruption, fmt::format("{}: {} bytes, at most {}", path.string(), file.size(), most));
+  FKDB_ASSIGN(const std::vector<std::byte> bytes, file.Read(0, file.size()));
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+Result<std::string> ReadManifestText(const std::filesystem::path& folder) {
+  auto text = ReadText(folder / kShareManifestName, kMaxShareManifestBytes);
+  if (!text && text.error().code == ErrorCode::kNotFound) {
+    return Fail(ErrorCode::kNotFound, fmt::format("{}: no shared label set there: it has no {}", folder.string(), kShareManifestName));
+  }
+  return text;
+}
+
+// Nothing of the manifest is looked at before.
+Result<ShareSignature> CheckSignature(const std::filesystem::path& folder, std::string_view text, const TrustedKeys& trusted) {
+  const auto path = folder / kSignatureName;
+  std::error_code ec;
+  const bool is_there = std::filesystem::exists(path, ec);
+  if (trusted.empty()) return is_there ? ShareSignature::kUnchecked : ShareSignature::kNone;
+  if (!is_there) return Fail(ErrorCode::kCorruption, fmt::format("{}: its manifest is not signed (no {}): nobody whom you trust vouches for it", folder.string(), kSignatureName));
+  FKDB_ASSIGN(const std::string signature, ReadText(path, kSignatureBytes));
+  for (const auto& key : trusted) {
+    FKDB_ASSIGN(const bool by_it, IsSignatureOf(signature, text, key));
+    if (by_it) return ShareSignature::kTrusted;
+  }
+  return Fail(ErrorCode::kCorruption, fmt::format("{}: no signature of this {} by {}: it was changed, or somebody else signed it", path.string(),
+                                                  kShareManifestName, trusted.size() == 1 ? trusted[0].string() : "a key that you trust"));
 }
 
 }  // namespace
@@ -32,26 +68,28 @@ ColumnRule RuleOf(const Manifest& label_set, std::vector<uint32_t> layers) {
   return rule;
 }
 
-Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder) {
-  const auto path = folder / kShareManifestName;
-  auto file = ReadFile::Open(path);
-  if (!file && file.error().code == ErrorCode::kNotFound) {
-    return Fail(ErrorCode::kNotFound, fmt::format("{}: no shared label set there: it has no {}", folder.string(), kShareManifestName));
-  }
-  if (!file) return Fail(std::move(file).error());
-  if (file->size() > kMaxShareManifestBytes) {
-    return Fail(ErrorCode::kCorruption, fmt::format("{}: {} bytes, at most {}", path.string(), file->size(), kMaxShareManifestBytes));
-  }
-  FKDB_ASSIGN(const std::vector<std::byte> bytes, file->Read(0, file->size()));
-  auto manifest = ParseShareText({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-  if (!manifest) return Fail(manifest.error().code, fmt::format("{}: {}", path.string(), manifest.error().message));
+Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder, const TrustedKeys& trusted) {
+  FKDB_ASSIGN(const std::string text, ReadManifestText(folder));
+  FKDB_ASSIGN(const ShareSignature signature, CheckSignature(folder, text, trusted));
+  auto manifest = ParseShareText(text);
+  if (!manifest) return Fail(manifest.error().code, fmt::format("{}: {}", (folder / kShareManifestName).string(), manifest.error().message));
+  manifest->signature = signature;
   return manifest;
 }
 
-Result<ShareReader> ShareReader::Open(const std::filesystem::path& folder) {
+Result<ShareManifest> SignShare(const std::filesystem::path& folder, const std::filesystem::path& private_key) {
+  FKDB_TRY(ReadShareManifest(folder));
+  FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(folder / kShareManifestName)));
+  FKDB_ASSIGN(const std::string text, ReadManifestText(folder));
+  FKDB_ASSIGN(const std::string signature, SignText(text, private_key));
+  FKDB_TRY(PublishText(folder / kSignatureName, signature, /*replace=*/true));
+  return ReadShareManifest(folder);
+}
+
+Result<ShareReader> ShareReader::Open(const std::filesystem::path& folder, const TrustedKeys& trusted) {
   ShareReader reader;
   reader.folder_ = folder;
-  FKDB_ASSIGN(reader.manifest_, ReadShareManifest(folder));
+  FKDB_ASSIGN(reader.manifest_, ReadShareManifest(folder, trusted));
   reader.rule_ = std::make_unique<ColumnRule>(RuleOf(reader.manifest_.label_set, reader.manifest_.layers));
   reader.shards_.resize(reader.manifest_.shards.size());
   return reader;

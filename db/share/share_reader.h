@@ -11,6 +11,7 @@
 
 #include "db/share/chunk.h"
 #include "db/share/shard.h"
+#include "db/share/share.h"
 #include "db/share/share_manifest.h"
 #include "format/columns.h"
 #include "format/result.h"
@@ -23,7 +24,7 @@ ColumnRule RuleOf(const Manifest& label_set, std::vector<uint32_t> layers);
 class ShareReader {
  public:
   // The manifest alone.
-  static Result<ShareReader> Open(const std::filesystem::path& folder);
+  static Result<ShareReader> Open(const std::filesystem::path& folder, const TrustedKeys& trusted);
 
   const ShareManifest& manifest() const { return manifest_; }
   const ColumnRule& rule() const { return *rule_; }

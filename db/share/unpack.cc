@@ -216,7 +216,7 @@ class RecordStream {
 
 Result<Manifest> UnpackShare(const std::filesystem::path& folder, const std::filesystem::path& out, const UnpackOptions& options) {
   FKDB_TRY(CheckOutput(out, options.file.resume, options.file.overwrite));  // before all the reading
-  FKDB_ASSIGN(ShareReader share, ShareReader::Open(folder));
+  FKDB_ASSIGN(ShareReader share, ShareReader::Open(folder, options.trusted));
   const Manifest& packed = share.manifest().label_set;
   FKDB_ASSIGN(const Choice choice, Choice::Make(share, folder, options));
   const uint32_t crops = options.crops > 0 ? options.crops : kMaxCropsPerImage;

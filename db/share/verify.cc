@@ -148,7 +148,7 @@ Result<void> CheckLabels(const ShareReader& share, const std::filesystem::path& 
 }  // namespace
 
 Result<ShareManifest> VerifyShare(const std::filesystem::path& folder, const VerifyShareOptions& options) {
-  FKDB_ASSIGN(ShareReader share, ShareReader::Open(folder));
+  FKDB_ASSIGN(ShareReader share, ShareReader::Open(folder, options.trusted));
   for (size_t s = 0; s < share.manifest().shards.size(); ++s) FKDB_TRY(share.OpenShard(s));
   FKDB_TRY(HashShards(share, options));
   if (options.deep) FKDB_TRY(CheckLabels(share, folder, options));

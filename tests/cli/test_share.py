@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label sets that travel: packed, verified, unpacked whole and in part, killed and damaged on the way."""
 
+import hashlib
 import json
 import os
 import re
@@ -55,12 +56,12 @@ def test_there_and_back(fkdb, drawn, digest, tmp_path):
     packed = fkdb.json("share", "pack", drawn, share, "--licence", "CC-BY-4.0", "--authors", "A. Nobody", "--name", "made up")
     assert packed == {"out": str(share), "images": IMAGES, "crops": IMAGES * CROPS, "shards": 1,
                       "bytes": (share / "labels-00000.fkp").stat().st_size, "bytes_per_crop": packed["bytes"] / (IMAGES * CROPS),
-                      "digest": digest, "drawn_images": IMAGES}
+                      "digest": digest, "signature": "none", "drawn_images": IMAGES}
     assert sorted(path.name for path in share.iterdir()) == ["labels-00000.fkp", "manifest.json"]
     size = fkdb.ok("share", "verify", share)
-    assert re.fullmatch(rf"ok: {IMAGES} images, {IMAGES * CROPS} crops in 1 shard of \d+\.\d\d KiB \(\d\.\d bytes a crop\), {digest}\n", size)
+    assert re.fullmatch(rf"ok: {IMAGES} images, {IMAGES * CROPS} crops in 1 shard of \d+\.\d\d KiB \(\d\.\d bytes a crop\), {digest}; not signed\n", size)
     assert fkdb.ok("share", "verify", share, "--deep") == size
-    assert fkdb.json("share", "verify", share) == {"ok": True, "deep": False, **{k: packed[k] for k in list(packed)[1:7]}}
+    assert fkdb.json("share", "verify", share) == {"ok": True, "deep": False, **{k: packed[k] for k in list(packed)[1:8]}}
     info = fkdb.ok("share", "info", share).splitlines()
     assert info[0] == f"{share}: {size.removeprefix('ok: ').split(',  ')[0].rsplit(', ', 1)[0]}" and info[1] == digest
     assert "name       made up" in info and "licence    CC-BY-4.0" in info and "authors    A. Nobody" in info
@@ -176,3 +177,87 @@ def test_killed_at_any_moment(fkdb, drawn, digest, tmp_path):
             out.unlink()
         assert not out.exists()
     assert fkdb.json("share", "unpack", share, out, "--resume")["digest"] == digest
+
+
+@pytest.fixture(scope="module")
+def team(fkdb, tmp_path_factory):
+    """The folder of two teams' keys."""
+    folder = tmp_path_factory.mktemp("keys")
+    said = fkdb.ok("share", "key", folder / "ours")
+    assert said == f"{folder}/ours.pem: to sign with; keep it to yourselves\n{folder}/ours.pub: to be given to whoever shall trust you\n"
+    assert fkdb.json("share", "key", folder / "theirs") == {"private": f"{folder}/theirs.pem", "public": f"{folder}/theirs.pub"}
+    assert (folder / "ours.pem").stat().st_mode & 0o777 == 0o600
+    return folder
+
+
+def edit(share, old, new):
+    path = share / "manifest.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_signed_and_trusted(fkdb, drawn, digest, team, tmp_path):
+    share, manifest = tmp_path / "share", tmp_path / "share" / "manifest.json"
+    assert fkdb.json("share", "pack", drawn, share, "--sign", team / "ours.pem")["signature"] == "unchecked"
+    assert fkdb.ok("share", "verify", share).endswith(f"{digest}; signed, by whom was not asked (--trust KEY.pub)\n")
+    assert fkdb.ok("share", "verify", share, "--trust", team / "ours.pub").endswith(f"{digest}; signed by a trusted key\n")
+    both = ("--trust", team / "theirs.pub", "--trust", team / "ours.pub")
+    assert fkdb.json("share", "verify", share, *both)["signature"] == "trusted"
+    assert "signature  signed by a trusted key\n" in fkdb.ok("share", "info", share, *both)
+    # Whoever has openssl alone can check it.
+    openssl = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", team / "ours.pub", "-rawin", "-in", manifest, "-sigfile", share / "manifest.json.sig"]
+    assert "Verified Successfully" in subprocess.run(openssl, capture_output=True, text=True, check=True).stdout
+    assert fkdb.json("share", "unpack", share, tmp_path / "out.fkdb", "--trust", team / "ours.pub")["digest"] == digest
+    # Of somebody else.
+    def other(by):
+        return f"{share}/manifest.json.sig: no signature of this manifest.json by {by}: it was changed, or somebody else signed it"
+
+    fkdb.fails(3, other(team / "theirs.pub"), "share", "verify", share, "--trust", team / "theirs.pub")
+    # What people say in it can be edited, and signed again.
+    edit(share, '"notes": ""', '"notes": "checked by hand"')
+    fkdb.fails(3, other(team / "ours.pub"), "share", "unpack", share, tmp_path / "no.fkdb", "--trust", team / "ours.pub")
+    assert not list(tmp_path.glob("no.fkdb*"))
+    assert fkdb.ok("share", "sign", share, team / "ours.pem") == f"{share}: signed, {digest}\n"
+    assert "notes      checked by hand\n" in fkdb.ok("share", "info", share, "--trust", team / "ours.pub")
+    # A new pack without --sign is not signed by the old one.
+    fkdb.ok("share", "pack", drawn, share, "--overwrite")
+    assert fkdb.json("share", "verify", share)["signature"] == "none"
+
+
+def test_what_nobody_vouches_for(fkdb, share, team):
+    verify = ("share", "verify", share, "--trust", team / "ours.pub")
+    fkdb.fails(3, f"{share}: its manifest is not signed (no manifest.json.sig): nobody whom you trust vouches for it", *verify)
+    fkdb.ok("share", "sign", share, team / "ours.pem")
+    signature, shard = share / "manifest.json.sig", share / "labels-00000.fkp"
+    good = signature.read_bytes()
+    assert len(good) == 64
+    for bad in (good[:63], b"", good[:-1] + bytes([good[-1] ^ 1]), bytes(64)):
+        signature.write_bytes(bad)
+        fkdb.fails(3, f"{signature}: no signature of this manifest.json by {team}/ours.pub: it was changed, or somebody else signed it", *verify)
+    signature.write_bytes(good + b"x")
+    fkdb.fails(3, f"{signature}: 65 bytes, at most 64", *verify)
+    # The signature binds the shards by their hashes.
+    signature.write_bytes(good)
+    said = json.loads((share / "manifest.json").read_text())["shards"][0]["sha256"]
+    changed = bytearray(shard.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    shard.write_bytes(changed)
+    fkdb.fails(3, f"{shard}: SHA-256 {hashlib.sha256(changed).hexdigest()}, the manifest says {said}", *verify)
+
+
+def test_files_that_are_no_keys(fkdb, drawn, share, team, tmp_path):
+    fkdb.fails(1, f"{team}/ours.pem: cannot write it: File exists", "share", "key", team / "ours")
+    rsa = tmp_path / "rsa.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "rsa", "-out", rsa], check=True, capture_output=True)
+    locked = tmp_path / "locked.pem"
+    subprocess.run(["openssl", "pkey", "-in", team / "ours.pem", "-aes256", "-passout", "pass:word", "-out", locked], check=True)
+    why = "not an Ed25519 key to sign with, in PEM and without a pass phrase (fkdb-share key makes one)"
+    for key in (team / "ours.pub", rsa, locked, share / "manifest.json"):
+        fkdb.fails(2, f"{key}: {why}", "share", "sign", share, key)
+        fkdb.fails(2, f"{key}: {why}", "share", "pack", drawn, tmp_path / "new", "--sign", key)
+        assert not (tmp_path / "new").exists()
+    fkdb.ok("share", "sign", share, team / "ours.pem")
+    for key in (team / "ours.pem", rsa):
+        fkdb.fails(2, f"{key}: not a public Ed25519 key in PEM", "share", "verify", share, "--trust", key)
+    fkdb.fails(1, f"{tmp_path}/none.pem: no such key file", "share", "sign", share, tmp_path / "none.pem")
