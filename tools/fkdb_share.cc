@@ -7,11 +7,13 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "db/publish.h"
 #include "db/share/share.h"
 #include "tools/cli.h"
 #include "tools/key_list.h"
 #include "tools/made.h"
 #include "tools/programs.h"
+#include "tools/share_card.h"
 
 namespace fkdb {
 namespace {
@@ -131,6 +133,21 @@ Result<int> Info(const Flags& flags) {
   return kExitOk;
 }
 
+Result<int> Card(const Flags& flags) {
+  const std::filesystem::path folder = flags.folder, path = folder / "README.md";
+  FKDB_ASSIGN(const ShareManifest m, ReadShareManifest(folder));
+  if (!flags.pack.overwrite && std::filesystem::exists(path)) {
+    return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: exists already; --overwrite to replace it", path.string()));
+  }
+  FKDB_TRY(PublishText(path, ShareCard(m, std::filesystem::absolute(folder).lexically_normal().filename().string()), flags.pack.overwrite));
+  if (flags.json) {
+    FKDB_TRY(PrintJson({{"out", path.string()}}));
+  } else if (!flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("{}: {}\n", path.string(), Summary(m))));
+  }
+  return kExitOk;
+}
+
 }  // namespace
 }  // namespace fkdb
 
@@ -176,6 +193,11 @@ int fkdb::RunShare(int argc, char** argv) {
   auto* info = app.add_subcommand("info", "Says what a folder holds");
   info->add_option("DIR", flags.folder, "The folder")->required();
   info->callback([&] { run = [&] { return fkdb::Info(flags); }; });
+
+  auto* card = app.add_subcommand("card", "Writes README.md, the datasheet that model hubs show");
+  card->add_option("DIR", flags.folder, "The folder")->required();
+  card->add_flag("--overwrite", flags.pack.overwrite, "Replace a card that is there");
+  card->callback([&] { run = [&] { return fkdb::Card(flags); }; });
 
   return fkdb::RunTool(app, argc, argv, [&] { return run(); });
 }
