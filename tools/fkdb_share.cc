@@ -7,12 +7,14 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "db/publish.h"
 #include "db/share/share.h"
 #include "db/share/signature.h"
 #include "tools/cli.h"
 #include "tools/key_list.h"
 #include "tools/made.h"
 #include "tools/programs.h"
+#include "tools/share_card.h"
 
 namespace fkdb {
 namespace {
@@ -152,6 +154,21 @@ Result<int> Info(const Flags& flags) {
   return kExitOk;
 }
 
+Result<int> Card(const Flags& flags) {
+  const std::filesystem::path folder = flags.folder, path = folder / "README.md";
+  FKDB_ASSIGN(const ShareManifest m, ReadShareManifest(folder));
+  if (!flags.pack.overwrite && std::filesystem::exists(path)) {
+    return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: exists already; --overwrite to replace it", path.string()));
+  }
+  FKDB_TRY(PublishText(path, ShareCard(m, std::filesystem::absolute(folder).lexically_normal().filename().string()), flags.pack.overwrite));
+  if (flags.json) {
+    FKDB_TRY(PrintJson({{"out", path.string()}}));
+  } else if (!flags.quiet) {
+    FKDB_TRY(PrintOut(fmt::format("{}: {}\n", path.string(), Summary(m))));
+  }
+  return kExitOk;
+}
+
 Result<int> MakeKey(const Flags& flags) {
   FKDB_TRY(MakeKeyPair(flags.key));
   if (flags.json) FKDB_TRY(PrintJson({{"private", flags.key + ".pem"}, {"public", flags.key + ".pub"}}));
@@ -221,6 +238,11 @@ int fkdb::RunShare(int argc, char** argv) {
   info->add_option("DIR", flags.folder, "The folder")->required();
   trust(info);
   info->callback([&] { run = [&] { return fkdb::Info(flags); }; });
+
+  auto* card = app.add_subcommand("card", "Writes README.md, the datasheet that model hubs show");
+  card->add_option("DIR", flags.folder, "The folder")->required();
+  card->add_flag("--overwrite", flags.pack.overwrite, "Replace a card that is there");
+  card->callback([&] { run = [&] { return fkdb::Card(flags); }; });
 
   auto* key = app.add_subcommand("key", "Makes a pair of keys: NAME.pem to sign with, NAME.pub for others to trust");
   key->add_option("NAME", flags.key, "What the files are called")->required();
