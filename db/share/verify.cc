@@ -23,7 +23,7 @@ bool IsStopped(const ShareWork& options) { return options.stop && options.stop->
 Result<void> HashShards(const ShareReader& share, const ShareWork& options) {
   struct Piece {
     size_t shard;
-    std::string sha256;
+    Sha256::Hash sha256;
   };
   const std::vector<ShareShard>& shards = share.manifest().shards;
   std::atomic<uint64_t> hashed = 0;
@@ -41,13 +41,13 @@ Result<void> HashShards(const ShareReader& share, const ShareWork& options) {
           sha.Update(bytes);
           hashed += bytes.size();
         }
-        return Piece{shard, ToHex(sha.Finish())};
+        return Piece{shard, sha.Finish()};
       });
   for (;;) {
     FKDB_ASSIGN(const std::optional<Piece> piece, work.Next());
     if (!piece) return {};
-    if (piece->sha256 != shards[piece->shard].sha256) {
-      return Fail(ErrorCode::kCorruption, fmt::format("{}: SHA-256 {}, the manifest says {}", share.PathOf(piece->shard).string(), piece->sha256,
+    if (const std::string found = ToHex(piece->sha256); found != shards[piece->shard].sha256) {
+      return Fail(ErrorCode::kCorruption, fmt::format("{}: SHA-256 {}, the manifest says {}", share.PathOf(piece->shard).string(), found,
                                                       shards[piece->shard].sha256));
     }
     if (options.progress) options.progress(hashed, share.manifest().total_bytes);
