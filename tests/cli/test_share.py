@@ -175,11 +175,11 @@ def test_killed_at_any_moment(fkdb, drawn, digest, tmp_path):
         pack = subprocess.Popen([BIN / "fkdb-share", "pack", drawn, share, "--quiet"])
         time.sleep(seconds * attempt / 16)
         pack.send_signal(signal.SIGKILL)
-        if pack.wait() == 0:
-            assert fkdb.ok("share", "verify", share)
+        pack.wait()
+        if (share / "manifest.json").exists():  # then it is whole, even where the kill came before the exit
+            fkdb.ok("share", "verify", share)
             shutil.rmtree(share)
         else:
-            assert not (share / "manifest.json").exists()
             shard = share / "labels-00000.fkp"
             assert not shard.exists() or shard.read_bytes() == whole
     fkdb.ok("share", "pack", drawn, share)
@@ -188,9 +188,10 @@ def test_killed_at_any_moment(fkdb, drawn, digest, tmp_path):
         unpack = subprocess.Popen([BIN / "fkdb-share", "unpack", share, out, "--resume", "--commit-seconds", "0", "--quiet"])
         time.sleep(seconds * attempt / 8)
         unpack.send_signal(signal.SIGKILL)
-        if unpack.wait() == 0:
+        unpack.wait()
+        if out.exists():
+            assert fkdb.json("verify", out)["digest"] == digest
             out.unlink()
-        assert not out.exists()
     assert fkdb.json("share", "unpack", share, out, "--resume")["digest"] == digest
 
 
