@@ -441,7 +441,7 @@ def test_the_programs_are_the_same(db, tmp_path):
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.fkdb")
     shutil.copy(db.path, odd)
     assert python("verify", odd).returncode == 0
-    assert python("nope").stderr == "fkdb: no program 'nope': expected one of audit, convert, dump, merge, subset, verify\n"
+    assert python("nope").stderr == "fkdb: no program 'nope': expected one of audit, convert, dump, merge, share, subset, verify\n"
     assert python("nope").returncode == 2 and python("--version").stdout == "fkdb 0.1.0\n"
 
 
