@@ -31,10 +31,25 @@ enum HeadColumn : size_t {
   kHeadPalette,   // 3 columns: the classes' lowest, middle and upper bytes
   kHeadReasons = kHeadPalette + 3,  // why images were skipped, one behind the other
 };
+// An image of kHeadFields.
+struct HeadFields {
+  uint32_t width = 0, height = 0, class_index = 0, crops = 0, palette = 0, flags = 0, reason = 0;
+
+  // each(field, bytes) in their order.
+  template <class Each>
+  static void ForEach(Each each) {
+    each(&HeadFields::width, 4);
+    each(&HeadFields::height, 4);
+    each(&HeadFields::class_index, 4);
+    each(&HeadFields::crops, 2);
+    each(&HeadFields::palette, 4);
+    each(&HeadFields::flags, 1);
+    each(&HeadFields::reason, 2);
+  }
+};
 constexpr size_t kHeadFieldBytes = 4 + 4 + 4 + 2 + 4 + 1 + 2;
 
-// Whether the ranks of an image with such a palette are counted among those that the crop's ranks before left over:
-// 5 % less to share on a real teacher's labels.
+// Whether the ranks of an image with such a palette are counted among those that the crop's ranks before left over.
 inline bool RanksExclude(const LabelSpec& spec, size_t palette) {
   return spec.num_indices() > 1 && spec.num_indices() <= kMaxSeparate && palette <= kEscapedRank;
 }

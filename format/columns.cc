@@ -32,6 +32,11 @@ size_t ColumnRule::LayersFor(uint32_t crops) const {
   return layers;
 }
 
+ColumnRule::Range ColumnRule::CropsOf(size_t l, uint32_t crops) const {
+  const uint32_t begin = std::min(crops, l > 0 ? layer_ends[l - 1] : 0);
+  return {begin, l + 1 < num_layers() ? std::max(begin, std::min(crops, layer_ends[l])) : crops};
+}
+
 size_t NumCropColumns(const LabelSpec& spec) { return CropLayout(spec).all; }
 
 std::string CropColumnName(const LabelSpec& spec, size_t column) {
@@ -71,15 +76,7 @@ struct ColumnWriter::Impl {
     drawn = 0;
   }
 
-  // Crops of layer `l` of an image of `crops`.
-  struct Range {
-    uint32_t begin, end;
-    size_t size() const { return end - begin; }
-  };
-  Range CropsOf(size_t l, uint32_t crops) const {
-    const uint32_t begin = std::min(crops, l > 0 ? rule.layer_ends[l - 1] : 0);
-    return {begin, l + 1 < rule.num_layers() ? std::max(begin, std::min(crops, rule.layer_ends[l])) : crops};
-  }
+  using Range = ColumnRule::Range;
 
   Result<void> ReadIndices(const RecordView& view);
   void OrderPalette();
@@ -99,10 +96,7 @@ struct ColumnWriter::Impl {
   const uint32_t k;  // indices a crop
 
   // The group so far.
-  struct Fields {
-    uint32_t width, height, class_index, crops, palette, flags, reason;
-  };
-  std::vector<Fields> heads;
+  std::vector<HeadFields> heads;
   Column hashes, reasons;
   Columns palettes;
   std::vector<Columns> layers;
@@ -376,7 +370,7 @@ Result<void> ColumnWriter::Impl::PutOps(const RecordView& view, const Range& ran
 
 Result<void> ColumnWriter::Impl::PutCrops(const RecordView& view, uint8_t flags) {
   for (size_t l = 0; l < rule.num_layers(); ++l) {
-    const Range range = CropsOf(l, view.num_crops());
+    const Range range = rule.CropsOf(l, view.num_crops());
     if (range.size() == 0) continue;
     Columns* const out = &layers[l];
     if (spec.boxes == BoxEncoding::kPixel && (flags & kDrawnFlag) == 0) {
@@ -437,19 +431,11 @@ Result<void> ColumnWriter::Add(const RecordView& view) {
 void ColumnWriter::Finish(Columns* heads, std::vector<Columns>* layers) {
   Impl& w = *impl_;
   heads->assign(kHeadColumns, {});
-  using Fields = Impl::Fields;
-  const auto planes = [&](uint32_t Fields::*field, size_t bytes) {
+  HeadFields::ForEach([&](uint32_t HeadFields::*field, size_t bytes) {
     for (size_t byte = 0; byte < bytes; ++byte) {
-      for (const Fields& image : w.heads) (*heads)[kHeadFields].push_back(static_cast<uint8_t>(image.*field >> (8 * byte)));
+      for (const HeadFields& image : w.heads) (*heads)[kHeadFields].push_back(static_cast<uint8_t>(image.*field >> (8 * byte)));
     }
-  };
-  planes(&Fields::width, 4);
-  planes(&Fields::height, 4);
-  planes(&Fields::class_index, 4);
-  planes(&Fields::crops, 2);
-  planes(&Fields::palette, 4);
-  planes(&Fields::flags, 1);
-  planes(&Fields::reason, 2);
+  });
   (*heads)[kHeadHashes] = std::move(w.hashes);
   for (size_t byte = 0; byte < 3; ++byte) (*heads)[kHeadPalette + byte] = std::move(w.palettes[byte]);
   (*heads)[kHeadReasons] = std::move(w.reasons);

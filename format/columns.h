@@ -40,6 +40,12 @@ struct ColumnRule {
   size_t num_layers() const { return layer_ends.size(); }
   // The first layers that hold crops [0, crops).
   size_t LayersFor(uint32_t crops) const;
+  // What layer l has of an image of so many crops.
+  struct Range {
+    uint32_t begin, end;
+    uint32_t size() const { return end - begin; }
+  };
+  Range CropsOf(size_t l, uint32_t crops) const;
 };
 
 constexpr size_t kHeadColumns = 6;

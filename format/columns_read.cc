@@ -20,9 +20,7 @@ tl::unexpected<Error> Corrupt(fmt::format_string<Args...> format, Args&&... args
   return Fail(ErrorCode::kCorruption, fmt::format(format, std::forward<Args>(args)...));
 }
 
-struct Head {
-  uint32_t width, height, class_index, crops, palette, flags, reason;
-};
+using Head = HeadFields;
 
 // Bit fields into a buffer of known length, with kBitPadding bytes behind.
 class FieldWriter {
@@ -57,10 +55,6 @@ struct ColumnReader::Impl {
   Result<void> ReadHeads(Columns columns);
   Result<void> CheckHead(const Head& head) const;
   Result<void> CheckLayer(size_t l, const Columns& columns) const;
-  uint32_t LayerBegin(size_t l, uint32_t crops) const { return std::min(crops, l > 0 ? rule.layer_ends[l - 1] : 0); }
-  uint32_t LayerEnd(size_t l, uint32_t crops) const {
-    return l + 1 < rule.num_layers() ? std::max(LayerBegin(l, crops), std::min(crops, rule.layer_ends[l])) : crops;
-  }
 
   Result<void> ReadPalette(const Head& head);
   Result<void> ReadBoxes(const Head& head, uint64_t key_hash);
@@ -142,18 +136,11 @@ Result<void> ColumnReader::Impl::ReadHeads(Columns columns) {
   FKDB_TRY(expect(kHeadHashes, uint64_t{images} * sizeof(ContentHash)));
   heads.resize(images);
   const uint8_t* from = columns[kHeadFields].data();
-  const auto planes = [&](uint32_t Head::*field, uint32_t bytes) {
-    for (uint32_t byte = 0; byte < bytes; ++byte) {
+  Head::ForEach([&](uint32_t Head::*field, size_t bytes) {
+    for (size_t byte = 0; byte < bytes; ++byte) {
       for (Head& head : heads) head.*field |= uint32_t{*from++} << (8 * byte);
     }
-  };
-  planes(&Head::width, 4);
-  planes(&Head::height, 4);
-  planes(&Head::class_index, 4);
-  planes(&Head::crops, 2);
-  planes(&Head::palette, 4);
-  planes(&Head::flags, 1);
-  planes(&Head::reason, 2);
+  });
   uint64_t palettes = 0, reasons = 0;
   for (uint32_t i = 0; i < images; ++i) {
     if (auto good = CheckHead(heads[i]); !good) return Corrupt("image {} of the group: {}", i, good.error().message);
@@ -176,7 +163,7 @@ Result<void> ColumnReader::Impl::CheckLayer(size_t l, const Columns& columns) co
   if (columns.size() != layout.all) return Corrupt("layer {}: {} columns, expected {}", l, columns.size(), layout.all);
   uint64_t all = 0, with_ops = 0;
   for (const Head& head : heads) {
-    const uint64_t here = LayerEnd(l, head.crops) - LayerBegin(l, head.crops);
+    const uint64_t here = rule.CropsOf(l, head.crops).size();
     all += here;
     if (head.flags & kOpsFlag) with_ops += here;
   }
@@ -235,7 +222,7 @@ Result<void> ColumnReader::Impl::ReadPalette(const Head& head) {
 
 Result<void> ColumnReader::Impl::ReadEscapedRanks(const Head& head, size_t l) {
   Layer& layer = layers[l];
-  const uint32_t begin = LayerBegin(l, head.crops), end = LayerEnd(l, head.crops);
+  const auto [begin, end] = rule.CropsOf(l, head.crops);
   const Column& escapes = layer.columns[layout.rank_at + layout.ranks];
   size_t& escape_at = layer.at[layout.rank_at + layout.ranks];
   for (size_t c = 0; c < layout.ranks; ++c) {
@@ -262,8 +249,8 @@ Result<void> ColumnReader::Impl::ReadEscapedRanks(const Head& head, size_t l) {
 
 Result<void> ColumnReader::Impl::ReadExcludedRanks(const Head& head, size_t l) {
   const Layer& layer = layers[l];
-  const uint32_t begin = LayerBegin(l, kept);
-  const size_t n = LayerEnd(l, kept) - begin;
+  const auto [begin, end] = rule.CropsOf(l, kept);
+  const size_t n = end - begin;
   // The crops' ranks so far, ascending: sorted[j * n + i] of crop i. Byte by byte, which compilers make vectors of.
   sorted.resize(n * k);
   rank.resize(n);
@@ -318,7 +305,7 @@ Result<void> ColumnReader::Impl::ReadRanks(const Head& head) {
 
 // Coded boxes of one layer.
 Result<void> ColumnReader::Impl::PassBoxes(const Head& head, size_t l, bool keep) {
-  const uint32_t begin = LayerBegin(l, head.crops), end = LayerEnd(l, head.crops);
+  const auto [begin, end] = rule.CropsOf(l, head.crops);
   for (uint32_t i = begin; i < end; ++i) {
     SampledCrop crop;
     if (!NextBox(&layers[l].bits, head.width, head.height, (head.flags & kExpectedFlag) != 0, rule.ratio, &crop.box, &crop.flip)) {
@@ -343,7 +330,7 @@ Result<void> ColumnReader::Impl::ReadBoxes(const Head& head, uint64_t key_hash) 
 void ColumnReader::Impl::ReadFlips(const Head& head) {
   crops.resize(kept);
   for (size_t l = 0; l < layers.size(); ++l) {
-    for (uint32_t i = LayerBegin(l, head.crops); i < LayerEnd(l, head.crops); ++i) {
+    for (auto [i, end] = rule.CropsOf(l, head.crops); i < end; ++i) {
       const bool flip = layers[l].bits.Next(1) != 0;
       if (i < kept) crops[i].flip = flip;
     }
@@ -353,7 +340,7 @@ void ColumnReader::Impl::ReadFlips(const Head& head) {
 Result<void> ColumnReader::Impl::ReadOps(const Head& head, StoredRecord* record) {
   for (size_t l = 0; l < layers.size(); ++l) {
     Layer& layer = layers[l];
-    for (uint32_t i = LayerBegin(l, head.crops); i < LayerEnd(l, head.crops); ++i) {
+    for (auto [i, end] = rule.CropsOf(l, head.crops); i < end; ++i) {
       const size_t count = layer.columns[layout.op_at][layer.at[layout.op_at]++] | size_t{layer.columns[layout.op_at + 1][layer.at[layout.op_at + 1]++]} << 8;
       size_t& at = layer.at[layout.op_at + 2];
       if (layer.columns[layout.op_at + 2].size() - at < count) return Corrupt("layer {}: operations end early", l);
@@ -383,8 +370,8 @@ void ColumnReader::Impl::PackNarrowCrops(const PackedLayout& packed, FieldWriter
     for (size_t i = 0; i < kept; ++i) word[i] |= uint64_t{place[from[i]]} << (c * index_bits);
   }
   for (size_t l = 0; l < layers.size(); ++l) {
-    const uint32_t begin = LayerBegin(l, kept);
-    const size_t n = LayerEnd(l, kept) - begin;
+    const auto [begin, end] = rule.CropsOf(l, kept);
+    const size_t n = end - begin;
     for (size_t c = 0, shift = 0; c < layout.tail + layout.ratios; ++c) {
       const uint32_t width = c < layout.tail ? kTailBits : kRatioBits;
       const uint64_t mask = (uint64_t{1} << width) - 1;
@@ -425,7 +412,7 @@ void ColumnReader::Impl::PackCrops(const Head& head, StoredRecord* record) {
   if (narrow) PackNarrowCrops(packed, &out);
   for (size_t l = 0; l < layers.size() && !narrow; ++l) {
     const Layer& layer = layers[l];
-    const uint32_t begin = LayerBegin(l, kept), end = LayerEnd(l, kept);
+    const auto [begin, end] = rule.CropsOf(l, kept);
     const auto from = [&](size_t column) { return layer.columns[column].data() + layer.at[column]; };
     const uint8_t* boxes[16] = {};
     for (size_t plane = 0; plane < layout.box_planes; ++plane) boxes[plane] = from(layout.box_at + plane);
@@ -495,7 +482,7 @@ void ColumnReader::Impl::StoreArrays(const Head& head, StoredRecord* record) {
   auto* values = layout.value_bytes == 4 ? reinterpret_cast<uint8_t*>(record->values_f32.data()) : reinterpret_cast<uint8_t*>(record->values_16.data());
   for (size_t l = 0; l < layers.size(); ++l) {
     const Layer& layer = layers[l];
-    const uint32_t begin = LayerBegin(l, kept), end = LayerEnd(l, kept);
+    const auto [begin, end] = rule.CropsOf(l, kept);
     const auto from = [&](size_t column) { return layer.columns[column].data() + layer.at[column]; };
     for (size_t plane = 0; plane < layout.box_planes; ++plane) {
       for (uint32_t i = begin; i < end; ++i) boxes[i * layout.box_planes + plane] = from(layout.box_at + plane)[i - begin];
@@ -516,7 +503,7 @@ void ColumnReader::Impl::StoreArrays(const Head& head, StoredRecord* record) {
 void ColumnReader::Impl::Advance(const Head& head) {
   for (size_t l = 0; l < layers.size(); ++l) {
     Layer& layer = layers[l];
-    const size_t here = LayerEnd(l, head.crops) - LayerBegin(l, head.crops);
+    const size_t here = rule.CropsOf(l, head.crops).size();
     const auto numbers = [&](size_t first, size_t count, size_t n, size_t bytes) {
       for (size_t c = 0; c < count * bytes; ++c) layer.at[first + c] += here * (c / bytes + 1 < count ? 1 : n - count + 1);
     };
@@ -575,7 +562,7 @@ Result<void> ColumnReader::Skip() {
   }
   for (size_t l = 0; l < r.layers.size(); ++l) {
     Layer& layer = r.layers[l];
-    const uint32_t here = r.LayerEnd(l, head.crops) - r.LayerBegin(l, head.crops);
+    const uint32_t here = r.rule.CropsOf(l, head.crops).size();
     for (size_t c = 0; c < r.layout.ranks; ++c) {
       const size_t column = r.layout.rank_at + c, size = here * (c + 1 < r.layout.ranks ? 1 : r.k - r.layout.ranks + 1);
       const uint8_t* from = layer.columns[column].data() + layer.at[column];

@@ -78,12 +78,15 @@ Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder, con
 }
 
 Result<ShareManifest> SignShare(const std::filesystem::path& folder, const std::filesystem::path& private_key) {
-  FKDB_TRY(ReadShareManifest(folder));
-  FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(folder / kShareManifestName)));
+  const auto path = folder / kShareManifestName;
   FKDB_ASSIGN(const std::string text, ReadManifestText(folder));
+  auto manifest = ParseShareText(text);  // what is no manifest is not signed
+  if (!manifest) return Fail(manifest.error().code, fmt::format("{}: {}", path.string(), manifest.error().message));
   FKDB_ASSIGN(const std::string signature, SignText(text, private_key));
+  FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(path)));
   FKDB_TRY(PublishText(folder / kSignatureName, signature, /*replace=*/true));
-  return ReadShareManifest(folder);
+  manifest->signature = ShareSignature::kUnchecked;
+  return manifest;
 }
 
 Result<ShareReader> ShareReader::Open(const std::filesystem::path& folder, const TrustedKeys& trusted) {
