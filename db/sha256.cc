@@ -43,6 +43,12 @@ Sha256::Hash Sha256::Finish() {
   return hash;
 }
 
+Sha256::Hash Sha256::Of(std::span<const std::byte> bytes) {
+  Sha256 sha;
+  sha.Update(bytes);
+  return sha.Finish();
+}
+
 namespace {
 
 struct LaneWay {

@@ -28,6 +28,7 @@ class Sha256 {
   void Update(std::string_view text) { Update(std::as_bytes(std::span(text))); }
   // The hash of everything so far; starts anew.
   Hash Finish();
+  static Hash Of(std::span<const std::byte> bytes);
 
  private:
   struct Impl;

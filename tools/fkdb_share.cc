@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "tools/key_list.h"
 #include "tools/made.h"
 #include "tools/programs.h"
+#include "tools/share/fetch.h"
 #include "tools/share_card.h"
 
 namespace fkdb {
@@ -23,6 +25,8 @@ using Json = nlohmann::ordered_json;
 
 struct Flags : CommonFlags {
   std::string db, folder, out, images, key;
+  std::vector<std::string> urls;
+  ShareSelection part;
   TrustedKeys trusted;
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   uint64_t shard_mib = 256;
@@ -30,6 +34,7 @@ struct Flags : CommonFlags {
   PackOptions pack;
   VerifyShareOptions verify;
   UnpackOptions unpack;
+  FetchOptions fetch;
 };
 
 Result<void> PrintJson(const Json& json) {
@@ -42,10 +47,20 @@ double BytesPerCrop(const ShareManifest& m) {
   return static_cast<double>(m.total_bytes) / static_cast<double>(std::max<uint64_t>(1, m.label_set.num_crops));
 }
 
+// ", of which a part is here: 128 images by name, the first 25 crops", or nothing.
+std::string PartHere(const ShareManifest& m) {
+  if (!m.part) return "";
+  std::vector<std::string> what;
+  if (!m.part->images.empty()) what.push_back(Counted(m.part->images.size(), "image") + " by name");
+  if (!m.part->classes.empty()) what.push_back(fmt::format("{} class{}", m.part->classes.size(), m.part->classes.size() == 1 ? "" : "es"));
+  if (m.part->crops > 0) what.push_back(fmt::format("the first {}", Counted(m.part->crops, "crop")));
+  return fmt::format(", of which a part is here: {}", fmt::join(what, ", "));
+}
+
 // "252 images, 50400 crops in 1 shard of 270.53 KiB (5.5 bytes a crop)"
 std::string Summary(const ShareManifest& m) {
-  return fmt::format("{} images, {} crops in {} of {} ({:.1f} bytes a crop)", m.label_set.num_images, m.label_set.num_crops,
-                     Counted(m.shards.size(), "shard"), HumanBytes(static_cast<double>(m.total_bytes)), BytesPerCrop(m));
+  return fmt::format("{} images, {} crops in {} of {} ({:.1f} bytes a crop){}", m.label_set.num_images, m.label_set.num_crops,
+                     Counted(m.shards.size(), "shard"), HumanBytes(static_cast<double>(m.total_bytes)), BytesPerCrop(m), PartHere(m));
 }
 
 // Who vouches for it, as far as that was asked.
@@ -65,7 +80,7 @@ const char* SignatureName(const ShareManifest& m) {
 Json SummaryJson(const ShareManifest& m) {
   return {{"images", m.label_set.num_images}, {"crops", m.label_set.num_crops},   {"shards", m.shards.size()},
           {"bytes", m.total_bytes},           {"bytes_per_crop", BytesPerCrop(m)}, {"digest", m.label_set.digest},
-          {"signature", SignatureName(m)}};
+          {"revision", m.revision},           {"signature", SignatureName(m)},     {"part", m.part.has_value()}};
 }
 
 Result<int> Pack(Flags& flags, const CLI::App& command) {
@@ -119,17 +134,76 @@ Result<int> Verify(Flags& flags) {
   return kExitOk;
 }
 
-Result<int> Unpack(Flags& flags) {
+// --images, with --crops and --classes.
+Result<ShareSelection> Selected(const Flags& flags) {
+  ShareSelection part = flags.part;
   if (!flags.images.empty()) {
-    FKDB_ASSIGN(flags.unpack.images, ReadKeyList(flags.images));
+    FKDB_ASSIGN(part.images, ReadKeyList(flags.images));
   }
+  return part;
+}
+
+Result<int> Unpack(Flags& flags) {
+  FKDB_ASSIGN(static_cast<ShareSelection&>(flags.unpack), Selected(flags));
   flags.unpack.threads = flags.threads;
   flags.unpack.trusted = flags.trusted;
   return RunRewrite("fkdb-share", flags, flags.out, &flags.unpack, [&] { return UnpackShare(flags.folder, flags.out, flags.unpack); });
 }
 
+// "[####......]  40.0%  1.2 GiB of 3.0 GiB, 52.1 MiB/s, 35s left"
+std::string Rate(uint64_t done, uint64_t all, double seconds) {
+  const auto of = static_cast<double>(all), at = static_cast<double>(done), rate = at / std::max(seconds, 1e-3);
+  return fmt::format("{}  {} of {}, {}/s, {} left", Bar(done, all), HumanBytes(at), HumanBytes(of), HumanBytes(rate), HumanSeconds((of - at) / std::max(rate, 1.0)));
+}
+
+Result<int> FetchFrom(Flags& flags) {
+  FKDB_ASSIGN(flags.fetch.part, Selected(flags));
+  flags.folder = flags.urls.back();
+  flags.urls.pop_back();
+  flags.fetch.trusted = flags.trusted;
+  flags.fetch.threads = flags.threads;
+  flags.fetch.stop = StopOnSignals();
+  Progress progress(flags.quiet || flags.json);
+  const auto begun = std::chrono::steady_clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count(); };
+  flags.fetch.progress = [&](uint64_t done, uint64_t all) { progress.Show(Rate(done, all, seconds())); };
+  const auto fetched = FetchShare(flags.urls, flags.folder, flags.fetch);
+  progress.Done();
+  if (!fetched) return Fail(fetched.error());
+  const ShareManifest& m = fetched->manifest;
+  if (flags.json) {
+    Json json = {{"out", flags.folder}};
+    json.update(SummaryJson(m));
+    json["fetched_bytes"] = fetched->bytes;
+    json["needed_bytes"] = fetched->needed;
+    json["seconds"] = seconds();
+    json["mirrors"] = Json::array();
+    for (const FetchedFrom& from : fetched->mirrors) {
+      json["mirrors"].push_back({{"url", from.url}, {"bytes", from.bytes}, {"given_up", from.given_up.empty() ? Json() : Json(from.given_up)}});
+    }
+    FKDB_TRY(PrintJson(json));
+  } else if (!flags.quiet) {
+    std::string text;
+    for (const FetchedFrom& from : fetched->mirrors) {
+      if (!from.given_up.empty()) text += fmt::format("given up: {}\n", from.given_up);
+    }
+    text += fmt::format("{}: {}, fetched {} in {}; {}\n{}\n", flags.folder, Summary(m), HumanBytes(static_cast<double>(fetched->bytes)), HumanSeconds(seconds()), Signed(m),
+                        m.label_set.digest);
+    FKDB_TRY(PrintOut(text));
+  }
+  return kExitOk;
+}
+
+Result<ShareManifest> ManifestOf(const Flags& flags) {
+  if (flags.folder.find("://") == std::string::npos) return ReadShareManifest(flags.folder, flags.trusted);
+  FetchOptions options = flags.fetch;
+  options.trusted = flags.trusted;
+  options.stop = StopOnSignals();
+  return FetchShareManifest(flags.folder, options);
+}
+
 Result<int> Info(const Flags& flags) {
-  FKDB_ASSIGN(const ShareManifest m, ReadShareManifest(flags.folder, flags.trusted));
+  FKDB_ASSIGN(const ShareManifest m, ManifestOf(flags));
   if (flags.json) {
     FKDB_TRY(PrintJson(Json::parse(ToShareText(m))));
     return kExitOk;
@@ -140,6 +214,7 @@ Result<int> Info(const Flags& flags) {
     if (!value.empty()) text += fmt::format("{:<10} {}\n", name, value);
   };
   line("name", m.name);
+  line("revision", std::to_string(m.revision));
   line("licence", m.licence);
   line("authors", m.authors);
   line("notes", m.notes);
@@ -203,6 +278,16 @@ int fkdb::RunShare(int argc, char** argv) {
     command->add_option("--trust", flags.trusted, "Only if this public key signed it; may be repeated")->allow_extra_args(false);
   };
 
+  const auto select = [&](CLI::App* command) {
+    command->add_option("--images", flags.images, "Only these images: a text file, one key a line");
+    command->add_option("--crops", flags.part.crops, "Only the first N crops of each image")->check(CLI::Range(1, 65535));
+    command->add_option("--classes", flags.part.classes, "Only the images of these classes, by name or index")->delimiter(',');
+  };
+  const auto patience = [&](CLI::App* command) {
+    command->add_option("--timeout", flags.fetch.timeout_seconds, "Seconds without an answer, or at less than 1 KiB/s")->check(CLI::Range(1, 86400))->capture_default_str();
+    command->add_option("--retries", flags.fetch.retries, "Attempts more, while nothing comes")->check(CLI::Range(0, 1000))->capture_default_str();
+  };
+
   auto* pack = app.add_subcommand("pack", "Makes a folder to share of a label set");
   pack->add_option("DB", flags.db, "The label set")->required();
   pack->add_option("DIR", flags.folder, "The folder to write")->required();
@@ -210,6 +295,7 @@ int fkdb::RunShare(int argc, char** argv) {
   pack->add_option("--licence", flags.licence, "Of the labels");
   pack->add_option("--authors", flags.authors, "Who made them");
   pack->add_option("--notes", flags.notes, "Anything else");
+  pack->add_option("--revision", flags.pack.revision, "Its number among those under the same name (1, or one more than what is replaced)")->check(CLI::Range(1, INT32_MAX));
   pack->add_option("--shard-mib", flags.shard_mib, "Size of a shard")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   pack->add_option("--sign", flags.key, "Sign the manifest with this private key (fkdb-share key makes one)");
   pack->add_flag("--overwrite", flags.pack.overwrite, "Replace a share that is there");
@@ -226,16 +312,28 @@ int fkdb::RunShare(int argc, char** argv) {
   auto* unpack = app.add_subcommand("unpack", "Makes a label set, or a part of it, of a folder");
   unpack->add_option("DIR", flags.folder, "The folder")->required();
   unpack->add_option("DB", flags.out, "The label set to write, NAME.fkdb")->required();
-  unpack->add_option("--images", flags.images, "A text file of the images to keep, one key a line");
-  unpack->add_option("--crops", flags.unpack.crops, "Keep the first N crops of each image")->check(CLI::Range(1, 65535));
-  unpack->add_option("--classes", flags.unpack.classes, "Keep the images of these classes, by name or index")->delimiter(',');
+  select(unpack);
   fkdb::AddOutputFlags(*unpack, &flags.unpack.file, &flags.unpack.provenance);
   trust(unpack);
   threads(unpack);
   unpack->callback([&] { run = [&] { return fkdb::Unpack(flags); }; });
 
-  auto* info = app.add_subcommand("info", "Says what a folder holds");
-  info->add_option("DIR", flags.folder, "The folder")->required();
+  auto* fetch = app.add_subcommand("fetch", "Brings a folder, or the part of it that is asked for, from where it lies; again, it goes on where it ended");
+  fetch->add_option("URL", flags.urls, "Where it lies: http, https, file, or a path, several being mirrors of one; and last the folder to write")
+      ->required()
+      ->expected(2, 1000)
+      ->type_name("[URL ..] DIR");
+  select(fetch);
+  fetch->add_option("--connections", flags.fetch.connections, "At a time")->check(CLI::Range(1, 256))->capture_default_str();
+  patience(fetch);
+  fetch->add_flag("--overwrite", flags.fetch.overwrite, "Replace another label set that is there");
+  trust(fetch);
+  threads(fetch);
+  fetch->callback([&] { run = [&] { return fkdb::FetchFrom(flags); }; });
+
+  auto* info = app.add_subcommand("info", "Says what a folder holds, here or elsewhere");
+  info->add_option("DIR", flags.folder, "The folder, or its URL")->required();
+  patience(info);
   trust(info);
   info->callback([&] { run = [&] { return fkdb::Info(flags); }; });
 

@@ -103,9 +103,7 @@ class GroupPacker {
     thread_local ChunkCodec codec;
     group->columns.push_back(HashColumns(columns));
     const std::vector<std::byte>& chunk = group->chunks.emplace_back(codec.Encode(columns, kinds));
-    Sha256 sha;
-    sha.Update(chunk);
-    group->place.chunks.push_back({0, static_cast<uint32_t>(chunk.size()), sha.Finish()});
+    group->place.chunks.push_back({0, static_cast<uint32_t>(chunk.size()), Sha256::Of(chunk)});
     return {};
   }
 
@@ -153,11 +151,9 @@ class ShardWriter {
     shard.first_key = index_.groups[0].first_key;
     shard.last_key = keys_[images_ - 1];
     const std::vector<std::byte> index = EncodeIndex(index_);
-    Sha256 sha;
-    sha.Update(index);
     shard.index_at = file_->size();
     shard.index_bytes = index.size();
-    shard.index_sha256 = ToHex(sha.Finish());
+    shard.index_sha256 = ToHex(Sha256::Of(index));
     FKDB_TRY(file_->Append(index));
     shard.bytes = file_->size();
     FKDB_ASSIGN(const Sha256::Hash hash, file_->Finish());
@@ -205,13 +201,15 @@ Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::f
   if (!std::filesystem::is_directory(folder)) return Fail(ErrorCode::kIoError, fmt::format("{}: cannot make this folder", folder.string()));
   const auto manifest_path = folder / kShareManifestName;
   FKDB_ASSIGN(const LockFile lock, LockFile::Acquire(WriterLockPath(manifest_path)));
+  uint64_t revision = 1;
   if (std::filesystem::exists(manifest_path, ec)) {
     if (!options.overwrite) {
       return Fail(ErrorCode::kAlreadyExists, fmt::format("{}: exists already; choose another folder, or --overwrite to replace it", manifest_path.string()));
     }
+    if (const auto replaced = ReadShareManifest(folder)) revision = replaced->revision + 1;
     std::filesystem::remove(manifest_path, ec);  // first: without it there is no share whose shards could change
   }
-  std::filesystem::remove(folder / kSignatureName, ec);  // of what was there
+  for (const char* left : {kSignatureName, kSharePartName}) std::filesystem::remove(folder / left, ec);
 
   PackReport report;
   ShareManifest& manifest = report.manifest;
@@ -220,6 +218,7 @@ Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::f
   manifest.licence = options.licence.value_or(manifest.label_set.provenance.licence);
   manifest.authors = options.authors.value_or("");
   manifest.notes = options.notes.value_or(manifest.label_set.provenance.notes);
+  manifest.revision = options.revision > 0 ? options.revision : revision;
   manifest.layers = LayerEnds(manifest.label_set.augmentation.crops);
   ColumnRule rule = RuleOf(manifest.label_set, manifest.layers);
   if (options.store_boxes) rule.sampler.reset();

@@ -167,6 +167,18 @@ Result<ShardIndex> ParseIndex(std::span<const std::byte> bytes, size_t layers, u
   return index;
 }
 
+std::string ChunkName(size_t chunk) { return chunk == 0 ? "heads" : fmt::format("layer {}", chunk - 1); }
+
+Result<void> CheckChunk(std::span<const std::byte> bytes, const ChunkPlace& place, size_t chunk) {
+  const Sha256::Hash hash = Sha256::Of(bytes);
+  if (hash != place.sha256) return Corrupt("{}: SHA-256 {}, the index says {}", ChunkName(chunk), ToHex(hash), ToHex(place.sha256));
+  return {};
+}
+
+bool IsHole(std::span<const std::byte> chunk) {
+  return std::ranges::all_of(chunk.first(std::min<size_t>(chunk.size(), 4)), [](std::byte b) { return b == std::byte{}; });
+}
+
 std::vector<uint8_t> EncodeKeys(std::span<const std::string> keys) {
   std::vector<std::byte> bytes;
   std::string_view before;
@@ -278,6 +290,42 @@ Result<void> WriteFile::Append(std::span<const std::byte> bytes) {
 Result<Sha256::Hash> WriteFile::Finish() {
   if (::close(std::exchange(fd_, -1)) != 0) return Fail(IoError(path_, "write it"));
   return sha_.Finish();
+}
+
+Result<PatchFile> PatchFile::Open(const std::filesystem::path& path, uint64_t bytes) {
+  PatchFile file;
+  file.path_ = path;
+  file.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (file.fd_ < 0) return Fail(IoError(path, "create it"));
+  struct stat info;
+  if (::fstat(file.fd_, &info) != 0) return Fail(IoError(path, "read its size"));
+  if (static_cast<uint64_t>(info.st_size) != bytes && ::ftruncate(file.fd_, static_cast<off_t>(bytes)) != 0) return Fail(IoError(path, "set its size"));
+  return file;
+}
+
+PatchFile::~PatchFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+PatchFile::PatchFile(PatchFile&& other) noexcept : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+PatchFile& PatchFile::operator=(PatchFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Result<void> PatchFile::Write(uint64_t at, std::span<const std::byte> bytes) {
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t put = ::pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(at + done));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return Fail(IoError(path_, "write it"));
+    done += static_cast<size_t>(put);
+  }
+  return {};
+}
+
+Result<void> PatchFile::Sync() {
+  if (::fsync(fd_) != 0) return Fail(IoError(path_, "write it"));
+  return {};
 }
 
 }  // namespace fkdb

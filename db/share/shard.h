@@ -46,6 +46,13 @@ struct ShardIndex {
   uint64_t crops() const;
 };
 
+// In words: "heads", "layer 0", ..
+std::string ChunkName(size_t chunk);
+// Errors: Corruption (another hash than the index says).
+Result<void> CheckChunk(std::span<const std::byte> bytes, const ChunkPlace& place, size_t chunk);
+// Whether a chunk is one of a shard that has only others: nothing was written there. A chunk begins with its count of columns, never 0.
+bool IsHole(std::span<const std::byte> chunk);
+
 std::string ShardName(size_t number);
 bool IsShardName(std::string_view name);  // labels-[0-9]{5,}.fkp
 
@@ -98,6 +105,25 @@ class WriteFile {
   int fd_ = -1;
   uint64_t size_ = 0;
   Sha256 sha_;
+};
+
+// A file of this size whose places are written in any order. Errors: as WriteFile.
+class PatchFile {
+ public:
+  // Makes it, or one that is there as large as that: what was not written reads as zeros, and takes no room.
+  static Result<PatchFile> Open(const std::filesystem::path& path, uint64_t bytes);
+  ~PatchFile();
+  PatchFile(PatchFile&& other) noexcept;
+  PatchFile& operator=(PatchFile&& other) noexcept;
+
+  const std::filesystem::path& path() const { return path_; }
+  Result<void> Write(uint64_t at, std::span<const std::byte> bytes);
+  Result<void> Sync();
+
+ private:
+  PatchFile() = default;
+  std::filesystem::path path_;
+  int fd_ = -1;
 };
 
 }  // namespace fkdb

@@ -35,6 +35,7 @@ struct ShareWork {
 struct PackOptions : ShareWork {
   // Changes behaviour. Texts: what the manifest says; none: what the label set's own says.
   std::optional<std::string> name, licence, authors, notes;
+  uint64_t revision = 0;              // 0: 1, or one more than that of the share that is replaced
   uint64_t shard_bytes = 256u << 20;  // at most, of more than one group
   bool overwrite = false;             // replace a share that is there
   std::filesystem::path sign;         // with this private key (signature.h); empty: not signed
@@ -51,6 +52,10 @@ struct PackReport {
 // `.partial`), those of LabelSet, ResourceExhausted, IoError.
 Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::filesystem::path& folder, const PackOptions& options);
 
+// The manifest of these bytes, once a trusted key has signed them; `signature`: what is in its file, none if there is no file. where: for
+// messages. Errors: Corruption, Unsupported, those of IsSignatureOf.
+Result<ShareManifest> CheckShareText(const std::string& where, std::string_view text, const std::optional<std::string>& signature, const TrustedKeys& trusted);
+
 // Errors: NotFound (no share there), Corruption (also one that no trusted key signed), Unsupported, those of IsSignatureOf.
 Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder, const TrustedKeys& trusted = {});
 
@@ -63,21 +68,18 @@ struct VerifyShareOptions : ShareWork {
   TrustedKeys trusted;
 };
 
-// Compares sizes and hashes of manifest, indexes and shards. Errors: Corruption (the first claim that is not true), NotFound
+// Compares sizes and hashes of manifest, indexes and shards, of a part those of its chunks. Errors: Corruption (the first claim that is not true), NotFound
 // (a shard), Unsupported, Incomplete.
 Result<ShareManifest> VerifyShare(const std::filesystem::path& folder, const VerifyShareOptions& options = {});
 
-struct UnpackOptions : RewriteOptions {
-  std::vector<std::string> images;   // keys to keep, any order; empty: all
-  uint32_t crops = 0;                // keep the first so many of each image; 0: all
-  std::vector<std::string> classes;  // keep images of these classes, by name or index; empty: all
+struct UnpackOptions : RewriteOptions, ShareSelection {
   TrustedKeys trusted;
   int threads = 1;
 };
 
 // Writes the label set that was packed, or the part of it that SubsetLabelSet would give; reads the shards, groups and layers
-// that this needs. Errors: Corruption (nothing is published then), NotFound (an image or class that is not in it), InvalidArgument
-// (an image named twice), those of LabelFileWriter.
+// that this needs. Of a folder that has a part, what is not selected is that part. Errors: Corruption (nothing is published then), NotFound
+// (an image or class that is not in it), Incomplete (a part that has less), InvalidArgument (an image named twice), those of LabelFileWriter.
 Result<Manifest> UnpackShare(const std::filesystem::path& folder, const std::filesystem::path& out, const UnpackOptions& options = {});
 
 }  // namespace fkdb

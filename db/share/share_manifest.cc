@@ -17,6 +17,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kFormatName = "fkdb-share";
+constexpr std::string_view kPartFormatName = "fkdb-share-part";
 constexpr size_t kMaxDepth = 32;
 constexpr size_t kMaxElements = 20'000'000;  // a parsed one takes up to 100 bytes
 constexpr size_t kMaxLayers = 64;
@@ -53,6 +54,17 @@ Result<void> CheckSize(std::string_view text) {
   return {};
 }
 
+bool TextOf(const Json& field, std::string* out) {
+  if (field.is_string()) {
+    *out = field.get<std::string>();
+    return true;
+  }
+  if (!field.is_object() || !field.contains("b64") || !field["b64"].is_string()) return false;
+  auto text = FromBase64(field["b64"].get<std::string>());
+  if (text) *out = *std::move(text);
+  return text.has_value();
+}
+
 // Reads the fields of one object; the first error wins and is kept.
 class Fields {
  public:
@@ -66,17 +78,14 @@ class Fields {
   }
   void Text(const char* name, std::string* out) {
     const Json* field = Find(name);
-    if (field == nullptr) return;
-    if (field->is_string()) {
-      *out = field->get<std::string>();
-    } else if (field->is_object() && field->contains("b64") && (*field)["b64"].is_string()) {
-      const auto text = FromBase64((*field)["b64"].get<std::string>());
-      if (!text) return Wrong(name, "text");
-      *out = *text;
-    } else {
-      return Wrong(name, "text");
-    }
+    if (field != nullptr && !TextOf(*field, out)) Wrong(name, "text");
     if (out->size() > kMaxTextBytes) Wrong(name, "of a sensible length");
+  }
+  void Texts(const char* name, std::vector<std::string>* out) {
+    const Json* list = List(name);
+    for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+      if (!TextOf((*list)[i], &out->emplace_back())) return Wrong(name, "a list of texts");
+    }
   }
   void Hash(const char* name, std::string* out) {
     Text(name, out);
@@ -104,6 +113,39 @@ class Fields {
 };
 
 constexpr uint64_t kMaxCount = std::numeric_limits<uint32_t>::max();
+
+// Version and features come first: the rest may look different in a newer version.
+Result<Json> ParseObject(std::string_view text, std::string_view format_name) {
+  FKDB_TRY(CheckSize(text));
+  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded() || !json.is_object()) return Corrupt("not a JSON object");
+  std::string format;
+  uint64_t version = 0;
+  Fields head(json, "");
+  head.Text("format", &format);
+  head.Number("format_version", &version, kMaxCount);
+  const Json* features = head.List("features");
+  FKDB_TRY(head.done());
+  if (format != format_name) return Corrupt("field 'format' is not \"{}\"", format_name);
+  if (version > kShareVersion) {
+    return Fail(ErrorCode::kUnsupported, fmt::format("share format version {} is newer than this fkdb reads ({}): update fkdb", version, kShareVersion));
+  }
+  if (version < 1) return Corrupt("field 'format_version' is not 1 or more");
+  if (!features->empty()) {
+    const std::string feature = (*features)[0].is_string() ? (*features)[0].get<std::string>() : "";
+    return Fail(ErrorCode::kUnsupported, fmt::format("the shared label set needs feature '{}', which this fkdb (share format version {}) does not have: update fkdb",
+                                                     Printable(feature), kShareVersion));
+  }
+  return json;
+}
+
+Json Head(std::string_view format_name) { return {{"format", format_name}, {"format_version", kShareVersion}, {"features", Json::array()}}; }
+
+Json Texts(const std::vector<std::string>& texts) {
+  Json list = Json::array();
+  for (const std::string& text : texts) list.push_back(Text(text));
+  return list;
+}
 
 Result<ShareShard> ParseShard(const Json& json, const std::string& path) {
   ShareShard shard;
@@ -154,11 +196,12 @@ Result<void> CheckShards(const ShareManifest& m) {
 }  // namespace
 
 std::string ToShareText(const ShareManifest& m) {
-  Json json = {{"format", kFormatName}, {"format_version", kShareVersion}, {"features", Json::array()}};
+  Json json = Head(kFormatName);
   json["name"] = Text(m.name);
   json["licence"] = Text(m.licence);
   json["authors"] = Text(m.authors);
   json["notes"] = Text(m.notes);
+  json["revision"] = m.revision;
   json["total_bytes"] = m.total_bytes;
   json["layers"] = m.layers;
   json["shards"] = Json::array();
@@ -179,34 +222,14 @@ std::string ToShareText(const ShareManifest& m) {
 }
 
 Result<ShareManifest> ParseShareText(std::string_view text) {
-  FKDB_TRY(CheckSize(text));
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded() || !json.is_object()) return Corrupt("not a JSON object");
-  // Version and features come first: the rest may look different in a newer version.
+  FKDB_ASSIGN(const Json json, ParseObject(text, kFormatName));
   ShareManifest m;
-  std::string format;
-  uint64_t version = 0;
-  Fields head(json, "");
-  head.Text("format", &format);
-  head.Number("format_version", &version, kMaxCount);
-  const Json* features = head.List("features");
-  FKDB_TRY(head.done());
-  if (format != kFormatName) return Corrupt("field 'format' is not \"{}\"", kFormatName);
-  if (version > kShareVersion) {
-    return Fail(ErrorCode::kUnsupported, fmt::format("share format version {} is newer than this fkdb reads ({}): update fkdb", version, kShareVersion));
-  }
-  if (version < 1) return Corrupt("field 'format_version' is not 1 or more");
-  if (!features->empty()) {
-    const std::string feature = (*features)[0].is_string() ? (*features)[0].get<std::string>() : "";
-    return Fail(ErrorCode::kUnsupported, fmt::format("the shared label set needs feature '{}', which this fkdb (share format version {}) does not have: update fkdb",
-                                                     Printable(feature), kShareVersion));
-  }
-
   Fields fields(json, "");
   fields.Text("name", &m.name);
   fields.Text("licence", &m.licence);
   fields.Text("authors", &m.authors);
   fields.Text("notes", &m.notes);
+  fields.Number("revision", &m.revision, std::numeric_limits<int64_t>::max());
   fields.Number("total_bytes", &m.total_bytes, std::numeric_limits<uint64_t>::max());
   const Json* layers = fields.List("layers");
   const Json* shards = fields.List("shards");
@@ -228,6 +251,27 @@ Result<ShareManifest> ParseShareText(std::string_view text) {
   if (!m.label_set.complete || m.label_set.digest.empty()) return Corrupt("field 'label_set' is that of an unfinished label set");
   FKDB_TRY(CheckShards(m));
   return m;
+}
+
+std::string ToPartText(const ShareSelection& part) {
+  Json json = Head(kPartFormatName);
+  json["images"] = Texts(part.images);
+  json["crops"] = part.crops;
+  json["classes"] = Texts(part.classes);
+  return json.dump(2) + "\n";
+}
+
+Result<ShareSelection> ParsePartText(std::string_view text) {
+  FKDB_ASSIGN(const Json json, ParseObject(text, kPartFormatName));
+  ShareSelection part;
+  uint64_t crops = 0;
+  Fields fields(json, "");
+  fields.Texts("images", &part.images);
+  fields.Number("crops", &crops, kMaxCropsPerImage);
+  fields.Texts("classes", &part.classes);
+  FKDB_TRY(fields.done());
+  part.crops = static_cast<uint32_t>(crops);
+  return part;
 }
 
 }  // namespace fkdb

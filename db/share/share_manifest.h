@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// manifest.json of a shared label set: what it is, who made it, and what every shard must come to. SHARE_FORMAT.md
-// lists the fields.
+// manifest.json of a shared label set: what it is, who made it, and what every shard must come to; and part.json, which
+// says what of it lies in a folder that does not have it all. SHARE_FORMAT.md lists the fields.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,7 +16,8 @@ namespace fkdb {
 
 constexpr uint32_t kShareVersion = 1;
 constexpr const char* kShareManifestName = "manifest.json";
-constexpr uint64_t kMaxShareManifestBytes = 256u << 20;
+constexpr const char* kSharePartName = "part.json";
+constexpr uint64_t kMaxShareManifestBytes = 256u << 20;  // of part.json, too
 
 struct ShareShard {
   std::string file;  // labels-00000.fkp: IsShardName
@@ -28,6 +30,15 @@ struct ShareShard {
   std::string columns_sha256;  // of its labels, whatever compressed them
 };
 
+// The part of a label set that somebody wants, or has.
+struct ShareSelection {
+  std::vector<std::string> images;   // keys, any order; empty: all
+  uint32_t crops = 0;                // the first so many of each image; 0: all
+  std::vector<std::string> classes;  // images of these classes, by name or index; empty: all
+
+  bool all() const { return images.empty() && crops == 0 && classes.empty(); }
+};
+
 // Of a manifest as it was found; not a part of it.
 enum class ShareSignature {
   kNone,
@@ -38,15 +49,22 @@ enum class ShareSignature {
 struct ShareManifest {
   // What people say of it; they can be edited.
   std::string name, licence, authors, notes;
+  uint64_t revision = 1;         // grows with each that is published under the name
   std::vector<uint32_t> layers;  // the ends of the layers of crops
   uint64_t total_bytes = 0;      // of all shards
   std::vector<ShareShard> shards;
   Manifest label_set;  // complete: of the label set that was packed
+  // Of the folder it was found in; no field of it.
   ShareSignature signature = ShareSignature::kNone;
+  std::optional<ShareSelection> part;  // none: all shards are there
 };
 
 std::string ToShareText(const ShareManifest& manifest);
 // Errors: Corruption (names the field), Unsupported (newer version, another feature).
 Result<ShareManifest> ParseShareText(std::string_view text);
+
+std::string ToPartText(const ShareSelection& part);
+// Errors: as ParseShareText.
+Result<ShareSelection> ParsePartText(std::string_view text);
 
 }  // namespace fkdb

@@ -17,18 +17,16 @@ namespace {
 
 constexpr size_t kPadding = 64;  // what ColumnReader adds to a column without moving it
 
-Sha256::Hash HashOf(std::span<const std::byte> bytes) {
-  Sha256 sha;
-  sha.Update(bytes);
-  return sha.Finish();
+Error NotInPart(const std::string& where) {
+  return {ErrorCode::kIncomplete, fmt::format("{}: is not here, this folder has a part of the label set; fetch more into it", where)};
 }
 
-// All of a small file. Errors: Corruption (over `most` bytes), those of ReadFile.
-Result<std::string> ReadText(const std::filesystem::path& path, uint64_t most) {
-  FKDB_ASSIGN(const ReadFile file, ReadFile::Open(path));
-  if (file.size() > most) return Fail(ErrorCode::kCorruption, fmt::format("{}: {} bytes, at most {}", path.string(), file.size(), most));
-  FKDB_ASSIGN(const std::vector<std::byte> bytes, file.Read(0, file.size()));
-  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+// What the folder has of a file that need not be there.
+Result<std::optional<std::string>> ReadIfThere(const std::filesystem::path& path, uint64_t most) {
+  auto text = ReadText(path, most);
+  if (!text && text.error().code == ErrorCode::kNotFound) return std::optional<std::string>();
+  if (!text) return Fail(text.error());
+  return std::optional(*std::move(text));
 }
 
 Result<std::string> ReadManifestText(const std::filesystem::path& folder) {
@@ -40,18 +38,14 @@ Result<std::string> ReadManifestText(const std::filesystem::path& folder) {
 }
 
 // Nothing of the manifest is looked at before.
-Result<ShareSignature> CheckSignature(const std::filesystem::path& folder, std::string_view text, const TrustedKeys& trusted) {
-  const auto path = folder / kSignatureName;
-  std::error_code ec;
-  const bool is_there = std::filesystem::exists(path, ec);
-  if (trusted.empty()) return is_there ? ShareSignature::kUnchecked : ShareSignature::kNone;
-  if (!is_there) return Fail(ErrorCode::kCorruption, fmt::format("{}: its manifest is not signed (no {}): nobody whom you trust vouches for it", folder.string(), kSignatureName));
-  FKDB_ASSIGN(const std::string signature, ReadText(path, kSignatureBytes));
+Result<ShareSignature> CheckSignature(const std::string& where, std::string_view text, const std::optional<std::string>& signature, const TrustedKeys& trusted) {
+  if (trusted.empty()) return signature ? ShareSignature::kUnchecked : ShareSignature::kNone;
+  if (!signature) return Fail(ErrorCode::kCorruption, fmt::format("{}: its manifest is not signed (no {}): nobody whom you trust vouches for it", where, kSignatureName));
   for (const auto& key : trusted) {
-    FKDB_ASSIGN(const bool by_it, IsSignatureOf(signature, text, key));
+    FKDB_ASSIGN(const bool by_it, IsSignatureOf(*signature, text, key));
     if (by_it) return ShareSignature::kTrusted;
   }
-  return Fail(ErrorCode::kCorruption, fmt::format("{}: no signature of this {} by {}: it was changed, or somebody else signed it", path.string(),
+  return Fail(ErrorCode::kCorruption, fmt::format("{}/{}: no signature of this {} by {}: it was changed, or somebody else signed it", where, kSignatureName,
                                                   kShareManifestName, trusted.size() == 1 ? trusted[0].string() : "a key that you trust"));
 }
 
@@ -68,12 +62,31 @@ ColumnRule RuleOf(const Manifest& label_set, std::vector<uint32_t> layers) {
   return rule;
 }
 
+Result<std::string> ReadText(const std::filesystem::path& path, uint64_t most) {
+  FKDB_ASSIGN(const ReadFile file, ReadFile::Open(path));
+  if (file.size() > most) return Fail(ErrorCode::kCorruption, fmt::format("{}: {} bytes, at most {}", path.string(), file.size(), most));
+  FKDB_ASSIGN(const std::vector<std::byte> bytes, file.Read(0, file.size()));
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+Result<ShareManifest> CheckShareText(const std::string& where, std::string_view text, const std::optional<std::string>& signature, const TrustedKeys& trusted) {
+  FKDB_ASSIGN(const ShareSignature signed_by, CheckSignature(where, text, signature, trusted));
+  auto manifest = ParseShareText(text);
+  if (!manifest) return Fail(manifest.error().code, fmt::format("{}/{}: {}", where, kShareManifestName, manifest.error().message));
+  manifest->signature = signed_by;
+  return manifest;
+}
+
 Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder, const TrustedKeys& trusted) {
   FKDB_ASSIGN(const std::string text, ReadManifestText(folder));
-  FKDB_ASSIGN(const ShareSignature signature, CheckSignature(folder, text, trusted));
-  auto manifest = ParseShareText(text);
-  if (!manifest) return Fail(manifest.error().code, fmt::format("{}: {}", (folder / kShareManifestName).string(), manifest.error().message));
-  manifest->signature = signature;
+  FKDB_ASSIGN(const auto signature, ReadIfThere(folder / kSignatureName, kSignatureBytes));
+  FKDB_ASSIGN(ShareManifest manifest, CheckShareText(folder.string(), text, signature, trusted));
+  FKDB_ASSIGN(const auto part_text, ReadIfThere(folder / kSharePartName, kMaxShareManifestBytes));
+  if (part_text) {
+    auto part = ParsePartText(*part_text);
+    if (!part) return Fail(part.error().code, fmt::format("{}: {}", (folder / kSharePartName).string(), part.error().message));
+    manifest.part = *std::move(part);
+  }
   return manifest;
 }
 
@@ -89,10 +102,30 @@ Result<ShareManifest> SignShare(const std::filesystem::path& folder, const std::
   return manifest;
 }
 
+Result<ShardIndex> ParseIndexOf(const ShareShard& claim, std::span<const std::byte> bytes, size_t layers) {
+  const auto corrupt = [](const std::string& what) { return Fail(ErrorCode::kCorruption, what); };
+  if (const std::string hash = ToHex(Sha256::Of(bytes)); hash != claim.index_sha256) {
+    return corrupt(fmt::format("its index has SHA-256 {}, the manifest says {}", hash, claim.index_sha256));
+  }
+  FKDB_ASSIGN(ShardIndex index, ParseIndex(bytes, layers, claim.index_at));
+  if (index.images() != claim.images || index.crops() != claim.crops) {
+    return corrupt(fmt::format("{} images with {} crops, the manifest says {} with {}", index.images(), index.crops(), claim.images, claim.crops));
+  }
+  if (index.groups[0].first_key != claim.first_key) {
+    return corrupt(fmt::format("its first image is '{}', the manifest says '{}'", Printable(index.groups[0].first_key), Printable(claim.first_key)));
+  }
+  return index;
+}
+
 Result<ShareReader> ShareReader::Open(const std::filesystem::path& folder, const TrustedKeys& trusted) {
+  FKDB_ASSIGN(ShareManifest manifest, ReadShareManifest(folder, trusted));
+  return Of(folder, std::move(manifest));
+}
+
+ShareReader ShareReader::Of(const std::filesystem::path& folder, ShareManifest manifest) {
   ShareReader reader;
   reader.folder_ = folder;
-  FKDB_ASSIGN(reader.manifest_, ReadShareManifest(folder, trusted));
+  reader.manifest_ = std::move(manifest);
   reader.rule_ = std::make_unique<ColumnRule>(RuleOf(reader.manifest_.label_set, reader.manifest_.layers));
   reader.shards_.resize(reader.manifest_.shards.size());
   return reader;
@@ -107,39 +140,33 @@ Result<void> ShareReader::OpenShard(size_t number) {
   const ShareShard& claim = manifest_.shards[number];
   const auto path = PathOf(number);
   const auto corrupt = [&](const std::string& what) { return Fail(ErrorCode::kCorruption, fmt::format("{}: {}", path.string(), what)); };
-  FKDB_ASSIGN(ReadFile file, ReadFile::Open(path));
+  auto opened = ReadFile::Open(path);
+  if (!opened && opened.error().code == ErrorCode::kNotFound && manifest_.part) return Fail(NotInPart(path.string()));
+  FKDB_ASSIGN(ReadFile file, std::move(opened));
   if (file.size() != claim.bytes) return corrupt(fmt::format("{} bytes, the manifest says {}", file.size(), claim.bytes));
   FKDB_ASSIGN(const std::vector<std::byte> head, file.Read(0, kShardHeadBytes));
   if (head != ShardHead()) return corrupt("not a shard of this version");
   FKDB_ASSIGN(const std::vector<std::byte> bytes, file.Read(claim.index_at, claim.index_bytes));
-  if (const std::string hash = ToHex(HashOf(bytes)); hash != claim.index_sha256) {
-    return corrupt(fmt::format("its index has SHA-256 {}, the manifest says {}", hash, claim.index_sha256));
-  }
-  auto index = ParseIndex(bytes, rule_->num_layers(), claim.index_at);
+  auto index = ParseIndexOf(claim, bytes, manifest_.layers.size());
   if (!index) return corrupt(index.error().message);
-  if (index->images() != claim.images || index->crops() != claim.crops) {
-    return corrupt(fmt::format("{} images with {} crops, the manifest says {} with {}", index->images(), index->crops(), claim.images, claim.crops));
-  }
-  if (index->groups[0].first_key != claim.first_key) {
-    return corrupt(fmt::format("its first image is '{}', the manifest says '{}'", Printable(index->groups[0].first_key), Printable(claim.first_key)));
-  }
   shards_[number].emplace(Shard{std::move(file), *std::move(index)});
   return {};
 }
 
-Result<Columns> ShareReader::ReadChunk(size_t shard, size_t group, size_t chunk, std::vector<Sha256::Hash>* hashes) const {
+Result<std::vector<std::byte>> ShareReader::ReadStored(size_t shard, size_t group, size_t chunk) const {
   const Shard& from = *shards_[shard];
   const ChunkPlace& place = from.index.groups[group].chunks[chunk];
-  FKDB_ASSIGN(const std::vector<std::byte> bytes, from.file.Read(place.at, place.bytes));
-  const auto about = [&](const std::string& what) {
-    return About(shard, group, {ErrorCode::kCorruption, fmt::format("{}: {}", chunk == 0 ? "heads" : fmt::format("layer {}", chunk - 1), what)});
-  };
-  if (const Sha256::Hash hash = HashOf(bytes); hash != place.sha256) {
-    return about(fmt::format("SHA-256 {}, the index says {}", ToHex(hash), ToHex(place.sha256)));
-  }
+  FKDB_ASSIGN(std::vector<std::byte> bytes, from.file.Read(place.at, place.bytes));
+  if (manifest_.part && IsHole(bytes)) return Fail(NotInPart(fmt::format("{}: group {}: {}", PathOf(shard).string(), group, ChunkName(chunk))));
+  if (auto checked = CheckChunk(bytes, place, chunk); !checked) return About(shard, group, checked.error());
+  return bytes;
+}
+
+Result<Columns> ShareReader::ReadChunk(size_t shard, size_t group, size_t chunk, std::vector<Sha256::Hash>* hashes) const {
+  FKDB_ASSIGN(const std::vector<std::byte> bytes, ReadStored(shard, group, chunk));
   thread_local ChunkCodec codec;
   auto columns = codec.Decode(bytes, chunk == 0 ? kHeadColumns + 1 : NumCropColumns(rule_->spec), kPadding);
-  if (!columns) return about(columns.error().message);
+  if (!columns) return About(shard, group, {ErrorCode::kCorruption, fmt::format("{}: {}", ChunkName(chunk), columns.error().message)});
   if (hashes != nullptr) hashes->push_back(HashColumns(*columns));
   return columns;
 }

@@ -18,6 +18,12 @@
 
 namespace fkdb {
 
+// All of a small file. Errors: Corruption (over `most` bytes), those of ReadFile.
+Result<std::string> ReadText(const std::filesystem::path& path, uint64_t most);
+
+// A shard's index as the manifest has it. Errors: Corruption.
+Result<ShardIndex> ParseIndexOf(const ShareShard& claim, std::span<const std::byte> bytes, size_t layers);
+
 // What the columns of a share of this label set depend on.
 ColumnRule RuleOf(const Manifest& label_set, std::vector<uint32_t> layers);
 
@@ -25,12 +31,13 @@ class ShareReader {
  public:
   // The manifest alone.
   static Result<ShareReader> Open(const std::filesystem::path& folder, const TrustedKeys& trusted);
+  static ShareReader Of(const std::filesystem::path& folder, ShareManifest manifest);
 
   const ShareManifest& manifest() const { return manifest_; }
   const ColumnRule& rule() const { return *rule_; }
   std::filesystem::path PathOf(size_t shard) const { return folder_ / manifest_.shards[shard].file; }
 
-  // Opens a shard: its size, its index. Not thread-safe. Errors: NotFound, Corruption.
+  // Opens a shard: its size, its index. Not thread-safe. Errors: NotFound, Corruption, Incomplete (not in this part).
   Result<void> OpenShard(size_t shard);
   const ShardIndex& index(size_t shard) const { return shards_[shard]->index; }
 
@@ -39,9 +46,12 @@ class ShareReader {
     std::vector<std::string> keys;
     ColumnReader columns;
   };
-  // `hashes`: where the hash of each chunk's columns is appended, or null.
+  // `hashes`: where the hash of each chunk's columns is appended, or null. Errors: Corruption, Incomplete (not in this part).
   Result<Group> ReadHeads(size_t shard, size_t group, std::vector<Sha256::Hash>* hashes = nullptr) const;
   Result<void> ReadLayers(size_t shard, size_t group, uint32_t crops, ColumnReader* columns, std::vector<Sha256::Hash>* hashes = nullptr) const;
+
+  // The chunk alone, as it is stored.
+  Result<std::vector<std::byte>> ReadStored(size_t shard, size_t group, size_t chunk) const;
 
   // Says where it was.
   tl::unexpected<Error> About(size_t shard, size_t group, const Error& error) const;

@@ -8,6 +8,7 @@
 
 #include "db/share/ordered_work.h"
 #include "db/share/share.h"
+#include "db/share/share_plan.h"
 #include "db/share/share_reader.h"
 #include "db/tally.h"
 #include "format/text.h"
@@ -58,6 +59,23 @@ struct Place {
   size_t shard, group;
 };
 
+// Runs `check` for each of these groups on several threads. Progress counts groups.
+Result<void> ForGroups(const std::vector<Place>& groups, const ShareWork& options, const std::function<Result<void>(const Place&)>& check) {
+  size_t next = 0;
+  OrderedWork<size_t, size_t> work(
+      options.threads, [&]() -> Result<std::optional<size_t>> { return next < groups.size() ? std::optional(next++) : std::nullopt; },
+      [&](size_t group) -> Result<size_t> {
+        FKDB_TRY(check(groups[group]));
+        return group;
+      });
+  for (;;) {
+    if (IsStopped(options)) return Fail(Stopped());
+    FKDB_ASSIGN(const std::optional<size_t> group, work.Next());
+    if (!group) return {};
+    if (options.progress) options.progress(*group + 1, groups.size());
+  }
+}
+
 struct CheckedGroup {
   Place place;
   std::vector<std::string> keys;
@@ -65,10 +83,10 @@ struct CheckedGroup {
   std::vector<Sha256::Hash> columns;
 };
 
-Result<CheckedGroup> CheckGroup(const ShareReader& share, const Tally& tally, const Place& place) {
+Result<CheckedGroup> CheckGroup(const ShareReader& share, const Tally& tally, const Place& place, uint32_t crops = kMaxCropsPerImage) {
   CheckedGroup checked = {place, {}, {}, {}};
   FKDB_ASSIGN(ShareReader::Group group, share.ReadHeads(place.shard, place.group, &checked.columns));
-  FKDB_TRY(share.ReadLayers(place.shard, place.group, kMaxCropsPerImage, &group.columns, &checked.columns));
+  FKDB_TRY(share.ReadLayers(place.shard, place.group, crops, &group.columns, &checked.columns));
   std::vector<std::vector<std::byte>> records;
   const size_t classes = share.manifest().label_set.data_set.class_names.size();
   for (uint32_t i = 0; i < group.columns.num_images(); ++i) {
@@ -145,10 +163,33 @@ Result<void> CheckLabels(const ShareReader& share, const std::filesystem::path& 
   return {};
 }
 
+// What a folder that has a part must have: each chunk with its hash, all of them in their places' groups. Other chunks may be missing.
+Result<void> VerifyPart(ShareReader& share, const std::filesystem::path& folder, const VerifyShareOptions& options) {
+  FKDB_ASSIGN(const ShareChoice choice, ShareChoice::Make(share.manifest().label_set, folder, *share.manifest().part));
+  std::vector<Place> groups;
+  for (const size_t shard : choice.Shards(share.manifest())) {
+    FKDB_TRY(share.OpenShard(shard));
+    for (const size_t group : choice.Groups(share.index(shard))) groups.push_back({shard, group});
+  }
+  const size_t chunks = 1 + share.rule().LayersFor(choice.crops());
+  const Tally tally(share.manifest().label_set);
+  FKDB_TRY(ForGroups(groups, options, [&](const Place& place) -> Result<void> {
+    for (size_t c = 0; c < chunks && !options.deep; ++c) FKDB_TRY(share.ReadStored(place.shard, place.group, c));
+    if (options.deep) FKDB_TRY(CheckGroup(share, tally, place, choice.crops()));
+    return {};
+  }));
+  if (!choice.all_images()) FKDB_TRY(PlanShare(share, folder, choice, options.threads));  // every image that was named is there
+  return {};
+}
+
 }  // namespace
 
 Result<ShareManifest> VerifyShare(const std::filesystem::path& folder, const VerifyShareOptions& options) {
   FKDB_ASSIGN(ShareReader share, ShareReader::Open(folder, options.trusted));
+  if (share.manifest().part) {
+    FKDB_TRY(VerifyPart(share, folder, options));
+    return share.manifest();
+  }
   for (size_t s = 0; s < share.manifest().shards.size(); ++s) FKDB_TRY(share.OpenShard(s));
   FKDB_TRY(HashShards(share, options));
   if (options.deep) FKDB_TRY(CheckLabels(share, folder, options));

@@ -56,12 +56,12 @@ def test_there_and_back(fkdb, drawn, digest, tmp_path):
     packed = fkdb.json("share", "pack", drawn, share, "--licence", "CC-BY-4.0", "--authors", "A. Nobody", "--name", "made up")
     assert packed == {"out": str(share), "images": IMAGES, "crops": IMAGES * CROPS, "shards": 1,
                       "bytes": (share / "labels-00000.fkp").stat().st_size, "bytes_per_crop": packed["bytes"] / (IMAGES * CROPS),
-                      "digest": digest, "signature": "none", "drawn_images": IMAGES}
+                      "digest": digest, "revision": 1, "signature": "none", "part": False, "drawn_images": IMAGES}
     assert sorted(path.name for path in share.iterdir()) == ["labels-00000.fkp", "manifest.json"]
     size = fkdb.ok("share", "verify", share)
     assert re.fullmatch(rf"ok: {IMAGES} images, {IMAGES * CROPS} crops in 1 shard of \d+\.\d\d KiB \(\d\.\d bytes a crop\), {digest}; not signed\n", size)
     assert fkdb.ok("share", "verify", share, "--deep") == size
-    assert fkdb.json("share", "verify", share) == {"ok": True, "deep": False, **{k: packed[k] for k in list(packed)[1:8]}}
+    assert fkdb.json("share", "verify", share) == {"ok": True, "deep": False, **{k: packed[k] for k in list(packed)[1:10]}}
     info = fkdb.ok("share", "info", share).splitlines()
     assert info[0] == f"{share}: {size.removeprefix('ok: ').split(',  ')[0].rsplit(', ', 1)[0]}" and info[1] == digest
     assert "name       made up" in info and "licence    CC-BY-4.0" in info and "authors    A. Nobody" in info
