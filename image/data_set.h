@@ -34,6 +34,8 @@ class DataSet {
   // In index order; empty if images have no class.
   const std::vector<std::string>& class_names() const { return class_names_; }
   int32_t class_index(uint64_t ordinal) const { return class_indices_[ordinal]; }  // -1: no class
+  // Whether the image is there. Some data sets have keys without an image (trainer/labelled_images.h).
+  virtual bool has(uint64_t ordinal) const { return ordinal < size(); }
 
   // Decodes image `ordinal` < size(). `file`, unless null, gets the bytes that its content hash is
   // taken of: the image file, or the pixels of an IDX image. Errors: NotFound, IoError, Corruption,

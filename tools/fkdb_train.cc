@@ -9,6 +9,7 @@
 
 #include "db/preload.h"
 #include "db/sha256.h"
+#include "format/text.h"
 #include "image/data_set.h"
 #include "reader/reader.h"
 #include "tools/cli.h"
@@ -19,6 +20,7 @@
 #include "tools/programs.h"
 #include "tools/teacher_flags.h"
 #include "tools/tensorboard_log.h"
+#include "trainer/labelled_images.h"
 #include "trainer/match.h"
 #include "trainer/model_names.h"
 #include "trainer/supervision.h"
@@ -43,6 +45,7 @@ struct Flags : CommonFlags {
   EvalFlags eval;
   bool tensorboard = false;
   uint64_t limit = 0;
+  bool allow_missing = false, check_images = false;
   ExportFlags export_weights;
 
   bool stored_crops() const { return supervision != "hard" && !db.empty(); }
@@ -151,6 +154,7 @@ Result<void> ChooseSupervision(Flags* flags) {
   const auto bad = [](const char* what) { return Fail(ErrorCode::kInvalidArgument, what); };
   std::string& chosen = flags->supervision;
   const bool teachers = !flags->teachers.specs.empty();
+  if (flags->db.empty() && (flags->allow_missing || flags->check_images)) return bad("--allow-missing and --check-images compare images with a label set: --db DB");
   if (chosen.empty()) chosen = teachers ? "teacher" : flags->db.empty() ? "hard" : "db";
   if (chosen == "db" && flags->db.empty()) return bad("--supervision db needs a label set: --db DB");
   if (chosen == "teacher" && !teachers) return bad("--supervision teacher needs one: --teacher MODEL");
@@ -166,28 +170,67 @@ Result<void> ChooseSupervision(Flags* flags) {
 // Where crops and labels come from, and all that this needs while a training runs.
 struct Labels {
   std::optional<Reader> reader;
+  std::unique_ptr<LabelledImages> images;  // if they need not be all that there are
   std::optional<Preloader> preloader;
   std::unique_ptr<Supervision> crops;  // a teacher's
   std::optional<LoadedTeachers> teachers;
   std::unique_ptr<Supervision> supervision;
 };
 
+// Whether label set and images belong together, as closely as was asked for.
+Result<void> MatchImages(const Flags& flags, const DataSet& data, Labels* labels) {
+  const auto form = CheckForm(*labels->reader, data);
+  if (!flags.allow_missing) {
+    if (const auto match = CheckMatch(*labels->reader, data); !match) {
+      const bool others = form && LabelledImages::Of(*labels->reader, data);
+      return Fail(match.error().code, match.error().message + (others ? "; --allow-missing trains on those that both have" : ""));
+    }
+    if (!flags.check_images) return {};
+  }
+  FKDB_TRY(form);
+  FKDB_ASSIGN(labels->images, LabelledImages::Of(*labels->reader, data));
+  const uint64_t labelled = labels->images->size();
+  if (flags.check_images) {
+    Progress progress(flags.quiet || flags.json);
+    const auto show = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images compared", Bar(done, all), done, all)); };
+    const auto compared = labels->images->Compare({flags.train.workers, show, StopOnSignals()});
+    progress.Done();
+    FKDB_TRY(compared);
+  }
+  const std::string differences = labels->images->differences().Text(labelled);
+  if (!flags.allow_missing && !differences.empty()) {
+    return Fail(ErrorCode::kMismatch, fmt::format("{} does not match the images of '{}': {}; --allow-missing trains on the others", flags.db, Printable(data.name()), differences));
+  }
+  if (!differences.empty() && !flags.quiet && !flags.json && flags.train.launch.rank == 0) FKDB_TRY(PrintOut(fmt::format("{}: {}\n", flags.db, differences)));
+  return {};
+}
+
+// Which images a training goes without, for its checkpoints.
+std::string Without(const LabelledImages& images) {
+  std::vector<std::string> keys;
+  for (uint64_t i = 0; i < images.size(); ++i) {
+    if (!images.has(i)) keys.push_back(images.keys()[i]);
+  }
+  return keys.empty() ? "" : fmt::format(":without {} images {}", keys.size(), Sha256OfKeys(keys).substr(0, 16));
+}
+
 // Says in the configuration what the labels depend on.
-Result<void> MakeLabels(Flags* flags, const DataSet& data, Labels* labels) {
+Result<void> MakeLabels(Flags* flags, const DataSet& all_images, Labels* labels) {
   TrainConfig& config = flags->train;
-  FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(data));
+  FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(all_images));
   if (!flags->db.empty()) {
     FKDB_ASSIGN(labels->reader, Reader::Open(flags->db));
-    FKDB_TRY(CheckMatch(*labels->reader, data));
+    FKDB_TRY(MatchImages(*flags, all_images, labels));
     pixels = labels->reader->manifest().augmentation;
   }
+  const DataSet& data = labels->images ? *labels->images : all_images;
   FKDB_ASSIGN(pixels, flags->pixels.Over(pixels));
   FKDB_ASSIGN(config.input, InputOf(pixels));
 
   std::string& said = config.supervision;
   if (flags->stored_crops()) {
     FKDB_ASSIGN(const CropOrder order, ParseCropOrder(flags->crop_order));
-    FKDB_ASSIGN(labels->supervision, DbSupervision(*labels->reader, order, config.seed));
+    FKDB_ASSIGN(labels->supervision, DbSupervision(*labels->reader, order, config.seed, labels->images.get()));
     FKDB_ASSIGN(const Preload preload, ParsePreload(flags->preload));
     labels->preloader.emplace(labels->reader->label_set(), preload);
     config.labels = labels->reader->manifest().digest;
@@ -198,6 +241,7 @@ Result<void> MakeLabels(Flags* flags, const DataSet& data, Labels* labels) {
     said = fmt::format("{}:scale {}:ratio {}:flip {}:smoothing {}", flags->supervision, fmt::join(pixels.scale, ","), fmt::join(pixels.ratio, ","),
                        pixels.flip_probability, flags->label_smoothing);
   }
+  if (labels->images) said += Without(*labels->images);
   if (flags->supervision != "teacher") return {};
   FKDB_ASSIGN(labels->teachers, flags->teachers.Load(data, {config.input, config.batch_size, config.device, config.workers, ""}));
   const Ensemble& ensemble = labels->teachers->ensemble;
@@ -230,16 +274,17 @@ Result<int> Run(Flags& flags) {
   TrainConfig& config = flags.train;
   FKDB_TRY(TakePlace(&flags));
   FKDB_TRY(ChooseSupervision(&flags));
-  FKDB_ASSIGN(const std::unique_ptr<DataSet> data, OpenDataSet(flags.images, flags.limit));
+  FKDB_ASSIGN(const std::unique_ptr<DataSet> all_images, OpenDataSet(flags.images, flags.limit));
   Labels labels;
-  FKDB_TRY(MakeLabels(&flags, *data, &labels));
+  FKDB_TRY(MakeLabels(&flags, *all_images, &labels));
+  const DataSet& data = labels.images ? *labels.images : *all_images;
   FKDB_TRY(FillConfig(flags, &config));
 
   std::unique_ptr<DataSet> validation;
   FKDB_ASSIGN(const std::string val, flags.validation.One());
   if (!val.empty()) {
     FKDB_ASSIGN(validation, OpenDataSet(val));
-    FKDB_TRY(CheckValidation(*data, *validation, *labels.supervision));
+    FKDB_TRY(CheckValidation(data, *validation, *labels.supervision));
     FKDB_ASSIGN(const EvaluationView view, flags.validation.View(*validation));
     config.evaluate_resize = view.resize;
     config.evaluate_crop = view.crop;
@@ -261,7 +306,7 @@ Result<int> Run(Flags& flags) {
     static_cast<void>(PrintOut(flags.json ? line + "\n" : MetricsText(line) + ProfileText(line)));
   };
   hooks.stop = StopOnSignals();
-  auto trained = Train(config, *data, *labels.supervision, validation.get(), hooks);
+  auto trained = Train(config, data, *labels.supervision, validation.get(), hooks);
   progress.Done();
   FKDB_ASSIGN(const TrainResult result, std::move(trained));
   const std::string weights = (config.out / kWeightsFile).string();
@@ -271,6 +316,11 @@ Result<int> Run(Flags& flags) {
                                    {"loss", result.loss},
                                    {"seconds_per_epoch", result.seconds_per_epoch}};
     if (validation) json.update({{"top1", result.top1}, {"top5", result.top5}, {"best_top1", result.best_top1}});
+    if (labels.images) {
+      const ImageDifferences& d = labels.images->differences();
+      json["images"] = {{"trained_on", labels.supervision->images().size()}, {"missing", d.missing.size()}, {"resized", d.resized.size()},
+                        {"changed", d.changed.size()}, {"unlabelled", d.unlabelled}};
+    }
     if (result.finished) json["weights"] = weights;
     FKDB_TRY(PrintOut(json.dump() + "\n"));
   } else if (!flags.quiet && result.finished) {
@@ -344,6 +394,8 @@ int fkdb::RunTrain(int argc, char** argv) {
   flags.validation.AddTo(app);
   flags.eval.AddTo(app);
   app.add_option("--limit", flags.limit, "Only the first N training images in key order");
+  app.add_flag("--allow-missing", flags.allow_missing, "Train on the images that label set and data set both have, and say how many lack");
+  app.add_flag("--check-images", flags.check_images, "First compare every image with the one that was labelled, by size and content");
   flags.pixels.AddTo(app);
   AddExportCommand(app, &flags.export_weights);
   fkdb::ConfigFile config(&app, "train");

@@ -16,6 +16,15 @@ tl::unexpected<Error> Mismatch(const Reader& labels, std::string_view name, cons
                                                 Printable(name), what));
 }
 
+// Pixels and channels.
+Result<void> CheckLook(const Reader& labels, const DataSet& images) {
+  FKDB_TRY(CheckPixels(labels));
+  if (const uint32_t channels = labels.manifest().data_set.channels; channels != images.channels()) {
+    return Mismatch(labels, images.name(), fmt::format("labelled images have {} channels, these {}", channels, images.channels()));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> CheckPixels(const Reader& labels) {
@@ -57,11 +66,13 @@ Result<void> CheckClasses(const Reader& labels, std::string_view name, std::span
                                             at(class_names)));
 }
 
+Result<void> CheckForm(const Reader& labels, const DataSet& images) {
+  FKDB_TRY(CheckLook(labels, images));
+  return CheckClasses(labels, images.name(), images.class_names());
+}
+
 Result<void> CheckMatch(const Reader& labels, const DataSet& images) {
-  FKDB_TRY(CheckPixels(labels));
-  if (const uint32_t channels = labels.manifest().data_set.channels; channels != images.channels()) {
-    return Mismatch(labels, images.name(), fmt::format("labelled images have {} channels, these {}", channels, images.channels()));
-  }
+  FKDB_TRY(CheckLook(labels, images));
   FKDB_TRY(CheckKeys(labels, images.name(), images.keys()));
   return CheckClasses(labels, images.name(), images.class_names());
 }

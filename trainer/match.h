@@ -16,6 +16,8 @@ namespace fkdb {
 // names the same image in both. Errors: Mismatch, naming the first difference; Unsupported (pixels
 // made by a convention this version cannot repeat).
 Result<void> CheckMatch(const Reader& labels, const DataSet& images);
+// The same but for the keys.
+Result<void> CheckForm(const Reader& labels, const DataSet& images);
 
 // Errors also: Unsupported (label maps).
 // Its parts, for images that are no DataSet: `name` is how messages call them.

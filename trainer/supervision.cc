@@ -71,10 +71,10 @@ class Hard : public Supervision {
 
 class Db : public Supervision {
  public:
-  Db(const Reader& labels, CropOrder order, uint64_t seed) : reader_(labels), order_(order), seed_(seed) {
+  Db(const Reader& labels, CropOrder order, uint64_t seed, const DataSet* images) : reader_(labels), order_(order), seed_(seed) {
     const auto& skipped = labels.manifest().skipped;
     for (uint64_t i = 0; i < labels.num_images(); ++i) {
-      if (!std::binary_search(skipped.begin(), skipped.end(), i)) images_.push_back(i);
+      if ((images == nullptr || images->has(i)) && !std::binary_search(skipped.begin(), skipped.end(), i)) images_.push_back(i);
     }
   }
 
@@ -242,8 +242,8 @@ Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, cons
   return std::unique_ptr<Supervision>(std::move(supervision));
 }
 
-Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed) {
-  auto supervision = std::make_unique<Db>(labels, order, seed);
+Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed, const DataSet* images) {
+  auto supervision = std::make_unique<Db>(labels, order, seed, images);
   if (supervision->images().empty()) {
     return Fail(ErrorCode::kMismatch,
                 fmt::format("{}: every image in it was skipped", labels.label_set().path().string()));

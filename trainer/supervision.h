@@ -62,8 +62,8 @@ class Supervision {
 // the sampling; the smoothing).
 Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling, uint64_t seed, double smoothing = 0);
 
-// The stored crops and labels. Borrows `labels`, which must match the data set (CheckMatch).
-Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed);
+// The stored crops and labels. Borrows `labels`, which must match the data set (CheckMatch). images: only of those that it has; null: of all.
+Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed, const DataSet* images = nullptr);
 
 // Vanilla knowledge distillation (Eq. 1): the crops of `crops`, labelled by the teachers in every step: a label is
 // lambda * their probabilities + (1 - lambda) * the image's class. temperature: of the teachers' softmax. Borrows all of them;
