@@ -23,7 +23,7 @@ void AppendText(std::vector<std::byte>& out, std::string_view text) {
 
 }  // namespace
 
-std::vector<std::byte> ImageMessage(std::string_view key, const Record& record) {
+Sha256::Hash ImageDigest(std::string_view key, const Record& record) {
   static_assert(sizeof(PixelBox) == 16 && sizeof(FractionBox) == 16, "hashed as they lie");
   std::vector<std::byte> message;
   message.reserve(key.size() + 128 + record.flips.size() * (sizeof(PixelBox) + 1) + (record.indices.size() + record.values.size()) * 4);
@@ -50,13 +50,7 @@ std::vector<std::byte> ImageMessage(std::string_view key, const Record& record) 
     Append(message, static_cast<uint32_t>(words.size()));
     append(words);
   }
-  return message;
-}
-
-Sha256::Hash ImageDigest(std::string_view key, const Record& record) {
-  Sha256 sha;
-  sha.Update(ImageMessage(key, record));
-  return sha.Finish();
+  return Sha256::Of(message);
 }
 
 LogicalDigest::LogicalDigest(const LabelSpec& spec, std::span<const std::string> class_names) {

@@ -19,8 +19,6 @@ namespace fkdb {
 // can be hashed on many threads.
 // The record is one that was decoded (DecodeRecord): values as readers see them.
 Sha256::Hash ImageDigest(std::string_view key, const Record& record);
-// What it is the SHA-256 of, for Sha256Many.
-std::vector<std::byte> ImageMessage(std::string_view key, const Record& record);
 
 class LogicalDigest {
  public:

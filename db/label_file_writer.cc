@@ -294,25 +294,22 @@ Result<void> LabelFileWriter::Impl::ReadBack(std::span<const std::string> keys) 
   // Slices in order: the images of a slice on all threads, then what they add up to here.
   constexpr size_t kSlice = 1024;
   std::vector<std::span<const std::byte>> slice;
-  std::vector<Result<std::vector<Tally::Image>>> checked;  // of kTogether each
+  std::vector<Result<Tally::Image>> checked;
   uint64_t first = 0;
   const auto check_slice = [&]() -> Result<void> {
-    checked.assign((slice.size() + Tally::kTogether - 1) / Tally::kTogether, std::vector<Tally::Image>());
+    checked.assign(slice.size(), Tally::Image());
     std::atomic<size_t> next = 0;
     const auto work = [&] {
-      for (size_t i; (i = next++) < checked.size();) {
-        const size_t begin = i * Tally::kTogether, count = std::min(Tally::kTogether, slice.size() - begin);
-        checked[i] = tally.Check(keys.subspan(first + begin, count), std::span(slice).subspan(begin, count));
-      }
+      for (size_t i; (i = next++) < slice.size();) checked[i] = tally.Check(keys[first + i], slice[i]);
     };
     {
       std::vector<std::jthread> helpers;
       for (int t = 1; t < options.threads; ++t) helpers.emplace_back(work);
       work();
     }
-    for (const auto& images : checked) {
-      if (!images) return Fail(images.error());
-      for (const Tally::Image& image : *images) tally.Add(image);
+    for (const auto& image : checked) {
+      if (!image) return Fail(image.error());
+      tally.Add(*image);
     }
     first += slice.size();
     slice.clear();

@@ -4,16 +4,9 @@
 #include <fmt/format.h>
 #include <openssl/evp.h>
 
-#ifdef FKDB_SHA256_X86
-#include <cpuid.h>
-#endif
-
-#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <vector>
-
-#include "db/sha256_lanes.h"
 
 namespace fkdb {
 
@@ -47,46 +40,6 @@ Sha256::Hash Sha256::Of(std::span<const std::byte> bytes) {
   Sha256 sha;
   sha.Update(bytes);
   return sha.Finish();
-}
-
-namespace {
-
-struct LaneWay {
-  Sha256LaneFunction* hash = nullptr;  // none: libcrypto, one after the other
-  size_t lanes = 1;
-};
-
-LaneWay BestLanes() {
-#ifdef FKDB_SHA256_X86
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  const bool has_sha = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & bit_SHA) != 0;
-  if (!has_sha && __builtin_cpu_supports("avx512f")) return {Sha256LanesAvx512, 16};
-  if (!has_sha && __builtin_cpu_supports("avx2")) return {Sha256LanesAvx2, 8};
-#endif
-  return {};
-}
-
-}  // namespace
-
-std::vector<Sha256::Hash> Sha256Many(std::span<const std::span<const std::byte>> messages) {
-  static const LaneWay way = BestLanes();
-  std::vector<Sha256::Hash> hashes(messages.size());
-  size_t done = 0;
-  constexpr size_t kMostLanes = 16;
-  for (; way.hash != nullptr && messages.size() - done > way.lanes / 4; done += std::min(way.lanes, messages.size() - done)) {
-    LaneMessage lanes[kMostLanes] = {};
-    std::array<Sha256::Hash, kMostLanes> found;
-    const size_t count = std::min(way.lanes, messages.size() - done);
-    for (size_t i = 0; i < count; ++i) lanes[i] = {reinterpret_cast<const uint8_t*>(messages[done + i].data()), messages[done + i].size()};
-    way.hash(lanes, found[0].data());
-    std::copy_n(found.begin(), count, hashes.begin() + static_cast<ptrdiff_t>(done));
-  }
-  Sha256 sha;
-  for (; done < messages.size(); ++done) {
-    sha.Update(messages[done]);
-    hashes[done] = sha.Finish();
-  }
-  return hashes;
 }
 
 std::string ToHex(std::span<const uint8_t> bytes) {

@@ -10,7 +10,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "format/result.h"
 
@@ -34,9 +33,6 @@ class Sha256 {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// Of several messages at a time: the same hashes, on processors without SHA instructions several times as fast.
-std::vector<Sha256::Hash> Sha256Many(std::span<const std::span<const std::byte>> messages);
 
 std::string ToHex(std::span<const uint8_t> bytes);
 

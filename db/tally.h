@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,9 +26,8 @@ class Tally {
     uint32_t crops = 0;
     bool skipped = false;
   };
-  // Checks the records of images from end to end. Of kTogether at a time it is fastest. Errors: as Add.
-  static constexpr size_t kTogether = 16;
-  Result<std::vector<Image>> Check(std::span<const std::string> keys, std::span<const std::span<const std::byte>> records) const;
+  // Checks the image's record from end to end. Errors: as Add.
+  Result<Image> Check(std::string_view key, std::span<const std::byte> record) const;
   void Add(const Image& image);  // in ordinal order
 
   // The next image in ordinal order: checks its record from end to end. Errors: Corruption,
@@ -41,9 +39,6 @@ class Tally {
   void Finish(Manifest* manifest);
 
  private:
-  // All but the digest; `message` is what it is the hash of.
-  Result<Image> Look(std::string_view key, std::span<const std::byte> record, std::vector<std::byte>* message) const;
-
   LabelSpec spec_;
   LogicalDigest digest_;
   ContentsDigest contents_;

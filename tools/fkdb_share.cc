@@ -17,6 +17,7 @@
 #include "tools/programs.h"
 #include "tools/share/fetch.h"
 #include "tools/share_card.h"
+#include "tools/share_diff.h"
 
 namespace fkdb {
 namespace {
@@ -350,6 +351,11 @@ int fkdb::RunShare(int argc, char** argv) {
   sign->add_option("DIR", flags.folder, "The folder")->required();
   sign->add_option("KEY", flags.key, "The private key")->required();
   sign->callback([&] { run = [&] { return fkdb::Sign(flags); }; });
+
+  fkdb::DiffFlags compared;
+  auto* diff = fkdb::AddDiffCommand(app, &compared);
+  threads(diff);
+  diff->callback([&] { run = [&] { return fkdb::RunDiff(compared, flags.threads, flags); }; });
 
   return fkdb::RunTool(app, argc, argv, [&] { return run(); });
 }

@@ -105,12 +105,9 @@ Result<Columns> ChunkCodec::Decode(std::span<const std::byte> chunk, size_t num_
 }
 
 Sha256::Hash HashColumns(const Columns& columns) {
-  std::vector<std::span<const std::byte>> each;
-  for (const Column& column : columns) each.push_back(std::as_bytes(std::span(column)));
-  const std::vector<Sha256::Hash> hashes = Sha256Many(each);
-  Sha256 sha;
-  sha.Update(std::as_bytes(std::span(hashes)));
-  return sha.Finish();
+  std::vector<Sha256::Hash> hashes;
+  for (const Column& column : columns) hashes.push_back(Sha256::Of(std::as_bytes(std::span(column))));
+  return Sha256::Of(std::as_bytes(std::span(hashes)));
 }
 
 }  // namespace fkdb

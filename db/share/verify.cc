@@ -87,7 +87,6 @@ Result<CheckedGroup> CheckGroup(const ShareReader& share, const Tally& tally, co
   CheckedGroup checked = {place, {}, {}, {}};
   FKDB_ASSIGN(ShareReader::Group group, share.ReadHeads(place.shard, place.group, &checked.columns));
   FKDB_TRY(share.ReadLayers(place.shard, place.group, crops, &group.columns, &checked.columns));
-  std::vector<std::vector<std::byte>> records;
   const size_t classes = share.manifest().label_set.data_set.class_names.size();
   for (uint32_t i = 0; i < group.columns.num_images(); ++i) {
     const auto about = [&](const std::string& what) {
@@ -95,15 +94,11 @@ Result<CheckedGroup> CheckGroup(const ShareReader& share, const Tally& tally, co
     };
     const int32_t class_index = group.columns.head(i).class_index;
     if (class_index != kNoClass && static_cast<size_t>(class_index) >= classes) return about(fmt::format("class {} of {}", class_index, classes));
-    auto record = group.columns.Next(Hash64(group.keys[i]));
+    const auto record = group.columns.Next(Hash64(group.keys[i]));
     if (!record) return about(record.error().message);
-    records.push_back(*std::move(record));
-    if (records.size() < Tally::kTogether && i + 1 < group.columns.num_images()) continue;
-    const std::vector<std::span<const std::byte>> views(records.begin(), records.end());
-    const auto images = tally.Check(std::span(group.keys).subspan(i + 1 - records.size(), records.size()), views);
-    if (!images) return share.About(place.shard, place.group, {ErrorCode::kCorruption, images.error().message});
-    checked.images.insert(checked.images.end(), images->begin(), images->end());
-    records.clear();
+    auto image = tally.Check(group.keys[i], *record);
+    if (!image) return share.About(place.shard, place.group, {ErrorCode::kCorruption, image.error().message});
+    checked.images.push_back(*std::move(image));
   }
   if (auto finished = group.columns.Finish(); !finished) return share.About(place.shard, place.group, finished.error());
   checked.keys = std::move(group.keys);

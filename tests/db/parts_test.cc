@@ -10,7 +10,6 @@
 #include "db/manifest.h"
 #include "db/names_table.h"
 #include "db/sha256.h"
-#include "db/sha256_lanes.h"
 #include "format/text.h"
 #include "tests/db/test_files.h"
 
@@ -242,45 +241,6 @@ TEST(ManifestText, TheFirstDifferenceOfTwoRecipesIsNamed) {
   b.teachers.push_back(b.teachers[0]);
   EXPECT_EQ(RecipeDifference(a, b), "teachers: [{\"name\":\"teacher.pt\",\"sha256\":\"00\"}] in the file, "
                                     "[{\"name\":\"teacher.pt\",\"sha256\":\"11\"},{\"name\":\"teacher.pt\",\"sha256\":\"11\"}] asked for");
-}
-
-// As libcrypto's, whatever the lengths beside each other; by every instruction set that this processor has.
-TEST(Sha256, OfManyIsThatOfEach) {
-  std::mt19937_64 random(1);
-  const auto one = [](std::span<const std::byte> message) {
-    Sha256 sha;
-    sha.Update(message);
-    return sha.Finish();
-  };
-  for (size_t count = 0; count < 40; ++count) {
-    std::vector<std::vector<std::byte>> messages(count);
-    for (auto& message : messages) {
-      message.resize(count % 3 == 0 ? random() % 130 : random() % 3000);
-      for (std::byte& b : message) b = static_cast<std::byte>(random());
-    }
-    const std::vector<std::span<const std::byte>> views(messages.begin(), messages.end());
-    const std::vector<Sha256::Hash> hashes = Sha256Many(views);
-    ASSERT_EQ(hashes.size(), count);
-    for (size_t i = 0; i < count; ++i) EXPECT_EQ(hashes[i], one(views[i])) << messages[i].size();
-  }
-#if defined(__x86_64__)
-  const auto check = [&](Sha256LaneFunction* function, size_t lanes) {
-    for (size_t size = 0; size < 200; ++size) {
-      std::vector<std::vector<std::byte>> messages(lanes);
-      std::vector<LaneMessage> views;
-      for (size_t i = 0; i < lanes; ++i) {
-        messages[i].resize(i % 4 == 3 ? random() % 1000 : size);
-        for (std::byte& b : messages[i]) b = static_cast<std::byte>(random());
-        views.push_back({reinterpret_cast<const uint8_t*>(messages[i].data()), messages[i].size()});
-      }
-      std::vector<Sha256::Hash> hashes(lanes);
-      function(views.data(), hashes[0].data());
-      for (size_t i = 0; i < lanes; ++i) ASSERT_EQ(hashes[i], one(messages[i])) << messages[i].size();
-    }
-  };
-  if (__builtin_cpu_supports("avx2")) check(Sha256LanesAvx2, 8);
-  if (__builtin_cpu_supports("avx512f")) check(Sha256LanesAvx512, 16);
-#endif
 }
 
 }  // namespace

@@ -1,4 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-#define FKDB_SHA256_LANES Sha256LanesAvx2
-#define FKDB_SHA256_WIDTH 8
-#include "db/sha256_lanes.cc"
