@@ -53,6 +53,14 @@ class Lines {
   std::string text_;
 };
 
+// "a.pt sha256:.., b.pt sha256:.., average of logits"
+std::string TeacherWords(const Manifest& m) {
+  std::vector<std::string> words;
+  for (const TeacherInfo& teacher : m.teachers) words.push_back(fmt::format("{} sha256:{}", Printable(teacher.name), Printable(teacher.sha256)));
+  if (!m.teacher_average.empty()) words.push_back("average of " + Printable(m.teacher_average));
+  return fmt::format("{}", fmt::join(words, ", "));
+}
+
 void AddRecipes(const Manifest& a, const Manifest& b, Lines* lines) {
   Json json_a = Json::parse(ToJson(a)), json_b = Json::parse(ToJson(b));
   lines->Compare("labels", a.spec == b.spec, LabelWords(a.spec), LabelWords(b.spec));
@@ -65,10 +73,7 @@ void AddRecipes(const Manifest& a, const Manifest& b, Lines* lines) {
   const std::vector<std::string>&classes_a = a.data_set.class_names, &classes_b = b.data_set.class_names;
   lines->Compare("class names", classes_a == classes_b, ClassWords(classes_a, classes_b), ClassWords(classes_b, classes_a));
   const bool same_teachers = a.teachers == b.teachers && a.teacher_average == b.teacher_average;
-  const auto teachers = [](const Json& json) {
-    return json.value("teachers", Json()).dump() + (json.contains("teacher_average") ? ", average of " + json["teacher_average"].get<std::string>() : "");
-  };
-  lines->Compare("teachers", same_teachers, same_teachers ? "" : teachers(json_a), teachers(json_b));
+  lines->Compare("teachers", same_teachers, same_teachers ? "" : TeacherWords(a), TeacherWords(b));
   lines->Compare("augmentation", a.augmentation == b.augmentation, Others(json_a["augmentation"], json_b["augmentation"]),
                  Others(json_b["augmentation"], json_a["augmentation"]));
 }

@@ -4,34 +4,14 @@
     FKDB_BIN=build/release/bin python tests/cli/test_converting_guide.py      writes what they print into it
 """
 
-import os
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 
 import guide_data
+from guide import run
 
 GUIDE = pathlib.Path(__file__).resolve().parents[2] / "writer/CONVERTING.md"
-BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
-
-
-def run(text, folder):
-    """The guide with what its commands print in `folder`."""
-    environment = {**os.environ, "PATH": f"{pathlib.Path(os.environ['FKDB_BIN']).resolve()}:{os.environ['PATH']}"}
-
-    def block(match):
-        kind, body = match.groups()
-        if kind == "python":
-            subprocess.run([sys.executable, "-c", body], cwd=folder, check=True)
-            return match[0]
-        out = ""
-        for command in re.findall(r"^\$ (.*)$", body, re.MULTILINE):
-            done = subprocess.run(command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
-            out += f"$ {command}\n{done.stdout}"
-        return f"```console\n{out}```"
-    return BLOCK.sub(block, text)
 
 
 def masked(text):
