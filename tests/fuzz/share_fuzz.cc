@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a shared label set is made of besides its columns: index, chunk, keys, manifest. The first byte says which.
+// What a shared label set is made of besides its columns: index, chunk, keys, manifest, part. The first byte says which.
 #include <algorithm>
 #include <cstdlib>
 
@@ -12,6 +12,7 @@ namespace fkdb {
 namespace {
 
 constexpr size_t kColumns = 3;
+constexpr char kPart = 'p';
 
 std::string Text(char kind, std::span<const std::byte> bytes) { return kind + std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()); }
 
@@ -54,7 +55,7 @@ std::vector<std::string> fuzz::Seeds() {
   m.label_set.complete = true;
   const std::vector<uint8_t> key_bytes = EncodeKeys(keys);
   return {Text(0, EncodeIndex(index)), Text(1, codec.Encode(columns, kinds)), Text(2, std::as_bytes(std::span(key_bytes))),
-          '\3' + ToShareText(m), "\3{}", "\3[[[["};
+          '\3' + ToShareText(m), "\3{}", "\3[[[[", kPart + ToPartText({{"a", "\xff"}, 4, {"b"}})};
 }
 
 }  // namespace fkdb
@@ -65,6 +66,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // Exactly as many bytes as there are: a sanitizer sees a read of one more.
   const std::vector<uint8_t> copy(data + 1, data + size);
   const auto bytes = std::as_bytes(std::span(copy));
+  const std::string_view text(reinterpret_cast<const char*>(copy.data()), copy.size());
+  if (data[0] == kPart) {
+    if (const auto part = ParsePartText(text)) Check(ToPartText(*ParsePartText(ToPartText(*part))) == ToPartText(*part));
+    return 0;
+  }
   switch (data[0] & 3) {
     case 0: {
       const auto index = ParseIndex(bytes, 2, kShardHeadBytes + 240);
@@ -83,7 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     }
     default: {
-      const auto manifest = ParseShareText({reinterpret_cast<const char*>(copy.data()), copy.size()});
+      const auto manifest = ParseShareText(text);
       if (!manifest) break;
       for (const ShareShard& shard : manifest->shards) Check(IsShardName(shard.file));
       const auto again = ParseShareText(ToShareText(*manifest));
