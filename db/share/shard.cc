@@ -17,7 +17,6 @@ namespace fkdb {
 namespace {
 
 constexpr std::string_view kIndexMagic = "FKDINDEX";
-constexpr size_t kIndexHeadBytes = 8 + 4 + 4 + 4;
 constexpr size_t kChunkBytes = 8 + 4 + 32;
 constexpr uint32_t kMaxKeyBytes = 1u << 20;
 
