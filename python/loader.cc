@@ -10,6 +10,7 @@
 #include "image/data_set.h"
 #include "python/bind.h"
 #include "trainer/batch_loader.h"
+#include "trainer/labelled_images.h"
 #include "trainer/match.h"
 #include "trainer/supervision.h"
 
@@ -46,7 +47,7 @@ PipelinePtr Open(const std::shared_ptr<DataSet>& data, const LabelSetPtr& labels
     auto pipeline = std::make_unique<Pipeline>();
     pipeline->labels = labels;
     pipeline->data = data;
-    FKDB_ASSIGN(pipeline->supervision, DbSupervision(labels->reader, crop_order, seed));
+    FKDB_ASSIGN(pipeline->supervision, DbSupervision(labels->reader, crop_order, seed, data.get()));
     std::vector<Pass> passes;
     for (uint32_t i = 0; i < num_passes; ++i) passes.push_back({first_epoch + i * crops_per_image, crops_per_image});
     LoaderConfig config = {input, first_pass, std::move(passes), batch_size, seed, first_step, workers, {rank, ranks}};
@@ -103,6 +104,13 @@ void BindLoader(nb::module_& module) {
   module.def("check_match", [](const LabelSetPtr& labels, const std::shared_ptr<DataSet>& data) {
     WithoutGil([&] { return CheckMatch(labels->reader, *data); });
   }, nb::arg("labels"), nb::arg("data"));
+  module.def("labelled_images", [](const LabelSetPtr& labels, const std::shared_ptr<DataSet>& data) {
+    return WithoutGil([&]() -> Result<std::shared_ptr<DataSet>> {
+      FKDB_TRY(CheckForm(labels->reader, *data));
+      FKDB_ASSIGN(auto images, LabelledImages::Of(labels->reader, *data));
+      return std::shared_ptr<DataSet>(images.release(), [labels, data](DataSet* both) { delete both; });  // which borrows them
+    });
+  }, nb::arg("labels"), nb::arg("data"), "The images that both have, numbered as the label set is.");
 }
 
 }  // namespace fkdb::python

@@ -213,6 +213,14 @@ void BindPixels(nb::module_& module) {
         for (uint64_t i = 0; i < data.size(); ++i) classes.push_back(data.class_index(i));
         return Owned(std::move(classes), {data.size()});
       })
+      .def("missing", [](const DataSet& data) {
+        std::vector<int64_t> ordinals;
+        for (uint64_t i = 0; i < data.size(); ++i) {
+          if (!data.has(i)) ordinals.push_back(static_cast<int64_t>(i));
+        }
+        const size_t count = ordinals.size();
+        return Owned(std::move(ordinals), {count});
+      }, "Ordinals without an image: of labelled_images alone.")
       .def("load", [](const DataSet& data, uint64_t ordinal) {
         if (ordinal >= data.size()) Raise({ErrorCode::kNotFound, fmt::format("image {} of {}", ordinal, data.size())});
         std::vector<std::byte> file;

@@ -119,6 +119,7 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
     (antialiased) and horizontal_flip.
     transform: applied to each crop, (channels, height, width) uint8: what it returns is stacked instead of normalized crops.
     input_size: of the student, pixels or (height, width); the teacher's unless given.
+    allow_missing: takes the images that both have; `missing` says which labelled ones there are not.
 
     len() counts the images that have labels, in key order; items are `FkdBatch`es of one image.
     Raises MismatchError, naming the first difference, if images and label set do not belong together.
@@ -127,7 +128,7 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
     def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int = 4, *, seed: int = 0,
                  order: Literal["cycle", "visit"] = "cycle", pixels: Literal["fkdb", "torchvision"] = "fkdb",
                  transform: Callable[[torch.Tensor], torch.Tensor] | None = None, keys: Sequence[str | bytes] | None = None,
-                 input_size: int | Sequence[int] | None = None) -> None:
+                 input_size: int | Sequence[int] | None = None, allow_missing: bool = False) -> None:
         if pixels not in ("fkdb", "torchvision"):
             raise InvalidArgumentError(f"pixels {pixels!r}: expected 'fkdb' or 'torchvision'")
         _check_numbers(crops_per_image=crops_per_image)
@@ -135,10 +136,11 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
         self.crops_per_image, self.seed, self.order, self.pixels, self.transform = crops_per_image, seed, order, pixels, transform
         self.epoch, self._plain = 0, 0
         self._inputs = CropInputs.of(self.db.manifest, input_size)
-        self._images = _match(images, self.db, keys)
+        self._images = _match(images, self.db, keys, allow_missing)
         if pixels == "fkdb":
             self.db._core.check_pixels()
-        self._labelled = _labelled(self.db)
+        self.missing = self._images.missing
+        self._labelled = _labelled(self.db, self.missing)
         self.db.preload()
 
     def set_epoch(self, epoch: int) -> None:
@@ -262,6 +264,7 @@ class FkdLoader:
     db: a `LabelSet` or its path. batch_size: crops, in each process, rounded up to whole images; drop_last: leaves out a
     smaller last batch. order: 'cycle' or 'visit'. input_size: of the student, pixels or (height, width).
     num_replicas, rank: from torch.distributed, if it is initialized; shares as of `FkdSampler`.
+    allow_missing: takes the images that both have; `missing` says which labelled ones there are not.
 
     Raises MismatchError, naming the first difference, if images and label set do not belong together.
     """
@@ -270,21 +273,22 @@ class FkdLoader:
 
     def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int = 4, batch_size: int = 256, *,
                  workers: int | None = None, seed: int = 0, order: Literal["cycle", "visit"] = "cycle", drop_last: bool = False,
-                 input_size: int | Sequence[int] | None = None, num_replicas: int | None = None, rank: int | None = None) -> None:
+                 input_size: int | Sequence[int] | None = None, num_replicas: int | None = None, rank: int | None = None,
+                 allow_missing: bool = False) -> None:
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
         _check_numbers(crops_per_image=crops_per_image, batch_size=batch_size, workers=workers)
         self.db = db if isinstance(db, LabelSet) else open(db)
         if _is_image_folder(images):
             images = images.root
-        self._data = images if isinstance(images, DataSet) else DataSet(images)
-        _core.check_match(self.db._core, self._data._core)
+        self._data = _of_label_set(images if isinstance(images, DataSet) else DataSet(images), self.db, allow_missing)
+        self.missing = self._data._core.missing()  # ordinals
         self._targets = self._data.class_indices.astype(np.int64)
         self._inputs = CropInputs.of(self.db.manifest, input_size)
         self.crops_per_image, self.batch_size, self.seed, self.order = crops_per_image, batch_size, seed, order
         self._workers, self._drop_last = workers, drop_last
         self._rank, self._ranks = _shard(rank, num_replicas)
         self._images_a_step = -(-batch_size // crops_per_image) * self._ranks
-        self._num_images = (len(self.db) - len(self.db.manifest["skipped"])) // self._ranks * self._ranks  # of a pass
+        self._num_images = len(_labelled(self.db, self.missing)) // self._ranks * self._ranks  # of a pass
         self.epoch, self._step = 0, 0  # where the next iteration begins
         # The pipeline that no iteration is using, and where it is: process, epoch, step.
         self._idle: tuple[tuple[int, int, int], _core.Pipeline] | None = None
@@ -360,6 +364,7 @@ class _Images(Protocol):
     """The images of a label set, by its ordinals."""
 
     targets: npt.NDArray[np.int64]  # the class of each, or -1
+    missing: npt.NDArray[np.int64]  # ordinals that have no image
 
     def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
         """Fills out (N, height, width, channels) with the batch's crops."""
@@ -372,7 +377,7 @@ class _FilesOfDataSet:
     """Those of an `fkdb.DataSet`, whose ordinals are the same."""
 
     def __init__(self, data: DataSet) -> None:
-        self.data, self.targets = data, data.class_indices.astype(np.int64)
+        self.data, self.targets, self.missing = data, data.class_indices.astype(np.int64), data._core.missing()
 
     def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
         inputs.core.samples_from_data_set(self.data._core, batch, out.numpy())
@@ -382,12 +387,13 @@ class _FilesOfDataSet:
 
 
 class _ItemsOfDataset:
-    """Those of a torchvision-style data set: of_ordinal[ordinal] is its index of an image."""
+    """Those of a torchvision-style data set: of_ordinal[ordinal] is its index of an image, -1 of one that is missing."""
 
     def __init__(self, dataset: Any, of_ordinal: npt.NDArray[np.int64], db: LabelSet) -> None:
         self.dataset, self.of_ordinal, self.db = dataset, of_ordinal, db
-        classes = [number for _, number in dataset.samples] if _is_image_folder(dataset) else [-1] * len(of_ordinal)
-        self.targets = np.array(classes, np.int64)[of_ordinal]
+        classes = [number for _, number in dataset.samples] if _is_image_folder(dataset) else [-1] * len(dataset)
+        self.targets = np.array([*classes, -1], np.int64)[of_ordinal]
+        self.missing = np.flatnonzero(of_ordinal < 0)
 
     def read(self, inputs: CropInputs, ordinals: npt.NDArray[np.int64], batch: LabelBatch, out: torch.Tensor) -> None:
         rows, m = out.numpy(), len(batch) // len(ordinals)
@@ -408,13 +414,31 @@ def _is_image_folder(images: Any) -> bool:
     return all(hasattr(images, name) for name in ("root", "samples", "loader"))
 
 
-def _match(images: Any, db: LabelSet, keys: Sequence[str | bytes] | None) -> _Images:
-    """The images of `db`, by its ordinals; raises MismatchError unless they are the same ones."""
+class _LabelledImages(DataSet):
+    """Those of a data set that a label set has, by its ordinals."""
+
+    def __init__(self, images: DataSet, db: LabelSet) -> None:
+        self._of = images, db
+        self._core = _core.labelled_images(db._core, images._core)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LabelledImages, self._of
+
+
+def _of_label_set(images: DataSet, db: LabelSet, allow_missing: bool) -> DataSet:
+    """Raises MismatchError unless they are the same images, or allow_missing and some are."""
+    if allow_missing:
+        return _LabelledImages(images, db)
+    _core.check_match(db._core, images._core)
+    return images
+
+
+def _match(images: Any, db: LabelSet, keys: Sequence[str | bytes] | None, allow_missing: bool) -> _Images:
+    """The images of `db`, by its ordinals; raises MismatchError unless they are the same ones, or allow_missing and some are."""
     if isinstance(images, (str, os.PathLike)):
         images = DataSet(images)
     if isinstance(images, DataSet):
-        _core.check_match(db._core, images._core)
-        return _FilesOfDataSet(images)
+        return _FilesOfDataSet(_of_label_set(images, db, allow_missing))
     name = str(getattr(images, "root", type(images).__name__))
     if keys is None:
         if not _is_image_folder(images):
@@ -426,14 +450,17 @@ def _match(images: Any, db: LabelSet, keys: Sequence[str | bytes] | None) -> _Im
         raise MismatchError(f"{len(keys)} keys for a data set of {len(images)} items")
     encoded = [key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key for key in keys]
     of_ordinal = np.array(sorted(range(len(encoded)), key=encoded.__getitem__))
+    if allow_missing:
+        item_of = {key: i for i, key in enumerate(encoded)}
+        some = np.array([item_of.get(key.encode("utf-8", "surrogateescape"), -1) for key in db.keys()])
+        if (some >= 0).any():
+            return _ItemsOfDataset(images, some, db)
     db._core.check_images(name, [encoded[i] for i in of_ordinal])
     return _ItemsOfDataset(images, of_ordinal, db)
 
 
-def _labelled(db: LabelSet) -> npt.NDArray[np.int64]:
-    ordinals = np.arange(len(db))
-    skipped = db.manifest["skipped"]
-    return np.delete(ordinals, skipped) if skipped else ordinals
+def _labelled(db: LabelSet, missing: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.setdiff1d(np.arange(len(db)), np.union1d(np.array(db.manifest["skipped"], np.int64), missing))
 
 
 def _shard(rank: int | None, ranks: int | None) -> tuple[int, int]:

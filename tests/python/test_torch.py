@@ -306,6 +306,33 @@ def test_images_that_changed_before_a_worker_opens_them_are_refused(photos, db, 
         pickle.loads(pickled)
 
 
+def test_images_that_both_have(photos, db, tmp_path):
+    """Four of the labelled images are missing and one has no labels: the same batches from every kind of data set."""
+    import shutil
+    other = tmp_path / "other"
+    shutil.copytree(photos, other)
+    gone = [key for key in db.keys() if key.startswith("a/1")]
+    for key in gone:
+        (other / key).unlink()
+    shutil.copy(photos / "a-b/5.jpg", other / "a-b/new.jpg")
+    missing = [db.ordinal(key) for key in gone]
+    loader = ft.FkdLoader(other, db, 3, 12, workers=2, seed=5, allow_missing=True)
+    expected = passes(loader, 2)
+    trained = sorted(sum((b[3] for b in expected[0]), []))
+    assert loader.missing.tolist() == missing and trained == [i for i in range(IMAGES) if i not in missing and db.key(i) != "a/10.jpg"]
+    folder = torchvision.datasets.ImageFolder(other)
+    for dataset in (ft.FkdDataset(other, db, 3, seed=5, allow_missing=True), ft.FkdDataset(folder, db, 3, seed=5, allow_missing=True)):
+        dataset = pickle.loads(pickle.dumps(dataset))
+        assert len(dataset) == len(trained) and dataset.missing.tolist() == missing
+        assert same(passes(data_loader(dataset, num_workers=1))[0], expected[0])
+    (tmp_path / "none").mkdir()
+    shutil.copy(photos / "a-b/5.jpg", tmp_path / "none/x.jpg")
+    for make in (lambda: ft.FkdLoader(tmp_path / "none", db, allow_missing=True),
+                 lambda: ft.FkdDataset([0], db, keys=["x.jpg"], allow_missing=True)):
+        with pytest.raises(fkdb.MismatchError):
+            make()
+
+
 def test_the_wrong_images_are_refused_by_name(photos, db, tmp_path):
     import shutil
     other = tmp_path / "other"
