@@ -81,13 +81,14 @@ Result<void> Publish(const std::filesystem::path& from, const std::filesystem::p
 
 Result<void> PublishText(const std::filesystem::path& path, std::string_view text, bool replace) {
   const auto partial = PartialPath(path);
+  std::error_code ec;
+  std::filesystem::remove(partial, ec);  // what is left of an interrupted run, or a link to anywhere
   std::ofstream out(partial, std::ios::binary | std::ios::trunc);
   out.write(text.data(), static_cast<std::streamsize>(text.size()));
   out.close();
   Result<void> done;
   if (!out) done = Fail(ErrorCode::kIoError, fmt::format("{}: cannot write it: {}", partial.string(), std::strerror(errno)));
   if (done) done = Publish(partial, path, 0, replace);
-  std::error_code ec;
   if (!done) std::filesystem::remove(partial, ec);
   return done;
 }

@@ -11,6 +11,7 @@
 #include "db/publish.h"
 #include "db/share/share.h"
 #include "db/share/signature.h"
+#include "format/text.h"
 #include "tools/cli.h"
 #include "tools/key_list.h"
 #include "tools/made.h"
@@ -131,7 +132,7 @@ Result<int> Verify(Flags& flags) {
     FKDB_TRY(PrintJson(json));
   }
   if (!verified) return Fail(verified.error());
-  if (!flags.json) FKDB_TRY(PrintOut(fmt::format("ok: {}, {}; {}\n", Summary(*verified), verified->label_set.digest, Signed(*verified))));
+  if (!flags.json) FKDB_TRY(PrintOut(fmt::format("ok: {}, {}; {}\n", Summary(*verified), Printable(verified->label_set.digest), Signed(*verified))));
   return kExitOk;
 }
 
@@ -189,7 +190,7 @@ Result<int> FetchFrom(Flags& flags) {
       if (!from.given_up.empty()) text += fmt::format("given up: {}\n", from.given_up);
     }
     text += fmt::format("{}: {}, fetched {} in {}; {}\n{}\n", flags.folder, Summary(m), HumanBytes(static_cast<double>(fetched->bytes)), HumanSeconds(seconds()), Signed(m),
-                        m.label_set.digest);
+                        Printable(m.label_set.digest));
     FKDB_TRY(PrintOut(text));
   }
   return kExitOk;
@@ -210,10 +211,11 @@ Result<int> Info(const Flags& flags) {
     return kExitOk;
   }
   const Manifest& set = m.label_set;
-  std::string text = fmt::format("{}: {}\n{}\n", flags.folder, Summary(m), set.digest);
+  std::string text = fmt::format("{}: {}\n{}\n", flags.folder, Summary(m), Printable(set.digest));
   const auto line = [&](const char* name, const std::string& value) {
-    if (!value.empty()) text += fmt::format("{:<10} {}\n", name, value);
+    if (!value.empty()) text += fmt::format("{:<10} {}\n", name, Printable(value));  // by strangers
   };
+  line("signature", Signed(m));
   line("name", m.name);
   line("revision", std::to_string(m.revision));
   line("licence", m.licence);
@@ -224,7 +226,6 @@ Result<int> Info(const Flags& flags) {
   for (const TeacherInfo& teacher : set.teachers) line("teacher", fmt::format("{} sha256:{}", teacher.name, teacher.sha256));
   line("labels", fmt::format("{} of {} classes{}, boxes {}, values {}", Name(set.spec.kind), set.spec.num_classes,
                              set.spec.top_k > 0 ? fmt::format(" (top {})", set.spec.top_k) : "", Name(set.spec.boxes), Name(set.spec.values)));
-  line("signature", Signed(m));
   line("crops", fmt::format("{} an image, in layers up to {}", set.augmentation.crops, fmt::join(m.layers, ", ")));
   FKDB_TRY(PrintOut(text));
   return kExitOk;
@@ -257,7 +258,7 @@ Result<int> MakeKey(const Flags& flags) {
 Result<int> Sign(const Flags& flags) {
   FKDB_ASSIGN(const ShareManifest m, SignShare(flags.folder, flags.key));
   if (flags.json) FKDB_TRY(PrintJson(SummaryJson(m)));
-  if (!flags.json && !flags.quiet) FKDB_TRY(PrintOut(fmt::format("{}: signed, {}\n", flags.folder, m.label_set.digest)));
+  if (!flags.json && !flags.quiet) FKDB_TRY(PrintOut(fmt::format("{}: signed, {}\n", flags.folder, Printable(m.label_set.digest))));
   return kExitOk;
 }
 

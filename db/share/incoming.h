@@ -27,8 +27,8 @@ struct IncomingOptions {
 class IncomingShare {
  public:
   // The texts of a manifest and of its signature (none: it is not signed), as they came from `where`. Locks the folder, which is made if
-  // it is not there. Errors: Corruption (also one that no trusted key signed, and a revision older than the one that is there), Unsupported,
-  // AlreadyExists (another share), NotFound (a class), InvalidArgument, Locked, IoError.
+  // it is not there. Errors: Corruption (also one that no trusted key signed, and a revision older than the one that is there, or was before an
+  // overwrite that did not end), Unsupported, AlreadyExists (another share), NotFound (a class), InvalidArgument, Locked, IoError.
   static Result<IncomingShare> Begin(const std::filesystem::path& folder, const std::string& where, std::string manifest, std::optional<std::string> signature,
                                      const IncomingOptions& options);
   ~IncomingShare();
@@ -45,14 +45,17 @@ class IncomingShare {
   };
   Stretch IndexOf(size_t shard) const;
   Stretch WholeOf(size_t shard) const;
-  // Of the shard's index, before Missing: the one that is here, if it is; or as it came. Errors of TakeIndex: Corruption, IoError. For several
-  // threads, as all that follows, with a shard each.
+  // Of the shard's index, before Missing: the one that is here, if it is; or as it came. Errors of TakeIndex: Corruption. For several
+  // threads, with a shard each; and so is Missing.
   bool FindIndex(size_t shard);
-  Result<void> TakeIndex(size_t shard, std::span<const std::byte> bytes);
+  Result<void> TakeIndex(size_t shard, std::vector<std::byte> bytes);
   // What is not here of the part, in stretches of at most `most` bytes unless a chunk is larger. Reads what is here.
   Result<std::vector<Stretch>> Missing(size_t shard, uint64_t most) const;
 
-  // Where the bytes of a stretch go, in any pieces. One thread; the share outlives it.
+  // Up to here the folder is as it was. Now what it has of another share goes, and shards get their place. Errors: ResourceExhausted, IoError.
+  Result<void> Prepare();
+
+  // Where the bytes of a stretch go, in any pieces. One thread; the share outlives it. For several threads.
   class Receiver {
    public:
     virtual ~Receiver() = default;
@@ -63,8 +66,9 @@ class IncomingShare {
   };
   Result<std::unique_ptr<Receiver>> Receive(const Stretch& stretch) const;
 
-  // Once all is there: makes it a share. Errors: NotFound (an image that is not in it), Corruption, ResourceExhausted, IoError.
-  Result<void> Finish(int threads);
+  // Once all is there: makes it a share. Its manifest says what of it the folder has: the part, unless more was there. Errors: NotFound (an image
+  // that is not in it), Corruption, ResourceExhausted, IoError.
+  Result<ShareManifest> Finish(int threads);
 
  private:
   struct Impl;

@@ -156,7 +156,7 @@ Result<ShardIndex> ParseIndex(std::span<const std::byte> bytes, size_t layers, u
       chunk.at = numbers.Next<uint64_t>();
       chunk.bytes = numbers.Next<uint32_t>();
       chunk.sha256 = numbers.Next<Sha256::Hash>();
-      if (chunk.at != next || chunk.bytes > at - next || chunk.bytes > kMaxStoredChunkBytes) return Corrupt("index: group {}: a chunk of {} bytes at {}, expected at {}", g, chunk.bytes, chunk.at, next);
+      if (chunk.at != next || chunk.bytes > at - next || chunk.bytes < kMinChunkBytes || chunk.bytes > kMaxStoredChunkBytes) return Corrupt("index: group {}: a chunk of {} bytes at {}, expected at {}", g, chunk.bytes, chunk.at, next);
       next += chunk.bytes;
     }
     if (!numbers.good()) return Corrupt("index: ends in group {}", g);
@@ -256,7 +256,8 @@ Result<std::vector<std::byte>> ReadFile::Read(uint64_t at, uint64_t bytes) const
 Result<WriteFile> WriteFile::Create(const std::filesystem::path& path) {
   WriteFile file;
   file.path_ = path;
-  file.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  ::unlink(path.c_str());  // what an interrupted run left, or a link to anywhere
+  file.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
   if (file.fd_ < 0) return Fail(IoError(path, "create it"));
   return file;
 }
@@ -291,13 +292,17 @@ Result<Sha256::Hash> WriteFile::Finish() {
   return sha_.Finish();
 }
 
-Result<PatchFile> PatchFile::Open(const std::filesystem::path& path, uint64_t bytes) {
+Result<PatchFile> PatchFile::Open(const std::filesystem::path& path, uint64_t bytes, bool fresh) {
   PatchFile file;
   file.path_ = path;
-  file.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (fresh) ::unlink(path.c_str());
+  file.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
   if (file.fd_ < 0) return Fail(IoError(path, "create it"));
   struct stat info;
   if (::fstat(file.fd_, &info) != 0) return Fail(IoError(path, "read its size"));
+  if (!S_ISREG(info.st_mode) || info.st_nlink > 1) {
+    return Fail(ErrorCode::kIoError, fmt::format("{}: a link to another file, or none at all: it is not written to; remove it", path.string()));
+  }
   if (static_cast<uint64_t>(info.st_size) != bytes && ::ftruncate(file.fd_, static_cast<off_t>(bytes)) != 0) return Fail(IoError(path, "set its size"));
   return file;
 }

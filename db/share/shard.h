@@ -21,7 +21,8 @@ namespace fkdb {
 constexpr std::string_view kShardMagic = "FKDSHARD";
 constexpr uint32_t kShardVersion = 1;
 constexpr size_t kShardHeadBytes = 16;
-constexpr uint64_t kMaxIndexBytes = 256u << 20;
+constexpr uint64_t kMinIndexBytes = 20, kMaxIndexBytes = 256u << 20;
+constexpr uint64_t kMinChunkBytes = 4;
 constexpr uint64_t kMaxShardBytes = uint64_t{1} << 42;
 constexpr uint32_t kMaxGroupImages = 65536;
 constexpr uint64_t kMaxStoredChunkBytes = 65u << 20;
@@ -110,8 +111,9 @@ class WriteFile {
 // A file of this size whose places are written in any order. Errors: as WriteFile.
 class PatchFile {
  public:
-  // Makes it, or one that is there as large as that: what was not written reads as zeros, and takes no room.
-  static Result<PatchFile> Open(const std::filesystem::path& path, uint64_t bytes);
+  // Makes it, or one that is there as large as that: what was not written reads as zeros, and takes no room. fresh: without what is there.
+  // Errors also: IoError (a link: what it leads to is not ours).
+  static Result<PatchFile> Open(const std::filesystem::path& path, uint64_t bytes, bool fresh = false);
   ~PatchFile();
   PatchFile(PatchFile&& other) noexcept;
   PatchFile& operator=(PatchFile&& other) noexcept;

@@ -19,6 +19,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::string_view kFormatName = "fkdb-share";
 constexpr std::string_view kPartFormatName = "fkdb-share-part";
 constexpr size_t kMaxDepth = 32;
+constexpr uint64_t kMaxIndexesBytes = 1u << 30;  // of all shards: a reader of parts keeps them
 constexpr size_t kMaxElements = 20'000'000;  // a parsed one takes up to 100 bytes
 constexpr size_t kMaxLayers = 64;
 constexpr size_t kMaxTextBytes = 16u << 20;
@@ -169,6 +170,7 @@ Result<ShareShard> ParseShard(const Json& json, const std::string& path) {
   if (!IsShardName(shard.file)) return Corrupt("field '{}file' is not labels-NNNNN.fkp, but '{}'", path, Printable(shard.file.substr(0, 100)));
   if (shard.images == 0) return Corrupt("field '{}images' is 0", path);
   if (shard.last_key < shard.first_key) return Corrupt("field '{}last_key' is before its first_key", path);
+  if (shard.index_bytes < kMinIndexBytes) return Corrupt("field '{}index.bytes' is {}, at least {}", path, shard.index_bytes, kMinIndexBytes);
   if (shard.index_at < kShardHeadBytes || shard.index_at + shard.index_bytes != shard.bytes) {
     return Corrupt("field '{}index' is from {} to {}, expected to {}", path, shard.index_at, shard.index_at + shard.index_bytes, shard.bytes);
   }
@@ -176,7 +178,7 @@ Result<ShareShard> ParseShard(const Json& json, const std::string& path) {
 }
 
 Result<void> CheckShards(const ShareManifest& m) {
-  uint64_t images = 0, crops = 0, bytes = 0;
+  uint64_t images = 0, crops = 0, bytes = 0, index_bytes = 0;
   std::set<std::string> names;
   for (size_t i = 0; i < m.shards.size(); ++i) {
     const ShareShard& shard = m.shards[i];
@@ -186,7 +188,9 @@ Result<void> CheckShards(const ShareManifest& m) {
     images += shard.images;
     crops += shard.crops;
     bytes += shard.bytes;
+    index_bytes += shard.index_bytes;
   }
+  if (index_bytes > kMaxIndexesBytes) return Corrupt("indexes of {} bytes, at most {}", index_bytes, kMaxIndexesBytes);
   if (images != m.label_set.num_images) return Corrupt("shards of {} images, the label set has {}", images, m.label_set.num_images);
   if (crops != m.label_set.num_crops) return Corrupt("shards of {} crops, the label set has {}", crops, m.label_set.num_crops);
   if (bytes != m.total_bytes) return Corrupt("shards of {} bytes, expected {}", bytes, m.total_bytes);

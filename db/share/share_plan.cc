@@ -130,9 +130,10 @@ Result<SharePlan> PlanShare(ShareReader& share, const std::filesystem::path& fol
     plan.parts.push_back(std::move(found->part));
   }
   // Every image that was named is in it, whatever its class.
+  std::ranges::sort(named);
   const auto is = [&](const std::string& key) {
     const auto at = std::ranges::lower_bound(plan.images, key, {}, &SourceImage::key);
-    return (at != plan.images.end() && at->key == key) || std::ranges::find(named, key) != named.end();
+    return (at != plan.images.end() && at->key == key) || std::ranges::binary_search(named, key);
   };
   for (const std::string& key : choice.keys()) {
     if (!is(key)) return Fail(ErrorCode::kNotFound, fmt::format("{}: no image '{}' in it", folder.string(), Printable(key)));

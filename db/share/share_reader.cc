@@ -85,7 +85,7 @@ Result<ShareManifest> ReadShareManifest(const std::filesystem::path& folder, con
   if (part_text) {
     auto part = ParsePartText(*part_text);
     if (!part) return Fail(part.error().code, fmt::format("{}: {}", (folder / kSharePartName).string(), part.error().message));
-    manifest.part = *std::move(part);
+    if (!part->all()) manifest.part = *std::move(part);
   }
   return manifest;
 }

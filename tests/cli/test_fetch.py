@@ -2,7 +2,9 @@
 """Shared label sets over the network: nginx serves them, with and without parts of files, and everything goes wrong on the way."""
 
 import hashlib
+import http.server
 import json
+import os
 import random
 import re
 import resource
@@ -150,7 +152,7 @@ def test_a_part_is_what_subset_gives(fkdb, server, share, drawn, packed, tmp_pat
         assert got["part"] is True
         wanted = fkdb.json("subset", drawn, tmp_path / "subset.fkdb", *flags, "--overwrite")
         assert fkdb.json("share", "verify", part, "--deep")["part"] is True
-        assert fkdb.json("share", "unpack", part, out, "--overwrite")["digest"] == wanted["digest"]
+        assert fkdb.json("share", "unpack", part, out, *flags, "--overwrite")["digest"] == wanted["digest"]
         fresh = fkdb.json("share", "fetch", f"{server.url}/share", tmp_path / "fresh", *flags)
         assert 0 < fresh["fetched_bytes"] < most * total(share) and got["fetched_bytes"] <= fresh["fetched_bytes"]
         shutil.rmtree(tmp_path / "fresh")
@@ -162,9 +164,17 @@ def test_a_part_is_what_subset_gives(fkdb, server, share, drawn, packed, tmp_pat
                "share", "unpack", part, tmp_path / "no.fkdb", "--crops", 20)
     fkdb.ok("share", "fetch", f"{server.url}/share", part)
     assert same(share, part)
-    # A part of what is whole stays whole.
-    fkdb.ok("share", "fetch", f"{server.url}/share", part, "--crops", 2)
+    # A part of what is whole stays whole, and of a larger part the larger one.
+    assert fkdb.json("share", "fetch", f"{server.url}/share", part, "--crops", 2)["part"] is False
     assert same(share, part)
+    for crops in (5, 2):
+        fkdb.ok("share", "fetch", f"{server.url}/share", tmp_path / "larger", "--crops", crops)
+    assert ", of which a part is here: the first 5 crops\n" in fkdb.ok("share", "info", tmp_path / "larger")
+    # A manifest alone is nothing that stays whole.
+    (tmp_path / "alone").mkdir()
+    shutil.copy(share / "manifest.json", tmp_path / "alone")
+    fkdb.ok("share", "fetch", f"{server.url}/share", tmp_path / "alone", "--crops", 2)
+    assert fkdb.json("share", "verify", tmp_path / "alone", "--deep")["part"] is True
     classes = fkdb.json("share", "fetch", f"{server.url}/share", tmp_path / "classes", "--classes", "17")
     assert classes["fetched_bytes"] <= total(share)
     fkdb.ok("share", "unpack", tmp_path / "classes", tmp_path / "classes.fkdb")
@@ -183,8 +193,8 @@ def test_a_part_is_what_subset_gives(fkdb, server, share, drawn, packed, tmp_pat
 def test_cut_twenty_times(fkdb, server, share, tmp_path):
     """The first connections end somewhere; nothing comes twice but the chunks that were cut."""
     draw = random.Random(7)
-    cutter = Cutter(server.port, [draw.randrange(100, 60_000) for _ in range(24)])
-    got = fkdb.json("share", "fetch", f"{cutter.url}/share", tmp_path / "got", "--connections", 4)
+    cutter = Cutter(server.port, [draw.randrange(100, 120_000) for _ in range(40)])
+    got = fkdb.json("share", "fetch", f"{cutter.url}/share", tmp_path / "got", "--connections", 4, "--retries", 30)
     assert cutter.cuts >= 20 and same(share, tmp_path / "got")
     largest = 60_000  # of this share's chunks
     assert got["needed_bytes"] <= got["fetched_bytes"] <= got["needed_bytes"] + cutter.cuts * largest
@@ -306,11 +316,34 @@ def test_changed_between_requests(fkdb, server, share, packed, tmp_path):
     # A folder that has one is not replaced unasked, and never by an older revision.
     shutil.rmtree(share)
     shutil.copytree(packed / "share", share)
-    fkdb.fails(1, f"{tmp_path}/got: has another label set, or another revision of this one; choose another folder, or --overwrite to replace it",
-               "share", "fetch", f"{server.url}/share", tmp_path / "got")
-    fkdb.fails(3, f"{tmp_path}/got: has revision 2 of it, and this is revision 1: whoever offers it is behind, or wants you to be; remove the folder if you do",
-               "share", "fetch", f"{server.url}/share", tmp_path / "got", "--overwrite")
+    (share / "manifest.json.sig").unlink()
+    older = f"{tmp_path}/got: has revision 2 of it, and this is revision 1: whoever offers it is behind, or wants you to be; remove the folder if you do"
+    for flags in ([], ["--overwrite"]):
+        fkdb.fails(3, older, "share", "fetch", f"{server.url}/share", tmp_path / "got", *flags)
+    newer = json.loads((other / "manifest.json").read_text())
+    newer["revision"] = 3
+    (share / "manifest.json").write_text(json.dumps(newer))
+    fetch = ("share", "fetch", f"{server.url}/share", tmp_path / "got")
+    fkdb.fails(1, f"{tmp_path}/got: has another label set, or another revision of this one; choose another folder, or --overwrite to replace it", *fetch)
+    # A newer manifest alone takes nothing away, and an overwrite that was broken off still knows what it replaced.
+    mine = json.loads((packed / "share/manifest.json").read_text())
+    mine["revision"] = 3
+    (share / "manifest.json").write_text(json.dumps(mine))
+    (share / "labels-00001.fkp").unlink()
+    fkdb.fails(1, f"{server.url}/share/labels-00001.fkp: no such file there", *fetch, "--overwrite")
     assert same(other, tmp_path / "got")
+    (tmp_path / "got/manifest.json").rename(tmp_path / "got/manifest.json.replaced")
+    shutil.copy(packed / "share/manifest.json", share)
+    fkdb.fails(3, older, *fetch)
+    for path in other.glob("*.fkp"):
+        shutil.copy(path, share)
+    (share / "manifest.json").write_text(json.dumps(newer))
+    (tmp_path / "got/labels-00007.fkp").write_bytes(b"of before")
+    (tmp_path / "got/manifest.json").write_bytes((other / "manifest.json").read_bytes())
+    fkdb.ok(*fetch, "--overwrite", "--crops", 2)
+    names = ["labels-00000.fkp", "labels-00001.fkp", "manifest.json", "part.json"]
+    assert sorted(path.name for path in (tmp_path / "got").iterdir()) == names
+    fkdb.ok("share", "verify", tmp_path / "got", "--deep")
 
 
 def test_a_slow_server(fkdb, server, share, tmp_path):
@@ -364,7 +397,7 @@ def test_hostile_servers(fkdb, server, share, packed, tmp_path):
         fails(3, "no signature of this manifest.json", "--trust", key)
     manifest.write_text(text)
     signature.write_bytes(signature.read_bytes() + b"x")
-    fails(3, f"{server.url}/share/manifest.json.sig: 65 bytes, at most 64")
+    fails(3, f"{server.url}/share/manifest.json.sig: 65 bytes, at most 64", "--trust", key)
     signature.unlink()
     fails(3, "its manifest is not signed (no manifest.json.sig): nobody whom you trust vouches for it", "--trust", key)
     # Shards that took each other's place, one that is cut, one with an index of another.
@@ -385,6 +418,100 @@ def test_hostile_servers(fkdb, server, share, packed, tmp_path):
     claims["shards"][0]["bytes"] = (200 << 20) + 16
     manifest.write_text(json.dumps(claims))
     fails(3, f"labels-00000.fkp: {len(good[0])} bytes, the manifest says {(200 << 20) + 16}")
+
+
+class Crooked(http.server.BaseHTTPRequestHandler):
+    """A server that answers as no server should; `way` says how."""
+
+    protocol_version = "HTTP/1.1"
+    folder, way, requests = None, "", 0
+
+    def do_GET(self):
+        type(self).requests += 1
+        file = self.folder / self.path.rsplit("/", 1)[-1]
+        if not file.exists() or (self.way == "forbids" and file.suffix == ".sig"):
+            return self.send_error(403 if self.way == "forbids" else 404)
+        body, part = file.read_bytes(), re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        shard = file.suffix == ".fkp"
+        if part and not (shard and self.way == "empty"):
+            first, last = int(part[1]), int(part[2])
+            body = body[first:last + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{file.stat().st_size}")
+        else:
+            self.send_response(200)
+        length = len(body)
+        if shard and self.way == "empty":
+            body, length = b"", 0
+        elif shard and self.way == "never ends":
+            length += 100
+            self.close_connection = True
+        elif shard and self.way == "a byte":
+            body = body[:1]
+            self.close_connection = True
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def crooked(share):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Crooked)
+    Crooked.folder, Crooked.requests = share, 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_servers_that_answer_as_none_should(fkdb, server, share, packed, crooked, tmp_path):
+    # Nothing where a whole shard should come.
+    Crooked.way = "empty"
+    done = fkdb("share", "fetch", crooked, tmp_path / "empty")
+    assert done.returncode == 3 and "0 bytes" in done.stderr and not (tmp_path / "empty/manifest.json").exists()
+    # All that was asked for, and a connection that then is cut.
+    Crooked.way = "never ends"
+    fkdb.ok("share", "fetch", crooked, tmp_path / "all", "--retries", 1)
+    assert same(share, tmp_path / "all")
+    # A byte, again and again: it is given up, and the other mirror has the rest.
+    Crooked.way, Crooked.requests = "a byte", 0
+    got = fkdb.json("share", "fetch", crooked, server.url + "/share", tmp_path / "byte", "--retries", 1, "--connections", 1)
+    assert same(share, tmp_path / "byte") and got["mirrors"][0]["given_up"] and Crooked.requests < 10
+    # A bucket that forbids what it does not have: not signed, unless somebody asks.
+    Crooked.way = "forbids"
+    assert fkdb.json("share", "fetch", crooked, tmp_path / "bucket")["signature"] == "none"
+    assert fkdb("share", "fetch", crooked, tmp_path / "bucket2", "--trust", packed / "team.pub").returncode == 1
+    # Of a mirror that lost it the signature that was checked is not lost.
+    fkdb.ok("share", "fetch", server.url + "/share", tmp_path / "bucket", "--trust", packed / "team.pub")
+    fkdb.ok("share", "fetch", crooked, tmp_path / "bucket")
+    fkdb.ok("share", "verify", tmp_path / "bucket", "--trust", packed / "team.pub")
+
+
+def test_folders_of_strangers(fkdb, server, share, tmp_path):
+    """Links in the folder that is written lead nowhere, and what is said in a manifest is shown as text."""
+    got, victim = tmp_path / "got", tmp_path / "victim"
+    victim.write_text("mine")
+    got.mkdir()
+    for name in ("labels-00000.fkp", "labels-00001.fkp.partial", "manifest.json.partial", "part.json.partial"):
+        (got / name).symlink_to("../victim")
+    for place in ("share", "noranges/share"):
+        fkdb.ok("share", "fetch", f"{server.url}/{place}", got)
+        assert victim.read_text() == "mine" and not (got / "labels-00000.fkp").is_symlink() and not (got / "manifest.json").is_symlink()
+        (got / "labels-00001.fkp").unlink()
+        (got / "labels-00001.fkp").symlink_to("../victim")
+    (got / "labels-00001.fkp").unlink()
+    os.link(share / "labels-00001.fkp", got / "labels-00001.fkp")
+    fkdb.fails(1, f"{got}/labels-00001.fkp: a link to another file, or none at all: it is not written to; remove it", "share", "fetch", f"{server.url}/share", got)
+    text = (share / "manifest.json").read_text()
+    (share / "manifest.json").write_text(text.replace('"notes": ""', '"notes": "\\u001b[31m\\nsignature  signed by a trusted key"'))
+    assert "notes      \\x1b[31m\\x0asignature  signed by a trusted key\n" in fkdb.ok("share", "info", share)
+    # A part that is all is no part: everything is checked.
+    (share / "part.json").write_text(json.dumps({"format": "fkdb-share-part", "format_version": 1, "features": [], "images": [], "crops": 0, "classes": []}))
+    (share / "manifest.json").write_text(re.sub('"digest": "sha256:[0-9a-f]', '"digest": "sha256:' + "0", text) if '"digest": "sha256:0' not in text
+                                         else text.replace('"digest": "sha256:0', '"digest": "sha256:1'))
+    assert fkdb("share", "verify", share, "--deep").returncode == 3
 
 
 def test_what_was_fetched_trains_to_the_same_weights(fkdb, server, labels, tmp_path):

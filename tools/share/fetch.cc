@@ -23,7 +23,7 @@ namespace {
 using Stretch = IncomingShare::Stretch;
 
 constexpr uint64_t kRequestBytes = 8u << 20;
-constexpr std::chrono::milliseconds kFirstPause(200);  // before a request is made again; then twice that, ..
+constexpr std::chrono::milliseconds kFirstPause(200);  // before a request is made again; then twice that, .. up to 6 seconds
 
 Error Stopped() { return {ErrorCode::kIncomplete, "stopped before everything was fetched; the same command goes on"}; }
 
@@ -104,25 +104,32 @@ class Line {
   Line(size_t number, Mirrors* mirrors, const FetchOptions& options, const std::atomic<bool>* halt)
       : number_(number), mirrors_(*mirrors), options_(options), halt_(halt), connection_(options.timeout_seconds, halt) {}
 
-  // Gets `file`, or the part of it that `next` asks for, which is called before each attempt and says what is still to come (the URL is filled
-  // in here). False: no mirror gives parts of files.
-  Result<bool> Get(const std::string& file, bool ranges, const std::function<Result<HttpRequest>()>& next) {
+  // What is to be had of a file.
+  struct Wanted {
+    // What is still to come, asked before each attempt; none: nothing. The URL is filled in here.
+    std::function<Result<std::optional<HttpRequest>>()> next;
+    std::function<uint64_t()> done;  // grows with what need not come again
+    bool ranges;
+  };
+  // False: no mirror gives parts of files.
+  Result<bool> Get(const std::string& file, const Wanted& wanted) {
     int failures = 0;
     for (;;) {
-      const std::optional<size_t> mirror = mirrors_.Pick(number_, ranges);
+      FKDB_ASSIGN(std::optional<HttpRequest> request, wanted.next());
+      if (!request) return true;
+      const std::optional<size_t> mirror = mirrors_.Pick(number_, wanted.ranges);
       if (!mirror && mirrors_.any()) return false;
       if (!mirror) return Fail(mirrors_.last());
-      FKDB_ASSIGN(HttpRequest request, next());
-      uint64_t came = 0;
-      const HttpReply reply = GetFrom(*mirror, file, std::move(request), &came);
-      if (came > 0) failures = 0;
+      const uint64_t before = wanted.done();
+      const HttpReply reply = GetFrom(*mirror, file, *std::move(request));
+      if (wanted.done() > before) failures = 0;
       if (reply.kind == HttpReply::kDone) return true;
       if (reply.kind == HttpReply::kStopped) return Fail(Stopped());
       if (reply.kind == HttpReply::kNotTaken && reply.error.code != ErrorCode::kCorruption) return Fail(reply.error);
       if (reply.kind == HttpReply::kNoRanges) {
         mirrors_.HasNoRanges(*mirror);
       } else if (reply.kind == HttpReply::kCut && failures < options_.retries) {
-        FKDB_TRY(Pause(kFirstPause * (1 << std::min(failures++, 8))));
+        FKDB_TRY(Pause(failures++));
       } else {
         mirrors_.GiveUp(*mirror, ErrorOf(reply));
         failures = 0;
@@ -140,28 +147,29 @@ class Line {
         text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
         return {};
       };
-      uint64_t came = 0;
-      const HttpReply reply = GetFrom(mirror, file, std::move(request), &came);
+      const HttpReply reply = GetFrom(mirror, file, std::move(request));
       if (reply.kind == HttpReply::kDone) return text;
       if (reply.kind == HttpReply::kStopped) return Fail(Stopped());
       if (reply.kind != HttpReply::kCut || failures == options_.retries) return Fail(ErrorOf(reply));
-      FKDB_TRY(Pause(kFirstPause * (1 << std::min(failures, 8))));
+      FKDB_TRY(Pause(failures));
     }
   }
 
  private:
-  HttpReply GetFrom(size_t mirror, const std::string& file, HttpRequest request, uint64_t* came) {
+  HttpReply GetFrom(size_t mirror, const std::string& file, HttpRequest request) {
+    uint64_t came = 0;
     request.url = FileUrl(mirrors_.url(mirror), file);
-    request.take = [take = std::move(request.take), came](std::span<const std::byte> bytes) {
-      *came += bytes.size();
+    request.take = [take = std::move(request.take), &came](std::span<const std::byte> bytes) {
+      came += bytes.size();
       return take(bytes);
     };
     HttpReply reply = connection_.Get(request);
-    mirrors_.Count(mirror, *came);
+    mirrors_.Count(mirror, came);
     return reply;
   }
-  Result<void> Pause(std::chrono::milliseconds time) const {
-    for (const auto until = std::chrono::steady_clock::now() + time; std::chrono::steady_clock::now() < until;) {
+  Result<void> Pause(int failures) const {
+    const auto until = std::chrono::steady_clock::now() + kFirstPause * (1 << std::min(failures, 5));
+    while (std::chrono::steady_clock::now() < until) {
       if (halt_->load()) return Fail(Stopped());
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
@@ -177,7 +185,7 @@ class Line {
 
 // Manifest and signature of the first mirror whose are accepted.
 template <class T>
-Result<T> WithManifest(Mirrors* mirrors, Line* line, const std::function<Result<T>(const std::string& where, std::string text, std::optional<std::string> signature)>& accept) {
+Result<T> WithManifest(Mirrors* mirrors, Line* line, bool trusted, const std::function<Result<T>(const std::string& where, std::string text, std::optional<std::string> signature)>& accept) {
   while (const std::optional<size_t> mirror = mirrors->Pick(0, false)) {
     auto text = line->GetText(*mirror, kShareManifestName, kMaxShareManifestBytes);
     if (!text && text.error().code == ErrorCode::kIncomplete) return Fail(text.error());
@@ -187,7 +195,8 @@ Result<T> WithManifest(Mirrors* mirrors, Line* line, const std::function<Result<
     }
     auto signature = line->GetText(*mirror, kSignatureName, kSignatureBytes);
     if (!signature && signature.error().code == ErrorCode::kIncomplete) return Fail(signature.error());
-    if (!signature && signature.error().code != ErrorCode::kNotFound) {
+    // Some hosts refuse what they do not have; where nobody asked whose it is, it is not signed then.
+    if (!signature && signature.error().code != ErrorCode::kNotFound && trusted) {
       mirrors->GiveUp(*mirror, signature.error());
       continue;
     }
@@ -215,6 +224,7 @@ class Fetch {
       return Fail(ErrorCode::kResourceExhausted, fmt::format("{}: {} are to come, and there is room for {}; make room, the same command goes on", folder.string(),
                                                              HumanBytes(static_cast<double>(needed_)), HumanBytes(static_cast<double>(room.available))));
     }
+    FKDB_TRY(share_.Prepare());
     to_come_ = needed_;
     came_ = 0;
     return Work(stretches_.size(), [&](Line& line, size_t i) { return Bring(line, stretches_[i]); });
@@ -231,14 +241,19 @@ class Fetch {
     if (!share_.FindIndex(shard)) {
       const Stretch index = share_.IndexOf(shard);
       std::vector<std::byte> bytes;
-      FKDB_ASSIGN(ranges, line.Get(FileOf(shard), true, [&]() -> Result<HttpRequest> {
+      bool taken = false;
+      const auto take = [&](std::span<const std::byte> more) -> Result<void> {
+        bytes.insert(bytes.end(), more.begin(), more.end());
+        if (bytes.size() < index.bytes) return {};
+        FKDB_TRY(share_.TakeIndex(shard, std::move(bytes)));
+        taken = true;
+        return {};
+      };
+      const auto next = [&]() -> Result<std::optional<HttpRequest>> {
         bytes.clear();
-        return Part(index, [&](std::span<const std::byte> more) -> Result<void> {
-          bytes.insert(bytes.end(), more.begin(), more.end());
-          if (bytes.size() < index.bytes) return {};
-          return share_.TakeIndex(shard, bytes);
-        });
-      }));
+        return taken ? std::nullopt : std::optional(Part(index, take));
+      };
+      FKDB_ASSIGN(ranges, line.Get(FileOf(shard), {next, [&] { return uint64_t{taken}; }, true}));
     }
     std::vector<Stretch> missing = {share_.WholeOf(shard)};
     if (ranges) {
@@ -250,17 +265,23 @@ class Fetch {
   }
 
   Result<void> Bring(Line& line, const Stretch& stretch) {
+    const uint64_t end = stretch.at + stretch.bytes;
     Stretch left = stretch;
     std::unique_ptr<IncomingShare::Receiver> receiver;
-    FKDB_ASSIGN(const bool came, line.Get(FileOf(stretch.shard), stretch.at > 0, [&]() -> Result<HttpRequest> {
-      if (receiver && receiver->done() > left.at) left = {stretch.shard, receiver->done(), stretch.at + stretch.bytes - receiver->done()};
+    const auto take = [&](std::span<const std::byte> bytes) {
+      came_ += bytes.size();
+      return receiver->Take(bytes);
+    };
+    const auto done = [&] { return receiver ? receiver->done() : 0; };
+    const auto next = [&]() -> Result<std::optional<HttpRequest>> {
+      if (done() == end) return std::optional<HttpRequest>();
+      if (done() > left.at) left = {stretch.shard, done(), end - done()};
       receiver.reset();  // before another makes the same file
       FKDB_ASSIGN(receiver, share_.Receive(left));
-      return Part(left, [&](std::span<const std::byte> bytes) {
-        came_ += bytes.size();
-        return receiver->Take(bytes);
-      });
-    }));
+      return Part(left, take);
+    };
+    FKDB_ASSIGN(const bool came, line.Get(FileOf(stretch.shard), {next, done, stretch.at > 0}));
+    if (came && done() != end) return Fail(ErrorCode::kCorruption, fmt::format("{}: came to byte {}, expected {}", FileOf(stretch.shard), done(), end));
     if (came) return {};
     {
       const std::lock_guard lock(mutex_);
@@ -329,22 +350,20 @@ Result<FetchReport> FetchShare(std::span<const std::string> named, const std::fi
   FKDB_ASSIGN(Mirrors mirrors, Mirrors::Of(named));
   const std::atomic<bool> never = false;
   Line line(0, &mirrors, options, options.stop ? options.stop : &never);
-  FKDB_ASSIGN(IncomingShare share, WithManifest<IncomingShare>(&mirrors, &line, [&](const std::string& where, std::string text, std::optional<std::string> signature) {
+  FKDB_ASSIGN(IncomingShare share, WithManifest<IncomingShare>(&mirrors, &line, !options.trusted.empty(), [&](const std::string& where, std::string text, std::optional<std::string> signature) {
     return IncomingShare::Begin(folder, where, std::move(text), std::move(signature), options);
   }));
   Fetch fetch(&mirrors, &share, options);
   FKDB_TRY(fetch.Run(folder));
-  FKDB_TRY(share.Finish(options.threads));
-  FetchReport report = {share.manifest(), fetch.came(), fetch.needed(), mirrors.Report()};
-  if (!options.part.all()) report.manifest.part = options.part;
-  return report;
+  FKDB_ASSIGN(ShareManifest manifest, share.Finish(options.threads));
+  return FetchReport{std::move(manifest), fetch.came(), fetch.needed(), mirrors.Report()};
 }
 
 Result<ShareManifest> FetchShareManifest(const std::string& url, const FetchOptions& options) {
   FKDB_ASSIGN(Mirrors mirrors, Mirrors::Of(std::span(&url, 1)));
   const std::atomic<bool> never = false;
   Line line(0, &mirrors, options, options.stop ? options.stop : &never);
-  return WithManifest<ShareManifest>(&mirrors, &line, [&](const std::string& where, std::string text, std::optional<std::string> signature) {
+  return WithManifest<ShareManifest>(&mirrors, &line, !options.trusted.empty(), [&](const std::string& where, std::string text, std::optional<std::string> signature) {
     return CheckShareText(where, text, signature, options.trusted);
   });
 }

@@ -49,7 +49,7 @@ struct Transfer {
 
   size_t End(HttpReply::Kind kind, std::string what) {
     reply.kind = kind;
-    reply.what = fmt::format("{}: {}", request.url, what);
+    reply.what = fmt::format("{}: {}", request.url, Printable(what));
     return 0;  // curl ends with an error
   }
 
@@ -204,7 +204,8 @@ HttpReply HttpConnection::Get(const HttpRequest& request) {
     }
     return reply;
   }
-  if (transfer.taken < request.bytes) transfer.End(HttpReply::kWrong, fmt::format("{} bytes came, {} were asked for", transfer.taken, request.bytes));
+  const uint64_t expected = request.bytes > 0 ? request.bytes : request.size.value_or(0);
+  if (transfer.taken < expected) transfer.End(HttpReply::kWrong, fmt::format("{} bytes came, {} were asked for", transfer.taken, expected));
   return reply;
 }
 
