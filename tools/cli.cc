@@ -122,6 +122,25 @@ void Progress::Show(const std::string& line) {
   drawn_ = true;
 }
 
+void Progress::Count(uint64_t done, uint64_t all, const std::string& unit) {
+  if (!enabled_) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (!begun_ || done < last_) {
+    begun_ = now;
+    first_ = done;
+  }
+  last_ = done;
+  const double seconds = std::chrono::duration<double>(now - *begun_).count();
+  const double rate = static_cast<double>(done - first_) / std::max(seconds, 1e-3);
+  const auto amount = [&](double n) { return unit == "bytes" ? HumanBytes(n) : fmt::format("{:.0f}", n); };
+  const std::string what = unit == "bytes" ? "" : " " + unit;
+  std::string line = Bar(done, all);
+  if (!unit.empty()) line += fmt::format("  {} of {}{}", amount(static_cast<double>(done)), amount(static_cast<double>(all)), what);
+  if (!unit.empty() && rate > 0) line += fmt::format(", {}{}/s", amount(rate), what);
+  if (rate > 0) line += fmt::format("  {} left", HumanSeconds(static_cast<double>(all - std::min(all, done)) / rate));
+  Show(line);
+}
+
 void Progress::Say(const std::string& text) {
   if (enabled_) std::fputs(text.c_str(), stderr);
 }

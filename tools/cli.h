@@ -5,8 +5,10 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,6 +59,9 @@ class Progress {
  public:
   explicit Progress(bool quiet);
   void Show(const std::string& line);
+  // "[####................]  20.0%  12 of 60 images, 3 images/s  16s left"; of "bytes" as "1.20 MiB of 6.00 MiB, 0.30 MiB/s  16s left", of ""
+  // without numbers. The time is that of the work which began with the first call, or with the last that had done less than the one before.
+  void Count(uint64_t done, uint64_t all, const std::string& unit);
   // Lines that stay.
   void Say(const std::string& text);
   // Ends the redrawn line; call before other output.
@@ -65,6 +70,8 @@ class Progress {
  private:
   bool enabled_;
   bool drawn_ = false;
+  std::optional<std::chrono::steady_clock::time_point> begun_;
+  uint64_t first_ = 0, last_ = 0;  // counts
 };
 
 // For programs that run networks, first thing in main: memory that was freed is kept and used again.

@@ -32,7 +32,7 @@ struct Flags : CommonFlags {
   TrustedKeys trusted;
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   uint64_t shard_mib = 256;
-  std::string name, licence, authors, notes;
+  std::string name, licence, authors, accuracy, notes;
   PackOptions pack;
   VerifyShareOptions verify;
   UnpackOptions unpack;
@@ -92,13 +92,14 @@ Result<int> Pack(Flags& flags, const CLI::App& command) {
   flags.pack.name = given("--name", flags.name);
   flags.pack.licence = given("--licence", flags.licence);
   flags.pack.authors = given("--authors", flags.authors);
+  flags.pack.accuracy = given("--accuracy", flags.accuracy);
   flags.pack.notes = given("--notes", flags.notes);
   flags.pack.shard_bytes = flags.shard_mib << 20;
   flags.pack.threads = flags.threads;
   flags.pack.sign = flags.key;
   flags.pack.stop = StopOnSignals();
   Progress progress(flags.quiet || flags.json);
-  flags.pack.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all)); };
+  flags.pack.progress = [&](uint64_t done, uint64_t all) { progress.Count(done, all, "images"); };
   const auto packed = PackLabelSet(flags.db, flags.folder, flags.pack);
   progress.Done();
   if (!packed) return Fail(packed.error());
@@ -119,7 +120,7 @@ Result<int> Verify(Flags& flags) {
   flags.verify.trusted = flags.trusted;
   flags.verify.stop = StopOnSignals();
   Progress progress(flags.quiet || flags.json);
-  flags.verify.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {}", Bar(done, all), flags.folder)); };
+  flags.verify.progress = [&](uint64_t done, uint64_t all) { progress.Count(done, all, ""); };
   const auto verified = VerifyShare(flags.folder, flags.verify);
   progress.Done();
   if (flags.json) {
@@ -152,12 +153,6 @@ Result<int> Unpack(Flags& flags) {
   return RunRewrite("fkdb-share", flags, flags.out, &flags.unpack, [&] { return UnpackShare(flags.folder, flags.out, flags.unpack); });
 }
 
-// "[####......]  40.0%  1.2 GiB of 3.0 GiB, 52.1 MiB/s, 35s left"
-std::string Rate(uint64_t done, uint64_t all, double seconds) {
-  const auto of = static_cast<double>(all), at = static_cast<double>(done), rate = at / std::max(seconds, 1e-3);
-  return fmt::format("{}  {} of {}, {}/s, {} left", Bar(done, all), HumanBytes(at), HumanBytes(of), HumanBytes(rate), HumanSeconds((of - at) / std::max(rate, 1.0)));
-}
-
 Result<int> FetchFrom(Flags& flags) {
   FKDB_ASSIGN(flags.fetch.part, Selected(flags));
   flags.folder = flags.urls.back();
@@ -168,7 +163,7 @@ Result<int> FetchFrom(Flags& flags) {
   Progress progress(flags.quiet || flags.json);
   const auto begun = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count(); };
-  flags.fetch.progress = [&](uint64_t done, uint64_t all) { progress.Show(Rate(done, all, seconds())); };
+  flags.fetch.progress = [&](uint64_t done, uint64_t all) { progress.Count(done, all, "bytes"); };
   const auto fetched = FetchShare(flags.urls, flags.folder, flags.fetch);
   progress.Done();
   if (!fetched) return Fail(fetched.error());
@@ -220,6 +215,7 @@ Result<int> Info(const Flags& flags) {
   line("revision", std::to_string(m.revision));
   line("licence", m.licence);
   line("authors", m.authors);
+  line("accuracy", m.accuracy);
   line("notes", m.notes);
   line("data set", fmt::format("{}, {} images{}", set.data_set.name, set.data_set.num_images,
                                set.data_set.class_names.empty() ? "" : fmt::format(", {} classes", set.data_set.class_names.size())));
@@ -296,6 +292,7 @@ int fkdb::RunShare(int argc, char** argv) {
   pack->add_option("--name", flags.name, "What it is called, for the manifest");
   pack->add_option("--licence", flags.licence, "Of the labels");
   pack->add_option("--authors", flags.authors, "Who made them");
+  pack->add_option("--accuracy", flags.accuracy, "Of the teacher, in words");
   pack->add_option("--notes", flags.notes, "Anything else");
   pack->add_option("--revision", flags.pack.revision, "Its number among those under the same name (1, or one more than what is replaced)")->check(CLI::Range(1, INT32_MAX));
   pack->add_option("--shard-mib", flags.shard_mib, "Size of a shard")->check(CLI::Range(1, 1 << 20))->capture_default_str();

@@ -192,7 +192,7 @@ Result<void> MatchImages(const Flags& flags, const DataSet& data, Labels* labels
   const uint64_t labelled = labels->images->size();
   if (flags.check_images) {
     Progress progress(flags.quiet || flags.json);
-    const auto show = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images compared", Bar(done, all), done, all)); };
+    const auto show = [&](uint64_t done, uint64_t all) { progress.Count(done, all, "images"); };
     const auto compared = labels->images->Compare({flags.train.workers, show, StopOnSignals()});
     progress.Done();
     FKDB_TRY(compared);

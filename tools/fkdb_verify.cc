@@ -22,9 +22,7 @@ struct Flags : CommonFlags {
 Result<int> Run(const Flags& flags) {
   Progress progress(flags.quiet || flags.json);
   const auto verify = [&](const std::string& path) {
-    return Verify(path, flags.threads, [&](uint64_t done, uint64_t all) {
-      progress.Show(fmt::format("{}: {} of {} images", path, done, all));
-    });
+    return Verify(path, flags.threads, [&](uint64_t done, uint64_t all) { progress.Count(done, all, "images"); });
   };
   VerifyReport report = verify(flags.db);
   if (!flags.against.empty() && report.ok) {

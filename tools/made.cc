@@ -54,9 +54,7 @@ Result<int> RunRewrite(const std::string& program, const CommonFlags& flags, con
                        RewriteOptions* options, const std::function<Result<Manifest>()>& rewrite) {
   StampProvenance(program, &options->provenance);
   Progress progress(flags.quiet || flags.json);
-  options->progress = [&](uint64_t done, uint64_t all) {
-    progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all));
-  };
+  options->progress = [&](uint64_t done, uint64_t all) { progress.Count(done, all, "images"); };
   options->stop = StopOnSignals();
   const auto made = rewrite();
   progress.Done();

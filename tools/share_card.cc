@@ -58,6 +58,7 @@ std::string ShareCard(const ShareManifest& m, const std::string& folder) {
   row("labels", fmt::format("{}{}, of {} classes, temperature {}", Name(set.spec.kind), set.spec.top_k > 0 ? fmt::format(", top {}", set.spec.top_k) : "",
                             set.spec.num_classes, set.spec.temperature));
   for (const TeacherInfo& teacher : set.teachers) row("teacher", fmt::format("{}, sha256:{}", Plain(teacher.name), Plain(teacher.sha256)));
+  row("teacher's accuracy", Plain(m.accuracy));
   const AugmentationInfo& a = set.augmentation;
   row("recipe", fmt::format("random resized crops of {} to {} of the area, ratio {:.4g} to {:.4g}, flipped with probability {}, {} x {} pixels, {}, seed {}", a.scale[0],
                             a.scale[1], a.ratio[0], a.ratio[1], a.flip_probability, a.input_height, a.input_width, Plain(a.interpolation), a.seed));

@@ -138,7 +138,7 @@ Result<int> RunDiff(const DiffFlags& flags, int threads, const CommonFlags& comm
   DiffOptions options;
   options.threads = threads;
   options.stop = StopOnSignals();
-  options.progress = [&](uint64_t done, uint64_t all) { progress.Show(fmt::format("{}  {} of {} images", Bar(done, all), done, all)); };
+  options.progress = [&](uint64_t done, uint64_t all) { progress.Count(done, all, "images"); };
   const auto report = DiffLabelSets(a, b, options);
   progress.Done();
   if (!report) return Fail(report.error());

@@ -217,6 +217,7 @@ Result<PackReport> PackLabelSet(const std::filesystem::path& input, const std::f
   manifest.name = options.name.value_or(manifest.label_set.data_set.name);
   manifest.licence = options.licence.value_or(manifest.label_set.provenance.licence);
   manifest.authors = options.authors.value_or("");
+  manifest.accuracy = options.accuracy.value_or("");
   manifest.notes = options.notes.value_or(manifest.label_set.provenance.notes);
   manifest.revision = options.revision > 0 ? options.revision : revision;
   manifest.layers = LayerEnds(manifest.label_set.augmentation.crops);

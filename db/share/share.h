@@ -34,7 +34,7 @@ struct ShareWork {
 
 struct PackOptions : ShareWork {
   // Changes behaviour. Texts: what the manifest says; none: what the label set's own says.
-  std::optional<std::string> name, licence, authors, notes;
+  std::optional<std::string> name, licence, authors, accuracy, notes;
   uint64_t revision = 0;              // 0: 1, or one more than that of the share that is replaced
   uint64_t shard_bytes = 256u << 20;  // at most, of more than one group
   bool overwrite = false;             // replace a share that is there

@@ -204,6 +204,7 @@ std::string ToShareText(const ShareManifest& m) {
   json["name"] = Text(m.name);
   json["licence"] = Text(m.licence);
   json["authors"] = Text(m.authors);
+  json["accuracy"] = Text(m.accuracy);
   json["notes"] = Text(m.notes);
   json["revision"] = m.revision;
   json["total_bytes"] = m.total_bytes;
@@ -232,6 +233,7 @@ Result<ShareManifest> ParseShareText(std::string_view text) {
   fields.Text("name", &m.name);
   fields.Text("licence", &m.licence);
   fields.Text("authors", &m.authors);
+  fields.Text("accuracy", &m.accuracy);
   fields.Text("notes", &m.notes);
   fields.Number("revision", &m.revision, std::numeric_limits<int64_t>::max());
   fields.Number("total_bytes", &m.total_bytes, std::numeric_limits<uint64_t>::max());

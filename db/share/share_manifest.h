@@ -49,6 +49,7 @@ enum class ShareSignature {
 struct ShareManifest {
   // What people say of it; they can be edited.
   std::string name, licence, authors, notes;
+  std::string accuracy;          // of the teacher
   uint64_t revision = 1;         // grows with each that is published under the name
   std::vector<uint32_t> layers;  // the ends of the layers of crops
   uint64_t total_bytes = 0;      // of all shards

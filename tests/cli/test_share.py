@@ -102,7 +102,7 @@ def test_every_golden_label_set_travels(fkdb, tmp_path):
 
 def test_a_card_for_model_hubs(fkdb, drawn, digest, tmp_path):
     share = tmp_path / "soft-labels"
-    fkdb.ok("share", "pack", drawn, share, "--licence", "CC-BY-4.0", "--name", "made | up", "--notes", "evil\n---\n# <b>")
+    fkdb.ok("share", "pack", drawn, share, "--licence", "CC-BY-4.0", "--name", "made | up", "--accuracy", "top-1 80.9 %", "--notes", "evil\n---\n# <b>")
     size = fkdb.ok("share", "info", share).splitlines()[0].removeprefix(f"{share}: ")
     assert fkdb.ok("share", "card", share) == f"{share}/README.md: {size}\n"
     lines = (share / "README.md").read_text().splitlines()
@@ -110,6 +110,7 @@ def test_a_card_for_model_hubs(fkdb, drawn, digest, tmp_path):
                          "task_categories: [image-classification]", 'size_categories: ["1K<n<10K"]', "---"]
     assert lines.count("---") == 2 and "# made \\| up" in lines and f"| digest | {digest} |" in lines
     assert "| crops | 60000, 20 an image |" in lines and "$ fkdb-share verify soft-labels" in lines
+    assert "| teacher's accuracy | top-1 80.9 % |" in lines
     assert "| notes | evil\\x0a---\\x0a\\# \\<b\\> |" in lines
     fkdb.fails(1, f"{share}/README.md: exists already; --overwrite to replace it", "share", "card", share)
     fkdb.ok("share", "card", share, "--overwrite")

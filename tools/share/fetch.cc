@@ -167,6 +167,7 @@ class Line {
     mirrors_.Count(mirror, came);
     return reply;
   }
+  // Longer with each failure; ends early to stop.
   Result<void> Pause(int failures) const {
     const auto until = std::chrono::steady_clock::now() + kFirstPause * (1 << std::min(failures, 5));
     while (std::chrono::steady_clock::now() < until) {

@@ -35,7 +35,7 @@ struct FetchedFrom {
 
 struct FetchReport {
   ShareManifest manifest;
-  uint64_t bytes = 0;  // that came of shards, over again or not
+  uint64_t bytes = 0;   // that came of shards, over again or not
   uint64_t needed = 0;  // of them, when it began
   std::vector<FetchedFrom> mirrors;
 };
