@@ -55,7 +55,7 @@ class IncomingShare {
   // Up to here the folder is as it was. Now what it has of another share goes, and shards get their place. Errors: ResourceExhausted, IoError.
   Result<void> Prepare();
 
-  // Where the bytes of a stretch go, in any pieces. One thread; the share outlives it. For several threads.
+  // Where the bytes of a stretch go, in any pieces. One thread each, several at a time; the share outlives them.
   class Receiver {
    public:
     virtual ~Receiver() = default;
