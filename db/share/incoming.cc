@@ -150,7 +150,8 @@ Result<void> IncomingShare::Impl::Open(size_t shard, std::span<const std::byte> 
 std::vector<ChunkReceiver::Chunk> IncomingShare::Impl::Chunks(size_t shard, uint64_t from, uint64_t to) const {
   std::vector<ChunkReceiver::Chunk> chunks;
   if (!opened[shard]) return chunks;
-  const auto& [index, groups, bytes] = *opened[shard];
+  const ShardIndex& index = opened[shard]->index;
+  const std::vector<size_t>& groups = opened[shard]->groups;
   const size_t wanted = 1 + RuleOf(manifest.label_set, manifest.layers).LayersFor(choice.crops());
   const auto ends = [&](size_t group) { return index.groups[group].chunks.back().at + index.groups[group].chunks.back().bytes; };
   for (auto group = std::ranges::partition_point(groups, [&](size_t g) { return ends(g) <= from; }); group != groups.end(); ++group) {
