@@ -220,8 +220,7 @@ Result<int> Info(const Flags& flags) {
   line("data set", fmt::format("{}, {} images{}", set.data_set.name, set.data_set.num_images,
                                set.data_set.class_names.empty() ? "" : fmt::format(", {} classes", set.data_set.class_names.size())));
   for (const TeacherInfo& teacher : set.teachers) line("teacher", fmt::format("{} sha256:{}", teacher.name, teacher.sha256));
-  line("labels", fmt::format("{} of {} classes{}, boxes {}, values {}", Name(set.spec.kind), set.spec.num_classes,
-                             set.spec.top_k > 0 ? fmt::format(" (top {})", set.spec.top_k) : "", Name(set.spec.boxes), Name(set.spec.values)));
+  line("labels", LabelWords(set.spec));
   line("crops", fmt::format("{} an image, in layers up to {}", set.augmentation.crops, fmt::join(m.layers, ", ")));
   FKDB_TRY(PrintOut(text));
   return kExitOk;

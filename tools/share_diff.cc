@@ -9,9 +9,6 @@
 #include "reader/diff.h"
 
 namespace fkdb {
-namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string LabelWords(const LabelSpec& spec) {
   return fmt::format("{} of {} classes{}, boxes {}{}, values {}{}", Name(spec.kind), spec.num_classes,
@@ -19,6 +16,10 @@ std::string LabelWords(const LabelSpec& spec) {
                      spec.is_map() ? fmt::format(" {}x{}", spec.grid_height, spec.grid_width) : "", Name(spec.values),
                      spec.temperature == 1 ? "" : fmt::format(", temperature {}", spec.temperature));
 }
+
+namespace {
+
+using Json = nlohmann::ordered_json;
 
 // "seed 0, flip_probability 0.5": the fields of `mine` that `theirs` has otherwise.
 std::string Others(const Json& mine, const Json& theirs) {

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "format/label_spec.h"
 #include "format/result.h"
 #include "tools/cli.h"
 
@@ -14,6 +15,9 @@ struct DiffFlags {
 };
 
 CLI::App* AddDiffCommand(CLI::App& app, DiffFlags* flags);
+
+// "marginal-smoothing of 1000 classes (top 5), boxes pixel, values packed", as fkdb-share info has it, too.
+std::string LabelWords(const LabelSpec& spec);
 
 // Errors: those of Reader::Open and DiffLabelSets.
 Result<int> RunDiff(const DiffFlags& flags, int threads, const CommonFlags& common);
