@@ -2,6 +2,7 @@
 // Bit fields: bit i of a byte string is bit i % 8 of byte i / 8, a field's lowest bit comes first.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -58,6 +59,21 @@ class BitReader {
   uint64_t bit_;  // of the next field
   uint64_t word_ = 0;
   uint32_t left_ = 0;
+};
+
+// Fields of `width` bits one behind the other, as many from one load as it holds.
+struct FieldRun {
+  uint32_t count, width, in_load = width > 0 ? kMaxFieldBits / width : count;
+
+  // each(i, field), the first at `bit`.
+  template <class Each>
+  void Read(const uint8_t* bytes, uint64_t bit, Each each) const {
+    const uint64_t mask = (uint64_t{1} << width) - 1;
+    for (uint32_t i = 0; i < count; bit += uint64_t{in_load} * width) {
+      uint64_t word = ReadBits(bytes, bit, kMaxFieldBits);
+      for (const uint32_t end = std::min(count, i + in_load); i < end; ++i, word >>= width) each(i, word & mask);
+    }
+  }
 };
 
 class BitWriter {

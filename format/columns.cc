@@ -105,7 +105,8 @@ struct ColumnWriter::Impl {
   uint64_t drawn = 0;
 
   // Of the image at hand: its classes in the order in which they were found, and which of them each index is: (k, crops).
-  std::vector<uint32_t> classes, counts, positions, ranks, order;
+  std::vector<uint32_t> classes, counts, positions, ranks;
+  uint32_t palette_size = 0;
   std::vector<uint32_t> place_of_class;  // in `classes`, plus one; 0: none yet
   std::vector<PixelBox> boxes;
   std::vector<uint8_t> flips, smaller;
@@ -129,18 +130,20 @@ Result<void> ColumnWriter::Impl::ReadIndices(const RecordView& view) {
     for (uint32_t i = 0; i < packed.palette_size; ++i) {
       classes.push_back(static_cast<uint32_t>(ReadBits(bytes, packed.palette_at + uint64_t{i} * packed.class_bits, packed.class_bits)));
     }
-    counts.assign(packed.palette_size, 0);
-    const uint32_t width = packed.index_bits, size = packed.palette_size;
+    counts.assign(size_t{1} << packed.index_bits, 0);  // of whatever an index's bits may say
+    const uint32_t size = packed.palette_size;
+    const FieldRun fields = {k, packed.index_bits};
     uint32_t* const out = positions.data();
     uint32_t* const count = counts.data();
     for (uint32_t i = 0; i < crops; ++i) {
-      BitReader reader(bytes, i * packed.crop_bits + packed.indices_at);
-      for (uint32_t j = 0; j < k; ++j) {
-        const auto position = static_cast<uint32_t>(reader.Next(width));
-        if (position >= size) return Corrupt("crop {}: an index beyond its palette of {} classes", i, size);
-        ++count[position];
+      bool inside = true;
+      fields.Read(bytes, i * packed.crop_bits + packed.indices_at, [&](uint32_t j, uint64_t field) {
+        const auto position = static_cast<uint32_t>(field);
         out[size_t{j} * crops + i] = position;
-      }
+        inside &= position < size;
+        ++count[position];
+      });
+      if (!inside) return Corrupt("crop {}: an index beyond its palette of {} classes", i, size);
     }
     return {};
   }
@@ -166,17 +169,19 @@ Result<void> ColumnWriter::Impl::ReadIndices(const RecordView& view) {
 
 // The palette of the head: the most frequent first, and of the same frequency the lowest class.
 void ColumnWriter::Impl::OrderPalette() {
-  order.clear();
+  // One number each: a count of 16 bits, class and place of 24.
+  constexpr uint32_t kMostCounted = 0xffff;
+  static_assert(kMaxCropsPerImage <= kMostCounted && kMaxClasses <= 1u << 24);
+  words.clear();
   for (uint32_t i = 0; i < classes.size(); ++i) {
-    if (counts[i] > 0) order.push_back(i);
+    if (counts[i] > 0) words.push_back(uint64_t{kMostCounted - std::min(counts[i], kMostCounted)} << 48 | uint64_t{classes[i]} << 24 | i);
   }
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-    return counts[a] != counts[b] ? counts[a] > counts[b] : classes[a] < classes[b];
-  });
+  std::sort(words.begin(), words.end());
+  palette_size = static_cast<uint32_t>(words.size());
   ranks.assign(classes.size(), 0);
-  for (uint32_t rank = 0; rank < order.size(); ++rank) {
-    const uint32_t class_index = classes[order[rank]];
-    ranks[order[rank]] = rank;
+  for (uint32_t rank = 0; rank < palette_size; ++rank) {
+    const auto class_index = static_cast<uint32_t>(words[rank] >> 24 & 0xffffff);
+    ranks[words[rank] & 0xffffff] = rank;
     for (size_t byte = 0; byte < 3; ++byte) {
       if (byte == 0 || spec.num_classes > 1u << (8 * byte)) palettes[byte].push_back(static_cast<uint8_t>(class_index >> (8 * byte)));
     }
@@ -236,7 +241,7 @@ bool ColumnWriter::Impl::Drawn(const RecordView& view) {
 }
 
 void ColumnWriter::Impl::PutRanks(const Range& range, uint32_t crops, Columns* out) {
-  if (RanksExclude(spec, order.size())) return PutExcludedRanks(range, crops, out);
+  if (RanksExclude(spec, palette_size)) return PutExcludedRanks(range, crops, out);
   Column& escapes = (*out)[layout.rank_at + layout.ranks];
   for (size_t c = 0; c < layout.ranks; ++c) {
     const size_t last = c + 1 < layout.ranks ? c + 1 : k;
@@ -422,7 +427,7 @@ Result<void> ColumnWriter::Add(const RecordView& view) {
   w.hashes.insert(w.hashes.end(), hash.begin(), hash.end());
   const std::string_view reason = view.skip_reason();
   w.reasons.insert(w.reasons.end(), reason.begin(), reason.end());
-  w.heads.push_back({view.width(), view.height(), static_cast<uint32_t>(view.class_index()), crops, static_cast<uint32_t>(w.order.size()), flags,
+  w.heads.push_back({view.width(), view.height(), static_cast<uint32_t>(view.class_index()), crops, w.palette_size, flags,
                      static_cast<uint32_t>(reason.size())});
   ++w.images;
   return {};

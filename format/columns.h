@@ -97,7 +97,7 @@ class ColumnReader {
   uint32_t num_images() const;
   ImageHead head(uint32_t image) const;  // image < num_images()
 
-  // The next image's record, the bytes that EncodeRecord gives; it is not yet validated. Errors: Corruption.
+  // The next image's record, the bytes that EncodeRecord gives: it passes RecordView::Open and Validate. Errors: Corruption.
   Result<std::vector<std::byte>> Next(uint64_t key_hash);
   // Passes over it, with the checks that this needs.
   Result<void> Skip();

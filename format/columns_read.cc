@@ -54,6 +54,7 @@ struct ColumnReader::Impl {
 
   Result<void> ReadHeads(Columns columns);
   Result<void> CheckHead(const Head& head) const;
+  bool ValidAsBuilt(const Head& head) const;
   Result<void> CheckLayer(size_t l, const Columns& columns) const;
 
   Result<void> ReadPalette(const Head& head);
@@ -91,6 +92,7 @@ struct ColumnReader::Impl {
   std::vector<uint32_t> ranks;     // (k, kept)
   std::vector<uint32_t> position;  // by rank: in the record's palette
   std::vector<uint32_t> palette;   // ranks in the order of their classes
+  std::vector<uint64_t> by_class;  // the same, their classes above them
   std::vector<SampledCrop> crops;
   std::vector<uint64_t> index_words, value_words;
 };
@@ -124,6 +126,13 @@ Result<void> ColumnReader::Impl::CheckHead(const Head& h) const {
   if (spec.is_map() && h.crops != spec.num_cells()) return Corrupt("{} cells, expected {} x {}", h.crops, spec.grid_height, spec.grid_width);
   if (RecordBytesBound(spec, h.crops) > kMaxRecordBytes) return Corrupt("{} crops, too many for a record", h.crops);
   return {};
+}
+
+// Whether what was checked on the way leaves nothing to Validate: boxes of box_code.h and drawn ones lie inside the image, ranks that
+// exclude each other differ, and whatever the bits of packed values, they are probabilities.
+bool ColumnReader::Impl::ValidAsBuilt(const Head& head) const {
+  return spec.packed() && spec.boxes == BoxEncoding::kPixel && spec.kind != LabelKind::kLogits && (k <= 1 || RanksExclude(spec, head.palette)) &&
+         (head.flags & kOpsFlag) == 0;
 }
 
 Result<void> ColumnReader::Impl::ReadHeads(Columns columns) {
@@ -258,16 +267,17 @@ Result<void> ColumnReader::Impl::ReadExcludedRanks(const Head& head, size_t l) {
   uint8_t* const all = sorted.data();
   for (size_t c = 0; c < k; ++c) {
     if (n > 0) std::memcpy(now, layer.columns[layout.rank_at + c].data() + layer.at[layout.rank_at + c], n);
+    uint8_t most = 0;
+    for (size_t i = 0; i < n; ++i) most = std::max(most, now[i]);
+    // Each of the c ranks before adds one at most: none wraps around, or comes twice.
+    if (n > 0 && most + c >= head.palette) return Corrupt("rank {} in a palette of {} classes", most + c, head.palette);
     for (size_t j = 0; j < c; ++j) {
       const uint8_t* const __restrict before = all + j * n;
       for (size_t i = 0; i < n; ++i) now[i] += static_cast<uint8_t>(before[i] <= now[i]);
     }
-    uint8_t most = 0;
     uint32_t* const __restrict to = ranks.data() + c * kept + begin;
     uint8_t* const marks = used.data();
-    for (size_t i = 0; i < n; ++i) most = std::max(most, now[i]);
     for (size_t i = 0; i < n; ++i) to[i] = now[i];
-    if (n > 0 && most >= head.palette) return Corrupt("rank {} in a palette of {} classes", most, head.palette);
     for (size_t i = 0; i < n; ++i) marks[now[i]] = 1;
     for (size_t j = 0; j < c; ++j) {
       uint8_t* const __restrict before = all + j * n;
@@ -289,16 +299,19 @@ Result<void> ColumnReader::Impl::ReadRanks(const Head& head) {
   for (size_t l = 0; l < layers.size(); ++l) {
     FKDB_TRY(RanksExclude(spec, head.palette) ? ReadExcludedRanks(head, l) : ReadEscapedRanks(head, l));
   }
-  palette.clear();
+  by_class.clear();
   for (uint32_t rank = 0; rank < head.palette; ++rank) {
-    if (used[rank]) palette.push_back(rank);
+    if (used[rank]) by_class.push_back(uint64_t{classes[rank]} << 32 | rank);
   }
-  if (kept == head.crops && palette.size() != head.palette) return Corrupt("a class in its palette occurs in no crop");
-  std::sort(palette.begin(), palette.end(), [&](uint32_t a, uint32_t b) { return classes[a] < classes[b]; });
+  if (kept == head.crops && by_class.size() != head.palette) return Corrupt("a class in its palette occurs in no crop");
+  std::sort(by_class.begin(), by_class.end());
   position.resize(head.palette);
-  for (uint32_t i = 0; i < palette.size(); ++i) {
-    if (i > 0 && classes[palette[i]] == classes[palette[i - 1]]) return Corrupt("class {} comes twice in its palette", classes[palette[i]]);
-    position[palette[i]] = i;
+  palette.clear();
+  for (const uint64_t class_and_rank : by_class) {
+    const auto class_index = static_cast<uint32_t>(class_and_rank >> 32), rank = static_cast<uint32_t>(class_and_rank);
+    if (!palette.empty() && class_index == classes[palette.back()]) return Corrupt("class {} comes twice in its palette", class_index);
+    position[rank] = static_cast<uint32_t>(palette.size());
+    palette.push_back(rank);
   }
   return {};
 }
@@ -546,6 +559,10 @@ Result<std::vector<std::byte>> ColumnReader::Next(uint64_t key_hash) {
     if (head.flags & kOpsFlag) FKDB_TRY(r.ReadOps(head, &record));
   }
   std::vector<std::byte> bytes = BuildRecord(r.spec, record);
+  if (!r.ValidAsBuilt(head)) {
+    FKDB_ASSIGN(const RecordView view, RecordView::Open(bytes, r.spec));
+    FKDB_TRY(view.Validate());
+  }
   r.Advance(head);
   return bytes;
 }

@@ -43,5 +43,7 @@ PackedLayout LayOutPacked(const LabelSpec& spec, uint32_t width, uint32_t height
 uint32_t PackedValueBits(const LabelSpec& spec);
 void PackValues(const LabelSpec& spec, const float* values, BitWriter* out);
 void UnpackValues(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, float* out);
+// Of so many crops, whose values lie `stride` bits apart: (crops, num_values).
+void UnpackValues(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, uint64_t stride, size_t crops, float* out);
 
 }  // namespace fkdb

@@ -76,6 +76,29 @@ void UnpackTopK(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, float
   }
 }
 
+// The same of many crops whose values are one load each.
+void UnpackNarrowTopK(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, uint64_t stride, size_t crops, float* p) {
+  const uint32_t k = spec.num_values();
+  const bool has_tail = spec.has_tail();
+  constexpr uint32_t kMost = kMaxFieldBits / kRatioBits + 1;
+  double weights[kMost] = {1};
+  for (size_t crop = 0; crop < crops; ++crop, bit += stride, p += k) {
+    uint64_t codes = ReadBits(bytes, bit, kMaxFieldBits);
+    double sum = 1, weight = 1;
+    if (has_tail) {
+      sum += kTailLevels[codes & ((1u << kTailBits) - 1)];
+      codes >>= kTailBits;
+    }
+    for (uint32_t i = 1; i < k; ++i, codes >>= kRatioBits) {
+      weight *= kRatioLevels[codes & ((1u << kRatioBits) - 1)];
+      sum += weight;
+      weights[i] = weight;
+    }
+    const double scale = 1 / sum;
+    for (uint32_t i = 0; i < k; ++i) p[i] = static_cast<float>(std::max(weights[i] * scale, kSmallestPacked));
+  }
+}
+
 void PackFull(const LabelSpec& spec, const float* p, BitWriter* out) {
   const double largest = *std::max_element(p, p + spec.num_classes);
   for (uint32_t c = 0; c < spec.num_classes; ++c) out->Put(kFullThresholds.Code(p[c] / largest), kFullBits);
@@ -144,6 +167,13 @@ void UnpackValues(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, flo
   if (spec.kind == LabelKind::kFull) return UnpackFull(spec, bytes, bit, out);
   if (spec.kind == LabelKind::kLogits) return UnpackLogits(spec, bytes, bit, out);
   UnpackTopK(spec, bytes, bit, out);
+}
+
+void UnpackValues(const LabelSpec& spec, const uint8_t* bytes, uint64_t bit, uint64_t stride, size_t crops, float* out) {
+  if (spec.num_indices() > 0 && spec.num_values() > 0 && PackedValueBits(spec) <= kMaxFieldBits) {
+    return UnpackNarrowTopK(spec, bytes, bit, stride, crops, out);
+  }
+  for (size_t i = 0; i < crops; ++i) UnpackValues(spec, bytes, bit + i * stride, out + i * spec.num_values());
 }
 
 }  // namespace fkdb

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "format/packed_crops.h"
 #include "format/record.h"
 
 namespace fkdb {
@@ -92,6 +93,16 @@ Result<void> CheckPackedRest(const RecordView& view) {
     return Corrupt("record: bits after the packed crops are not zero");
   }
   return {};
+}
+
+// Room for boxes, flips and indices.
+void SizeCrops(const RecordView& view, Record* record) {
+  const BoxEncoding boxes = view.spec().boxes;
+  const uint32_t crops = view.num_crops();
+  record->pixel_boxes.resize(boxes == BoxEncoding::kPixel ? crops : 0);
+  record->fraction_boxes.resize(boxes == BoxEncoding::kFractionF32 || boxes == BoxEncoding::kFractionF16 ? crops : 0);
+  record->flips.resize(crops);
+  record->indices.resize(size_t{crops} * view.spec().num_indices());
 }
 
 }  // namespace
@@ -192,6 +203,9 @@ Result<void> RecordView::Validate() const {
     FKDB_TRY(DecodeRecord(*this));
     return {};
   }
+  Record record;
+  SizeCrops(*this, &record);
+  if (ReadPackedCrops(*this, /*with_values=*/false, &record)) return CheckPackedRest(*this);
   FewOrMany<uint32_t> indices(spec_.num_indices());
   PixelBox box;
   for (uint32_t crop = 0; crop < num_crops_; ++crop) {
@@ -213,20 +227,17 @@ Result<Record> DecodeRecord(const RecordView& view) {
   record.content_hash = view.content_hash();
   record.exif = view.exif();
   record.skip_reason = view.skip_reason();
-  record.pixel_boxes.resize(pixel ? crops : 0);
-  const bool fraction = spec.boxes == BoxEncoding::kFractionF32 || spec.boxes == BoxEncoding::kFractionF16;
-  record.fraction_boxes.resize(fraction ? crops : 0);
-  record.flips.resize(crops);
-  record.indices.resize(size_t{crops} * spec.num_indices());
+  SizeCrops(view, &record);
   record.values.resize(size_t{crops} * spec.num_values());
   record.ops.resize(view.has_ops() ? crops : 0);
-  for (uint32_t i = 0; i < crops; ++i) {
+  const bool all_read = ReadPackedCrops(view, /*with_values=*/true, &record);
+  for (uint32_t i = 0; i < crops && !all_read; ++i) {
     PixelBox box;
     FKDB_TRY(view.ReadCrop(i, &box, record.indices.data() + size_t{i} * spec.num_indices(),
                            record.values.data() + size_t{i} * spec.num_values()));
     if (pixel) {
       record.pixel_boxes[i] = box;
-    } else if (fraction) {
+    } else if (!record.fraction_boxes.empty()) {
       record.fraction_boxes[i] = view.fraction_box(i);
     }
     record.flips[i] = view.flip(i);

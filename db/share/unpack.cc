@@ -7,7 +7,6 @@
 #include "db/share/share_plan.h"
 #include "db/share/share_reader.h"
 #include "db/write_images.h"
-#include "format/record.h"
 #include "format/text.h"
 
 namespace fkdb {
@@ -15,7 +14,7 @@ namespace {
 
 using Records = std::vector<std::vector<std::byte>>;
 
-// The records of a part, each checked for what it means.
+// The records of a part.
 Result<Records> ReadPart(const ShareReader& share, const GroupPart& part, uint32_t crops) {
   FKDB_ASSIGN(ShareReader::Group group, share.ReadHeads(part.shard, part.group));
   FKDB_TRY(share.ReadLayers(part.shard, part.group, crops, &group.columns));
@@ -30,9 +29,6 @@ Result<Records> ReadPart(const ShareReader& share, const GroupPart& part, uint32
     }
     auto record = group.columns.Next(Hash64(group.keys[at]));
     if (!record) return about(at, record.error());
-    const auto view = RecordView::Open(*record, share.rule().spec);
-    if (!view) return about(at, view.error());
-    if (auto valid = view->Validate(); !valid) return about(at, valid.error());
     records.push_back(*std::move(record));
     ++at;
   }

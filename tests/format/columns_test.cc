@@ -250,6 +250,7 @@ TEST(Columns, ADamagedColumnIsRefusedByName) {
   EXPECT_EQ(error([](Group& g) { g.layers[0][1].push_back(0); }).substr(0, 17), "layer 0: ranks 0:");
   EXPECT_EQ(error([](Group& g) { g.layers[0][1][0] = 200; }).substr(0, 19), "rank 200 in a palet");
   EXPECT_EQ(error([](Group& g) { g.layers[0][1][0] = 255; }).substr(0, 19), "rank 255 in a palet");
+  EXPECT_EQ(error([](Group& g) { g.layers[0][2][0] = 255; }).substr(0, 19), "rank 256 in a palet");  // of 8 bits it would be 0, again
   EXPECT_EQ(error([](Group& g) { g.layers[0][0].push_back(0); }), "layer 0: bytes are left behind boxes and flips");
   EXPECT_NE(error([](Group& g) { g.layers[0][0].resize(3); }).find("its box is none of an image of"), std::string::npos);
   EXPECT_EQ(error([](Group& g) { g.heads[2][1] = g.heads[2][0]; }).substr(0, 6), "class ");

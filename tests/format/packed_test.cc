@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <tuple>
 
 #include "format/recover.h"
 #include "tests/format/test_labels.h"
@@ -165,6 +166,53 @@ TEST(PackedRecord, APaletteIsUsedWhereItSavesBits) {
   Record one = test::RandomRecord(spec, 1, random);
   const auto few = EncodeRecord(spec, one);
   EXPECT_EQ(RecordView::Open(*few, spec)->packed_layout().palette_size, 0u);
+}
+
+// All of a record at once is what its crops are one by one, whatever single bit of it is flipped: the same labels, or the same complaint.
+TEST(PackedRecord, IsReadAtOnceAsItIsCropByCrop) {
+  std::mt19937_64 random(24);
+  for (const LabelKind kind : {LabelKind::kHard, LabelKind::kSmoothing, LabelKind::kMarginalSmoothing, LabelKind::kMarginalRenorm, LabelKind::kFull, LabelKind::kLogits}) {
+    const bool all_classes = kind == LabelKind::kFull || kind == LabelKind::kLogits;
+    for (const auto& [classes, k, crops] : {std::tuple{1000u, 5u, 30u}, {12u, 10u, 7u}, {40u, 16u, 9u}, {40u, 17u, 3u}, {100000u, 3u, 5u}}) {
+      const LabelSpec spec = MakeSpec(kind, all_classes ? 3 : classes, k, ValueEncoding::kPacked);
+      Record record = test::RandomRecord(spec, crops, random);
+      if (kind == LabelKind::kLogits) {  // the largest is one bit away from infinity
+        for (float& z : record.values) z = std::min(z, 1.0f);
+        for (uint32_t i = 0; i < crops; ++i) record.values[i * 3] = 1;
+      }
+      std::vector<std::byte> bytes = *EncodeRecord(spec, record);
+      const size_t packed = bytes.size() - RecordView::Open(bytes, spec)->packed_bits().size();  // somewhere before its end
+      int refused = 0;
+      for (int trial = 0; trial < 300; ++trial) {
+        const size_t bit = packed * 8 + random() % ((bytes.size() - packed) * 8);
+        const auto flip = [&] { bytes[bit / 8] ^= static_cast<std::byte>(1u << bit % 8); };
+        if (trial > 0) flip();
+        if (const auto view = RecordView::Open(bytes, spec)) {
+          const auto all = DecodeRecord(*view);
+          EXPECT_EQ(static_cast<bool>(view->Validate()), static_cast<bool>(all));
+          Result<void> one;
+          for (uint32_t i = 0; i < crops && one; ++i) {
+            PixelBox box;
+            std::vector<uint32_t> indices(spec.num_indices());
+            std::vector<float> values(spec.num_values());
+            one = view->ReadCrop(i, &box, indices.data(), values.data());
+            if (!all || !one) continue;
+            EXPECT_EQ(all->pixel_boxes[i], box);
+            EXPECT_EQ(all->flips[i] != 0, view->flip(i));
+            EXPECT_TRUE(std::equal(indices.begin(), indices.end(), all->indices.begin() + i * spec.num_indices()));
+            EXPECT_TRUE(std::equal(values.begin(), values.end(), all->values.begin() + i * spec.num_values()));
+          }
+          if (!one) {
+            ++refused;
+            ASSERT_FALSE(all) << Describe(spec) << ": " << one.error().message;
+            EXPECT_EQ(all.error().message, one.error().message);
+          }
+        }
+        if (trial > 0) flip();
+      }
+      EXPECT_GT(refused, 0) << Describe(spec);
+    }
+  }
 }
 
 }  // namespace
