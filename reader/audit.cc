@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kBoxAndFlip = 5;  // numbers a crop: the paper's D_DA
 constexpr double kNumberBytes = 4;
+constexpr double kPaperCells = 15 * 15;  // of ReLabel's label maps
 
 double LabelNumbers(const LabelSpec& spec) {
   return spec.kind == LabelKind::kHard ? 1.0 : double{1} * spec.num_indices() + spec.num_values();
@@ -97,6 +98,11 @@ std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image
   if (num_classes >= 5) add("marginal K=5", 10);
   if (num_classes >= 10) add("marginal K=10", 20);
   add("full", num_classes);
+  const auto add_map = [&](std::string kind, double numbers) {  // one an image, without boxes
+    rows.push_back({std::move(kind), crops_per_image > 0 ? kPaperCells * numbers / crops_per_image : 0, images * kPaperCells * numbers * kNumberBytes});
+  };
+  if (num_classes >= 5) add_map("label map K=5", 10);
+  add_map("label map full", num_classes);
   return rows;
 }
 
@@ -167,7 +173,7 @@ Result<AuditReport> Audit(const Reader& reader) {
     const double crops_per_image = images > 0 ? static_cast<double>(report.crops) / images : 0;
     report.projections.push_back({name, count, static_cast<double>(count) * crops_per_image * report.bytes_per_crop});
   }
-  report.table2_bytes_per_crop = (LabelNumbers(spec) + kBoxAndFlip) * kNumberBytes;
+  report.table2_bytes_per_crop = (LabelNumbers(spec) + (spec.is_map() ? 0 : kBoxAndFlip)) * kNumberBytes;
   return report;
 }
 

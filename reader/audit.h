@@ -28,8 +28,8 @@ struct AuditReport {
 
   // The paper's count for the same N, M, K, C: 4 bytes for each number, no file format.
   struct Table2Row {
-    std::string kind;  // "hard", "smoothing", "marginal K=5", "marginal K=10", "full"
-    double numbers_per_crop;  // D_label + 5: box and flip, as Table 2 counts them
+    std::string kind;  // "hard", "smoothing", "marginal K=5", "marginal K=10", "full"; ReLabel's: "label map K=5", "label map full"
+    double numbers_per_crop;  // D_label + 5: box and flip, as Table 2 counts them; a label map's 15 x 15 cells, shared by M crops
     double bytes;
   };
   std::vector<Table2Row> table2;

@@ -108,9 +108,10 @@ Result<void> SetRecipe(const Flags& flags, const DataSet& data, LabelJobOptions*
   if (flags.encoding) {
     FKDB_ASSIGN(spec.values, ParseValueEncoding(*flags.encoding));
   } else if (job->append_to.empty()) {
-    // Logits are divided by a small temperature later: 8 bits of them would be too few.
-    spec.values = spec.kind == LabelKind::kLogits ? ValueEncoding::kF16 : ValueEncoding::kPacked;
+    // Logits are divided by a small temperature later: 8 bits of them would be too few; label maps have no such form.
+    spec.values = spec.kind == LabelKind::kLogits || spec.is_map() ? ValueEncoding::kF16 : ValueEncoding::kPacked;
   }
+  if (spec.is_map() && flags.crops) return Fail(ErrorCode::kInvalidArgument, "--crops: a label map is of the whole image, of as many cells as the teacher gives");
   spec.top_k = flags.top_k.value_or(spec.top_k);
   spec.temperature = flags.temperature.value_or(spec.temperature);
   job->batch_size = flags.batch_size.value_or(job->batch_size);
@@ -176,8 +177,9 @@ Result<LoadedTeachers> LoadTeachers(const Flags& flags, const DataSet& data) {
 std::string TeacherText(const Ensemble::Member& member, bool several) {
   const Teacher& t = *member.teacher;
   const InputSpec& in = t.input();
-  return fmt::format("{}: {} of {} classes from {} x {} {} inputs{}\n", t.name(), t.output_kind() == OutputKind::kLogits ? "logits" : "probabilities",
-                     t.num_outputs(), in.height, in.width, Name(in.interpolation), several ? fmt::format(", weight {}", member.weight) : "");
+  const std::string cells = t.grid() ? fmt::format(" for {} x {} cells", t.grid()->height, t.grid()->width) : "";
+  return fmt::format("{}: {} of {} classes{} from {} x {} {} inputs{}\n", t.name(), t.output_kind() == OutputKind::kLogits ? "logits" : "probabilities",
+                     t.num_outputs(), cells, in.height, in.width, Name(in.interpolation), several ? fmt::format(", weight {}", member.weight) : "");
 }
 
 // The most that this process has used so far, in bytes. What labelling needs was used once the teachers have labelled a batch on each thread.
@@ -189,7 +191,7 @@ uint64_t PeakMemory() {
 // What a job would take, said before it begins.
 Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& teachers, const ProbeResult& probe, Progress* progress) {
   const bool several = teachers.members.size() > 1;
-  const double crops = static_cast<double>(data.size()) * flags.job.augmentation.crops;
+  const double crops = static_cast<double>(data.size()) * probe.crops_per_image;
   const double rate = probe.crops_per_second() * flags.ranks();
   const double seconds = crops / rate, bytes = crops * probe.bytes_per_crop();
   const bool json_lines = !flags.dry_run && flags.progress == "json";
@@ -202,6 +204,7 @@ Result<void> PrintPlan(const Flags& flags, const DataSet& data, const Ensemble& 
                                         {"output", member.teacher->output_kind() == OutputKind::kLogits ? "logits" : "probabilities"},
                                         {"input", {in.mean.size(), in.height, in.width}},
                                         {"interpolation", Name(in.interpolation)}};
+      if (const auto grid = member.teacher->grid()) teacher["grid"] = {grid->height, grid->width};
       if (several) teacher["weight"] = member.weight;
       json["teachers"].push_back(std::move(teacher));
     }
@@ -348,10 +351,10 @@ int fkdb::RunWrite(int argc, char** argv) {
       ->needs(recheck)
       ->capture_default_str();
   app.add_option("--label", flags.label, "What is kept of the teacher's output (marginal-smoothing)")
-      ->check(CLI::IsMember({"full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits"}));
-  app.add_option("--top-k", flags.top_k, "K of the marginal kinds (5)");
+      ->check(CLI::IsMember({"full", "hard", "smoothing", "marginal-smoothing", "marginal-renorm", "logits", "label-map"}));
+  app.add_option("--top-k", flags.top_k, "K of the marginal kinds and label maps (5)");
   app.add_option("--temperature", flags.temperature, "Of the teacher's softmax (1)");
-  app.add_option("--encoding", flags.encoding, "How labels are stored (packed; logits: f16)")
+  app.add_option("--encoding", flags.encoding, "How labels are stored (packed; logits, label-map: f16)")
       ->check(CLI::IsMember({"packed", "f16", "f32", "bf16"}));
   app.add_option("--batch-size", flags.batch_size, "Crops a teacher batch (64)");
   app.add_option("--device", flags.device, "Of the teacher: cpu, cuda or cuda:N")->capture_default_str();

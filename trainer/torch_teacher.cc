@@ -83,6 +83,7 @@ class TorchTeacher : public Teacher {
   const InputSpec& input() const override { return card_.input; }
   uint32_t num_outputs() const override { return num_outputs_; }
   OutputKind output_kind() const override { return card_.output; }
+  std::optional<Grid> grid() const override { return grid_; }
   std::string autocast() const override { return autocast_; }
 
   Result<void> Forward(const float* input, int64_t n, float* output) const override {
@@ -102,7 +103,8 @@ class TorchTeacher : public Teacher {
     try {
       for (int run = 0; run < 3; ++run) {
         FKDB_ASSIGN(const torch::Tensor y, Run(zeros.data(), batch));
-        num_outputs_ = static_cast<uint32_t>(y.size(1));
+        num_outputs_ = static_cast<uint32_t>(y.size(-1));
+        if (y.dim() == 4) grid_ = {static_cast<uint32_t>(y.size(1)), static_cast<uint32_t>(y.size(2))};
       }
       return {};
     } catch (const std::exception& e) {
@@ -135,6 +137,7 @@ class TorchTeacher : public Teacher {
     return Fail(ErrorCode::kModel, fmt::format("teacher '{}': {}", name_, what));
   }
 
+  // (n, C), or (n, H, W, C).
   Result<torch::Tensor> Run(const float* input, int64_t n) const {
     // One thread a call: see Teacher::Forward. The setting is the calling thread's own.
     thread_local const bool single = (at::set_num_threads(1), true);
@@ -146,12 +149,15 @@ class TorchTeacher : public Teacher {
     const OwnStream stream(device_);
     // Through pinned memory: from the caller's, a copy would hold up the other threads'.
     const torch::Tensor there = device_.is_cuda() ? x.pin_memory().to(device_, /*non_blocking=*/true) : x.to(device_);
-    const torch::Tensor y = network_(there).to(torch::kCPU, torch::kFloat32).contiguous();
-    if (y.dim() != 2 || y.size(0) != n || (num_outputs_ != 0 && y.size(1) != num_outputs_)) {
-      return Broken(fmt::format("gives an output of shape [{}] for an input of [{}, {}, {}, {}], expected [{}, C]",
-                                fmt::join(y.sizes(), ", "), n, shape_[0], shape_[1], shape_[2], n));
+    const torch::Tensor y = network_(there).to(torch::kCPU, torch::kFloat32);
+    const bool map = y.dim() == 4;
+    const bool as_before = num_outputs_ == 0 || (y.size(1) == num_outputs_ && map == grid_.has_value() &&
+                                                 (!map || (y.size(2) == grid_->height && y.size(3) == grid_->width)));
+    if ((!map && y.dim() != 2) || y.numel() == 0 || y.size(0) != n || !as_before) {
+      return Broken(fmt::format("gives an output of shape [{}] for an input of [{}, {}, {}, {}], expected [{}, C], or of label maps [{}, C, H, W]",
+                                fmt::join(y.sizes(), ", "), n, shape_[0], shape_[1], shape_[2], n, n));
     }
-    return y;
+    return (map ? y.permute({0, 2, 3, 1}) : y).contiguous();
   }
 
   std::string name_;
@@ -162,6 +168,7 @@ class TorchTeacher : public Teacher {
   std::string autocast_;
   int64_t shape_[3];  // of an input
   uint32_t num_outputs_ = 0;
+  std::optional<Grid> grid_;
 };
 
 Result<Network> LoadScript(const std::string& path, torch::Device device, bool mixed) {

@@ -23,15 +23,16 @@ bool IsDistribution(std::span<const float> output) {
 }
 
 bool StoreOutput(const LabelSpec& spec, OutputKind kind, std::span<const float> output, uint32_t crop, Record* record) {
+  const bool before_softmax = spec.kind == LabelKind::kLogits || spec.is_map();
   std::vector<float> probabilities;
   std::span<const float> kept = output;
   if (kind == OutputKind::kProbabilities) {
-    if (spec.kind == LabelKind::kLogits || !IsDistribution(output)) return false;
+    if (before_softmax || !IsDistribution(output)) return false;
   } else {
-    // For logits the softmax only finds NaN and infinity; its result is dropped.
+    // Where logits are kept the softmax only finds NaN and infinity; its result is dropped.
     probabilities.resize(output.size());
     if (!Softmax(output, spec.temperature, probabilities)) return false;
-    if (spec.kind != LabelKind::kLogits) kept = probabilities;
+    if (!before_softmax) kept = probabilities;
   }
   QuantizeCrop(spec, kept, std::span(record->indices).subspan(crop * spec.num_indices(), spec.num_indices()),
                std::span(record->values).subspan(crop * spec.num_values(), spec.num_values()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From what a teacher says of one crop to what its image's record keeps.
+// From what a teacher says of one crop, or of a label map's cell, to what its image's record keeps.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace fkdb {
 bool IsDistribution(std::span<const float> output);
 
 // output (C) -> crop `crop` of record's indices and values, which are sized. False if the output is not
-// what its kind says: NaN, infinity, no distribution. Labels of kind `logits` want logits.
+// what its kind says: NaN, infinity, no distribution. Labels of kind `logits` and label maps want logits.
 bool StoreOutput(const LabelSpec& spec, OutputKind kind, std::span<const float> output, uint32_t crop, Record* record);
 
 }  // namespace fkdb

@@ -20,6 +20,21 @@ bool AllFinite(std::span<const float> values) {
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
 }
 
+// Of crops teachers say one thing each; for label maps one of every cell, before softmax.
+Result<void> CheckGrids(const Ensemble& ensemble, bool map) {
+  const auto text = [](const std::optional<Grid>& grid) { return grid ? fmt::format("maps of {} x {} cells", grid->height, grid->width) : std::string("one row an input"); };
+  for (const auto& member : ensemble.members) {
+    const Teacher& teacher = *member.teacher;
+    const auto bad = [&](const std::string& what) { return Fail(ErrorCode::kInvalidArgument, fmt::format("teacher '{}' {}", teacher.name(), what)); };
+    const auto grid = teacher.grid();
+    if (grid && !map) return bad(fmt::format("gives {}: they are stored with --label label-map", text(grid)));
+    if (!grid && map) return bad("gives one row an input, not [N, C, H, W]: label maps are of a fully convolutional teacher, one without its last pooling");
+    if (grid != ensemble.grid()) return bad(fmt::format("gives {}, '{}' {}: only maps of the same cells can be averaged", text(grid), ensemble.members[0].teacher->name(), text(ensemble.grid())));
+    if (map && teacher.output_kind() != OutputKind::kLogits) return bad("gives probabilities: label maps are of scores before softmax");
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string_view Name(Average average) { return kAverages[static_cast<size_t>(average)]; }
@@ -42,6 +57,8 @@ Result<void> CheckEnsemble(const Ensemble& ensemble, const LabelSpec& spec) {
   if (ensemble.members.empty()) return bad("no teacher");
   const Teacher& first = *ensemble.members[0].teacher;
   const bool several = ensemble.members.size() > 1;
+  FKDB_TRY(CheckGrids(ensemble, spec.is_map()));
+  if (several && spec.is_map() && ensemble.average != Average::kLogits) return bad("label maps are averages of scores before softmax: --average logits");
   if (several && spec.kind == LabelKind::kLogits && ensemble.average != Average::kLogits) {
     return bad("labels of kind 'logits' are averages of logits: --average logits");
   }
@@ -106,6 +123,7 @@ Result<void> EnsembleBatch::Run() {
 EnsembleOutputs::EnsembleOutputs(const Ensemble& ensemble, float temperature)
     : ensemble_(ensemble),
       temperature_(temperature),
+      rows_per_crop_(ensemble.grid().value_or(Grid()).cells()),
       input_of_(EnsembleInputs(ensemble).of_member),
       outputs_(ensemble.members.size()),
       distributions_(ensemble.members.size()),
@@ -115,13 +133,13 @@ EnsembleOutputs::EnsembleOutputs(const Ensemble& ensemble, float temperature)
 Result<void> EnsembleOutputs::Run(std::span<const float* const> inputs, size_t n) {
   const size_t rows = PaddedRows(n), c = ensemble_.num_outputs();
   for (size_t m = 0; m < outputs_.size(); ++m) {
-    outputs_[m].resize(rows * c);
+    outputs_[m].resize(rows * rows_per_crop_ * c);
     FKDB_TRY(ensemble_.members[m].teacher->Forward(inputs[input_of_[m]], static_cast<int64_t>(rows), outputs_[m].data()));
-    for (size_t i = 0; i < n; ++i) distributions_[m] += IsDistribution(OutputOf(m, i));
+    for (size_t i = 0; i < n * rows_per_crop_; ++i) distributions_[m] += IsDistribution(OutputOf(m, i));
   }
   if (outputs_.size() > 1) {
-    mean_.resize(n * c);
-    for (size_t i = 0; i < n; ++i) AverageCrop(i);
+    mean_.resize(n * rows_per_crop_ * c);
+    for (size_t i = 0; i < n * rows_per_crop_; ++i) AverageRow(i);
   }
   return {};
 }
@@ -152,7 +170,7 @@ bool EnsembleOutputs::IsGood(size_t m, size_t i) const {
   return ensemble_.members[m].teacher->output_kind() == OutputKind::kLogits ? AllFinite(row) : IsDistribution(row);
 }
 
-void EnsembleOutputs::AverageCrop(size_t i) {
+void EnsembleOutputs::AverageRow(size_t i) {
   const size_t c = ensemble_.num_outputs();
   const std::span<float> mean = std::span(mean_).subspan(i * c, c);
   std::fill(sum_.begin(), sum_.end(), 0.0);

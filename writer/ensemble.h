@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -39,11 +40,12 @@ struct Ensemble {
       : members(std::move(several)), average(averaged) {}
 
   uint32_t num_outputs() const { return members[0].teacher->num_outputs(); }
+  std::optional<Grid> grid() const { return members[0].teacher->grid(); }
   std::string name() const;  // "a.pt" or "a.pt, b.pt"
 };
 
 // Whether these teachers can make such labels together. Errors: InvalidArgument (no teacher, a weight that is not positive,
-// other widths or channels; logits asked of probabilities), says of which teacher.
+// other widths or grids; logits asked of probabilities; maps for labels of crops, or none for label maps), says of which teacher.
 Result<void> CheckEnsemble(const Ensemble& ensemble, const LabelSpec& spec);
 
 // The inputs that its teachers want, each once, and which of them each teacher sees.
@@ -66,24 +68,27 @@ class EnsembleOutputs {
   // Asks the teachers. inputs: of each spec of EnsembleInputs (PaddedRows(n), channels, height, width). Errors: the teachers'.
   Result<void> Run(std::span<const float* const> inputs, size_t n);
   OutputKind kind() const;
-  // Of crop i after Run: (C); not all finite if a teacher's were not what they should be, which Culprit then names.
+  // What Run gives of each crop: of label maps the cells, otherwise 1.
+  size_t rows_per_crop() const { return rows_per_crop_; }
+  // Row i after Run: (C); not all finite if a teacher's were not what they should be, which Culprit then names.
   std::span<const float> output(size_t i) const;
   const Teacher& Culprit(size_t i) const;
 
-  // Of all crops so far, those for which member m's logits were a distribution: all of them, if it ends in a softmax.
+  // Of all rows so far, those for which member m's logits were a distribution: all of them, if it ends in a softmax.
   size_t distributions(size_t m) const { return distributions_[m]; }
 
  private:
   std::span<const float> OutputOf(size_t m, size_t i) const;
   bool IsGood(size_t m, size_t i) const;
-  void AverageCrop(size_t i);
+  void AverageRow(size_t i);
 
   Ensemble ensemble_;
   float temperature_;
+  size_t rows_per_crop_;
   std::vector<size_t> input_of_;             // of each member
-  std::vector<std::vector<float>> outputs_;  // of each member (PaddedRows(n), C)
+  std::vector<std::vector<float>> outputs_;  // of each member (PaddedRows(n) * rows_per_crop, C)
   std::vector<size_t> distributions_;        // of each member
-  std::vector<float> mean_;                  // (n, C), of several
+  std::vector<float> mean_;                  // (n * rows_per_crop, C), of several
   std::vector<float> row_;                   // (C)
   std::vector<double> sum_;                  // (C)
 };

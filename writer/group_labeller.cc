@@ -109,6 +109,11 @@ Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record*
 }
 
 Result<void> GroupLabeller::DrawCrops(uint64_t ordinal, uint32_t first_crop, Record* record) {
+  if (spec_.is_map()) {
+    record->flips.resize(spec_.num_cells());
+    boxes_ = {{0, 0, record->height, record->width}};
+    return {};
+  }
   for (uint32_t i = 0; i < crops_; ++i) {
     const SampledCrop crop = sampler_.Sample(augmentation_.seed, record->key_hash, first_crop + i, record->width, record->height);
     record->pixel_boxes.push_back(crop.box);
@@ -165,16 +170,19 @@ Result<void> GroupLabeller::RunBatch(std::vector<Record>* records, uint64_t firs
     FKDB_TRY(batch_.Run());
   }
   const StageTime time(counters_, Stage::kEncode);
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    const Slot slot = slots_[i];
-    if (StoreOutput(spec_, batch_.outputs().kind(), batch_.outputs().output(i), slot.crop, &(*records)[slot.record])) continue;
-    const Teacher& teacher = batch_.outputs().Culprit(i);
+  const EnsembleOutputs& outputs = batch_.outputs();
+  const size_t rows = outputs.rows_per_crop();
+  for (size_t i = 0; i < slots_.size() * rows; ++i) {
+    const Slot slot = {slots_[i / rows].record, slots_[i / rows].crop + static_cast<uint32_t>(i % rows)};
+    if (StoreOutput(spec_, outputs.kind(), outputs.output(i), slot.crop, &(*records)[slot.record])) continue;
+    const Teacher& teacher = outputs.Culprit(i);
     const bool logits = teacher.output_kind() == OutputKind::kLogits;
-    return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gave {} for crop {} of image '{}': check {}", teacher.name(),
+    return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gave {} for {} {} of image '{}': check {}", teacher.name(),
                                                logits ? "NaN or infinity" : "no probabilities, as '" + teacher.file().string() + ".json' says it would,",
-                                               slot.crop, Printable(data_.keys()[first + slot.record]),
+                                               spec_.is_map() ? "cell" : "crop", slot.crop, Printable(data_.keys()[first + slot.record]),
                                                logits ? "the model and its normalization" : "that file and the model"));
   }
+  if (counters_) counters_->crops += slots_.size() * rows;
   slots_.clear();
   batch_.Clear();
   return {};
@@ -197,20 +205,16 @@ Result<std::vector<std::vector<std::byte>>> GroupLabeller::Label(uint64_t first,
   for (uint64_t ordinal = first; ordinal < end; ++ordinal) {
     Record& record = records[ordinal - first];
     FKDB_ASSIGN(const std::optional<Image> image, BeginImage(ordinal, &record));
-    for (uint32_t crop = 0; crop < record.num_crops(); ++crop) {
+    for (uint32_t crop = 0; crop < record.num_crops(); crop += spec_.is_map() ? spec_.num_cells() : 1) {
       const std::span<const CropOp> ops = record.ops.empty() ? std::span<const CropOp>() : record.ops[crop];
       if (const auto added = AddCrop(*image, record.flips[crop], ops, crop); !added) return About(ordinal, added.error());
       slots_.push_back({ordinal - first, crop});
       if (!batch_.full()) continue;
       if (Stopped(stop)) return std::vector<std::vector<std::byte>>();
-      const size_t count = slots_.size();
       FKDB_TRY(RunBatch(&records, first));
-      if (counters) counters->crops += count;
     }
   }
-  const size_t count = slots_.size();
   FKDB_TRY(RunBatch(&records, first));
-  if (counters) counters->crops += count;
 
   const StageTime time(counters, Stage::kEncode);
   std::vector<std::vector<std::byte>> encoded;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Labels one group: consecutive images whose crops fill whole teacher batches.
+// Labels one group: consecutive images whose crops fill whole teacher batches. Of a label map the teacher sees one crop, the image
+// as it is, and says something of every cell.
 //
 // A teacher's bits depend on the batch, so batches must not depend on threads, ranks or resumes.
 // With M crops an image and batches of B crops, a group is B / gcd(B, M) images: group g holds
@@ -40,6 +41,8 @@ constexpr uint64_t kAnyBad = std::numeric_limits<uint64_t>::max();
 
 // Images a group.
 uint64_t GroupSize(uint32_t batch_size, uint32_t crops_per_image);
+// How many crops of an image a teacher sees, of `crops` that are labelled.
+inline uint32_t CropsSeen(const LabelSpec& spec, uint32_t crops) { return spec.is_map() ? 1 : crops; }
 
 class GroupLabeller {
  public:
@@ -84,7 +87,7 @@ class GroupLabeller {
 
   struct Slot {
     size_t record;  // of the group
-    uint32_t crop;
+    uint32_t crop;  // of a label map its first cell
   };
 
   const DataSet& data_;

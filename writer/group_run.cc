@@ -46,7 +46,7 @@ GroupRun::GroupRun(const DataSet& data, const Ensemble& teachers, const Manifest
       recipe_(&recipe),
       stored_(stored),
       crops_(recipe.augmentation.crops - (stored.base ? stored.base->manifest().augmentation.crops : 0)),
-      group_size_(GroupSize(recipe.teacher_batch_size, crops_)) {}
+      group_size_(GroupSize(recipe.teacher_batch_size, CropsSeen(recipe.spec, crops_))) {}
 
 uint64_t GroupRun::images_of(uint64_t first_group, uint64_t end_group) const {
   const auto first_image = [&](uint64_t group) { return std::min(group * group_size_, data_->size()); };

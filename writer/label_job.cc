@@ -77,6 +77,21 @@ Result<void> TakeBoxesOf(const LabelSet& boxes, const DataSet& data, Manifest* r
   return {};
 }
 
+// Makes `recipe` that of label maps: of what the teachers' grid says, of whole images.
+Result<void> MakeMaps(const Ensemble& teachers, const StoredCrops& stored, Manifest* recipe) {
+  const auto bad = [](const char* what) { return Fail(ErrorCode::kInvalidArgument, what); };
+  if (stored.base) return bad("a label map has all its cells: no crops are appended to it");
+  if (stored.boxes) return bad("a label map is of whole images, not of another label set's crops");
+  if (!recipe->augmentation.policy.empty()) return bad("a label map is of images as they are: no operations on crops");
+  FKDB_TRY(CheckEnsemble(teachers, recipe->spec));
+  const Grid grid = *teachers.grid();
+  recipe->spec.boxes = BoxEncoding::kGrid;
+  recipe->spec.grid_height = grid.height;
+  recipe->spec.grid_width = grid.width;
+  recipe->augmentation.crops = grid.cells();
+  return {};
+}
+
 // Makes `recipe`, of more crops for the images of `base`, that of the joint label set.
 Result<void> ExtendRecipe(const LabelSet& base, const DataSet& data, Manifest* recipe) {
   const auto in = [&](ErrorCode code, std::string what) {
@@ -138,8 +153,9 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const
   Manifest recipe;
   recipe.spec = options.spec;
   recipe.augmentation = options.augmentation;
-  if (stored.boxes) FKDB_TRY(TakeBoxesOf(*stored.boxes, data, &recipe));
   if (teachers.members.empty()) return bad("no teacher");
+  if (recipe.spec.is_map()) FKDB_TRY(MakeMaps(teachers, stored, &recipe));
+  else if (stored.boxes) FKDB_TRY(TakeBoxesOf(*stored.boxes, data, &recipe));
   recipe.spec.num_classes = teachers.num_outputs();
   FKDB_ASSIGN(recipe.spec, CheckLabelSpec(recipe.spec));
   FKDB_TRY(CheckEnsemble(teachers, recipe.spec));
@@ -155,7 +171,6 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const
   if (options.batch_size < 1) return bad("a teacher batch needs at least one crop");
   if (data.layout() != "idx") recipe.augmentation.wide_samples = kHighByte;  // PNG may have them
   recipe.teacher_batch_size = options.batch_size;
-  FKDB_TRY(CheckLabelsAreOfCrops(recipe.spec));
   FKDB_TRY(CheckRecordSize(recipe.spec, all_crops));
   const size_t classes = options.use_classes ? data.class_names().size() : 0;
   if (classes > 0 && recipe.spec.kind != LabelKind::kLogits && classes != teachers.num_outputs()) {

@@ -24,8 +24,8 @@ namespace fkdb {
 
 struct LabelJobOptions {
   // Changes behaviour.
-  LabelSpec spec;  // num_classes is the teacher's
-  AugmentationInfo augmentation;
+  LabelSpec spec;                 // num_classes is the teacher's, of label maps the grid too
+  AugmentationInfo augmentation;  // of label maps, which are of whole images, crops are the cells, and it says how students draw theirs
   // A label set of the same images, recipe and teacher: the output has its crops and augmentation.crops
   // more of each image. Images it skipped stay skipped. Empty: label from the start.
   std::filesystem::path append_to;

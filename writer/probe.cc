@@ -35,13 +35,17 @@ Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& di
 Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers, const LabelJobOptions& options, double seconds) {
   FKDB_ASSIGN(const OpenedCrops opened, OpenStoredCrops(options));
   FKDB_ASSIGN(Manifest recipe, PlanRecipe(data, teachers, options, opened.crops()));
+  const uint32_t crops_per_image = recipe.augmentation.crops;
   // Crops are drawn, as many of an image as it takes for images to fill a batch.
   const uint32_t batch = recipe.teacher_batch_size;
-  uint32_t& of_each = recipe.augmentation.crops;
-  of_each = std::min(of_each, batch);
-  while (batch % of_each != 0) --of_each;
-  const uint64_t images = batch / of_each;
-  recipe.spec.boxes = BoxEncoding::kPixel;
+  uint64_t images = batch;
+  if (!recipe.spec.is_map()) {
+    uint32_t& of_each = recipe.augmentation.crops;
+    of_each = std::min(of_each, batch);
+    while (batch % of_each != 0) --of_each;
+    images = batch / of_each;
+    recipe.spec.boxes = BoxEncoding::kPixel;
+  }
 
   std::atomic<uint64_t> crops = 0, next_image = 0;
   std::mutex mutex;
@@ -84,6 +88,7 @@ Result<ProbeResult> ProbeTeachers(const DataSet& data, const Ensemble& teachers,
   FKDB_TRY(outcome);
   if (options.stop && *options.stop) return Fail(ErrorCode::kIncomplete, "stopped before the first crop was labelled");
   result.crops = crops;
+  result.crops_per_image = crops_per_image - (opened.appended ? opened.set->manifest().augmentation.crops : 0);
   result.seconds = elapsed.seconds();
   FKDB_TRY(CheckLogits(teachers, distributions, crops));
   return result;

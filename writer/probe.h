@@ -15,6 +15,7 @@ struct ProbeResult {
   uint64_t crops = 0;      // that were labelled, and in how many; 0: no image could be read
   double seconds = 0;
   double record_bytes = 0; // of their records
+  uint32_t crops_per_image = 0;  // that the job is to label; of a label map its cells
   std::string unread;      // why the first image that was not read was not
 
   double crops_per_second() const { return static_cast<double>(crops) / seconds; }

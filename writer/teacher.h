@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "format/result.h"
@@ -12,10 +13,17 @@
 
 namespace fkdb {
 
-// What a teacher says of a crop.
+// What a teacher says of a crop, or of each cell of a map.
 enum class OutputKind {
   kLogits,         // z; the label set's temperature is applied
   kProbabilities,  // p, a distribution: no negative number, sum 1 within 1e-3
+};
+
+// The cells of a label map, over the whole input.
+struct Grid {
+  uint32_t height = 1, width = 1;
+  uint32_t cells() const { return height * width; }
+  bool operator==(const Grid&) const = default;
 };
 
 class Teacher {
@@ -27,10 +35,12 @@ class Teacher {
   virtual const InputSpec& input() const = 0;             // how a crop becomes its input
   virtual uint32_t num_outputs() const = 0;               // C, or the width of a self-supervised head
   virtual OutputKind output_kind() const = 0;
+  // A fully convolutional teacher's: it says num_outputs of each cell. None: of the input as a whole.
+  virtual std::optional<Grid> grid() const { return std::nullopt; }
   virtual std::string autocast() const { return ""; }  // "bf16" or "fp16": what it computes in where that will do; empty: its own type
 
   // Outputs for `n` inputs: input (n, channels, height, width) float32 normalized, output
-  // (n, num_outputs). May be called from several threads at once; each call computes on its
+  // (n, num_outputs), or (n, grid height, grid width, num_outputs). May be called from several threads at once; each call computes on its
   // caller's thread, so that the result does not depend on how many there are. The bits of a row
   // may depend on n and on the other rows: callers that want them again repeat the whole batch.
   // Errors: whatever the teacher's runtime reports.
