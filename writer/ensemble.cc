@@ -27,7 +27,7 @@ Result<void> CheckGrids(const Ensemble& ensemble, bool map) {
     const Teacher& teacher = *member.teacher;
     const auto bad = [&](const std::string& what) { return Fail(ErrorCode::kInvalidArgument, fmt::format("teacher '{}' {}", teacher.name(), what)); };
     const auto grid = teacher.grid();
-    if (grid && !map) return bad(fmt::format("gives {}: they are stored with --label label-map", text(grid)));
+    if (grid && !map) return bad(fmt::format("gives {}, not one row a crop: fkdb-write --label label-map stores them", text(grid)));
     if (!grid && map) return bad("gives one row an input, not [N, C, H, W]: label maps are of a fully convolutional teacher, one without its last pooling");
     if (grid != ensemble.grid()) return bad(fmt::format("gives {}, '{}' {}: only maps of the same cells can be averaged", text(grid), ensemble.members[0].teacher->name(), text(ensemble.grid())));
     if (map && teacher.output_kind() != OutputKind::kLogits) return bad("gives probabilities: label maps are of scores before softmax");

@@ -12,6 +12,7 @@
 
 #include "db/label_set.h"
 #include "format/recover.h"
+#include "format/text.h"
 #include "writer/group_run.h"
 
 namespace fkdb {
@@ -100,7 +101,8 @@ Result<RecheckResult> RecheckLabels(const DataSet& data, const Ensemble& teacher
                                     const LabelJobOptions& options, double share) {
   if (!(share > 0 && share <= 1)) return Fail(ErrorCode::kInvalidArgument, fmt::format("a share of {} of the images: expected more than 0, at most 1", share));
   FKDB_ASSIGN(const LabelSet set, LabelSet::Open(path));
-  const StoredCrops stored = {nullptr, &set};
+  const bool maps = set.manifest().spec.is_map();  // of whole images: there are no boxes to take
+  const StoredCrops stored = {nullptr, maps ? nullptr : &set};
   FKDB_ASSIGN(const Manifest recipe, PlanRecipe(data, teachers, options, stored));
   if (const std::string what = Difference(set.manifest(), recipe); !what.empty()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: cannot be checked with these: {}", path.string(), what));
@@ -120,13 +122,17 @@ Result<RecheckResult> RecheckLabels(const DataSet& data, const Ensemble& teacher
       FKDB_ASSIGN(const auto bytes, set.RecordBytes(first + i));
       FKDB_ASSIGN(const RecordView before, RecordView::Open(bytes, recipe.spec));
       FKDB_ASSIGN(const RecordView again, RecordView::Open(records[i], recipe.spec));
-      if (!before.skipped()) comparison.Add(before, again);
+      if (before.skipped()) continue;
+      if (again.skipped() || (before.content_hash() != ContentHash{} && again.content_hash() != before.content_hash())) {
+        return Fail(ErrorCode::kMismatch, fmt::format("image '{}': it changed since it was labelled", Printable(data.keys()[first + i])));
+      }
+      comparison.Add(before, again);
     }
     return {};
   };
   LabelCounters counters;
   const Elapsed elapsed;
-  GroupRun::Options how{/*max_bad=*/0, options.threads, options.stop, {}};
+  GroupRun::Options how{/*max_bad=*/maps ? kAnyBad : 0, options.threads, options.stop, {}};
   if (options.progress) {
     how.progress = [&] {
       LabelProgress p;

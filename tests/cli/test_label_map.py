@@ -93,7 +93,7 @@ def test_threads_and_a_stop_between_do_not_change_it(fkdb, made, tmp_path):
     (images / "n06/1.JPEG").write_bytes(b"")
     arguments = ["write", "--images", images, "--teacher", made[2][0], "--label", "label-map", "--batch-size", 5, "--out", tmp_path / "three.fkdb"]
     done = fkdb(*arguments, "--commit-seconds", 0)
-    assert done.returncode == 6 and "n06/1.JPEG" in done.stderr, done.stderr
+    assert done.returncode == 1 and "n06/1.JPEG" in done.stderr, done.stderr
     (images / "n06/1.JPEG").write_bytes(good)
     assert fkdb.json(*arguments, "--resume")["digest"] == one["digest"]
     # Or is left out.
@@ -121,6 +121,18 @@ def test_the_plan_counts_cells(fkdb, made, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_label_map_is_rechecked(fkdb, made, tmp_path):
+    images, path = tmp_path / "images", tmp_path / "maps.fkdb"
+    peer_labels.images(images, [f"n{c:02}/{i}.JPEG" for c in range(CLASSES) for i in range(2)])
+    (images / "n03/0.JPEG").write_bytes(b"")
+    check = ["--images", images, "--teacher", made[2][0], "--out", path]
+    fkdb.ok("write", *check, "--label", "label-map", "--batch-size", 5, "--skip-bad")
+    said = fkdb.json("write", *check, "--recheck", 1)
+    assert said["ok"] and said["images"] == 23 and said["crops"] == said["identical"] == 23 * 96
+    (images / "n06/1.JPEG").write_bytes((images / "n06/0.JPEG").read_bytes())
+    fkdb.fails(7, "image 'n06/1.JPEG': it changed since it was labelled", "write", *check, "--recheck", 1)
+
+
 def test_what_is_no_label_map_is_refused(fkdb, made, tmp_path):
     root, _, teachers, pooled = made
     out, other = tmp_path / "x.fkdb", tmp_path / "other.fkdb"
@@ -133,13 +145,13 @@ def test_what_is_no_label_map_is_refused(fkdb, made, tmp_path):
     label = ["--label", "label-map"]
     fails("teacher 'pooled.pt' gives one row an input, not [N, C, H, W]: label maps are of a fully convolutional teacher, one without its last pooling",
           "--teacher", pooled, *label)
-    fails("teacher '0.pt' gives maps of 8 x 12 cells: they are stored with --label label-map", "--teacher", teachers[0])
+    fails("teacher '0.pt' gives maps of 8 x 12 cells, not one row a crop: fkdb-write --label label-map stores them", "--teacher", teachers[0])
     fails("--crops: a label map is of the whole image, of as many cells as the teacher gives", "--teacher", teachers[0], *label, "--crops", 3)
     fails("label maps as packed: their scores are stored as f32 or f16", "--teacher", teachers[0], *label, "--encoding", "packed")
     fails("top-k 13: expected 1 to the number of classes, 12", "--teacher", teachers[0], *label, "--top-k", 13)
     fails("logits are stored before softmax: their temperature is chosen at training time", "--teacher", teachers[0], *label, "--temperature", 2)
     fails("label maps are averages of scores before softmax: --average logits", "--teacher", f"{teachers[0]},{teachers[1]}", *label)
-    fails("a label map is of images as they are: no operations on crops", "--teacher", teachers[0], *label, "--solarize", "0.5")
+    fails("a label map is of images as they are: no operations on crops", "--teacher", teachers[0], *label, "--grayscale", "0.5")
     fkdb.ok("write", "--images", root / "images", "--teacher", pooled, "--crops", 2, "--out", other)
     fails("a label map is of whole images, not of another label set's crops", "--teacher", teachers[0], *label, "--boxes-from", other)
     softmax = save(torch.nn.Sequential(Convolutional(1), torch.nn.Softmax(1)), tmp_path / "softmax.pt", output="probabilities")
@@ -147,5 +159,6 @@ def test_what_is_no_label_map_is_refused(fkdb, made, tmp_path):
     maps = tmp_path / "maps.fkdb"
     write(fkdb, made, teachers[0], maps)
     fails("a label map has all its cells: no crops are appended to it", "--teacher", teachers[0], "--append-crops", maps)
-    done = fkdb("train", "--images", root / "images", "--supervision", "teacher", "--teacher", teachers[0], "--model", "resnet6-w4", "--out", tmp_path / "run")
+    done = fkdb("train", "--images", root / "images", "--supervision", "teacher", "--teacher", teachers[0], "--model", "resnet6-w4",
+                "--epochs", 1, "--out", tmp_path / "run")
     assert done.returncode == 2 and "teacher '0.pt' gives maps of 8 x 12 cells" in done.stderr and done.stderr.count("\n") == 1

@@ -49,6 +49,24 @@ def test_a_script_makes_a_teacher_that_labels_as_the_model_does(package, file, f
     assert (z - stored).abs().max() < 1e-4 * z.abs().max()
 
 
+def test_the_script_for_label_maps_gives_the_models_logits_at_every_place(fkdb, tmp_path):
+    script = next(s for s in SCRIPTS if '"maps.pt"' in s)
+    changed = script.replace("weights=weights", "weights=None").replace("models.resnet50(", "models.resnet18(").replace("480", "96")
+    run = "import torch\ntorch.manual_seed(1)\n" + changed + "torch.save(model, 'model.pt')\n"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", run], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    fkdb.ok("write", "--images", PHOTOS, "--limit", 1, "--teacher", tmp_path / "maps.pt", "--label", "label-map", "--batch-size", 16, "--top-k", 1000,
+            "--encoding", "f32", "--out", tmp_path / "maps.fkdb")
+    image = fkdb.json("dump", tmp_path / "maps.fkdb", "--ordinal", 0)
+    assert len(image["crops"]) == 9
+    card = json.loads((tmp_path / "maps.pt.json").read_text())
+    photo = F.resize(Image.open(PHOTOS / image["key"]).convert("RGB"), [96, 96], InterpolationMode(card["interpolation"]))
+    with torch.inference_mode():
+        z = torch.load(tmp_path / "model.pt", weights_only=False)(F.normalize(F.to_tensor(photo), card["mean"], card["std"])[None])[0]
+    mean = torch.stack([torch.zeros(1000).scatter_(0, torch.tensor(c["indices"]), torch.tensor(c["values"])) for c in image["crops"]]).mean(0)
+    assert (z - mean).abs().max() < 1e-4 * z.abs().max()
+
+
 def test_every_flag_in_the_guide_is_one(fkdb):
     text = (ROOT / "writer/README.md").read_text()
     lines = [line for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
