@@ -7,7 +7,6 @@
 #include <cmath>
 #include <limits>
 #include <span>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,56 +14,6 @@
 
 namespace fkdb {
 namespace {
-
-// The keys of a label set, one after the other.
-class KeyCursor {
- public:
-  explicit KeyCursor(const Reader& reader) : reader_(reader) {}
-
-  // To the first one, and from each to the next.
-  Result<void> Next() {
-    next_ = begun_ ? next_ + 1 : 0;
-    if (ended()) return {};
-    FKDB_ASSIGN(std::optional<std::string> key, reader_.Key(next_));
-    if (!key) return About(ErrorCode::kIncomplete, "it is not finished and has no keys yet");
-    if (begun_ && *key <= key_) return About(ErrorCode::kCorruption, fmt::format("key {} is not after the one before it", next_));
-    key_ = *std::move(key);
-    begun_ = true;
-    return {};
-  }
-  bool ended() const { return next_ == reader_.num_images(); }
-  uint64_t ordinal() const { return next_; }
-  const std::string& key() const { return key_; }
-
- private:
-  tl::unexpected<Error> About(ErrorCode code, const std::string& what) const {
-    return Fail(code, fmt::format("{}: {}", reader_.label_set().path().string(), what));
-  }
-
-  const Reader& reader_;
-  uint64_t next_ = 0;
-  bool begun_ = false;
-  std::string key_;
-};
-
-// An image in both.
-struct Pair {
-  uint64_t a, b;  // ordinals
-};
-
-// The next kSlice images in both, fewer at the end.
-constexpr size_t kSlice = 1024;
-Result<void> NextPairs(KeyCursor* a, KeyCursor* b, std::vector<Pair>* pairs, DiffReport* report) {
-  pairs->clear();
-  while (pairs->size() < kSlice && !(a->ended() && b->ended())) {
-    const int order = a->ended() ? 1 : b->ended() ? -1 : a->key().compare(b->key());
-    if (order == 0) pairs->push_back({a->ordinal(), b->ordinal()});
-    ++(order == 0 ? report->images_both : order < 0 ? report->images_only_a : report->images_only_b);
-    if (order <= 0) FKDB_TRY(a->Next());
-    if (order >= 0) FKDB_TRY(b->Next());
-  }
-  return {};
-}
 
 // A crop's label; keeps its memory from crop to crop.
 class Label {
@@ -156,7 +105,7 @@ class ImageComparer {
   ImageComparer(const Reader& a, const Reader& b, bool with_labels)
       : a_(a), b_(b), with_labels_(with_labels), label_a_(a.spec()), label_b_(b.spec()) {}
 
-  Result<ImageDiff> Compare(const Pair& pair) {
+  Result<ImageDiff> Compare(const ImagePair& pair) {
     FKDB_ASSIGN(const RecordView a, a_.Get(pair.a));
     FKDB_ASSIGN(const RecordView b, b_.Get(pair.b));
     ImageDiff diff;
@@ -166,8 +115,7 @@ class ImageComparer {
     for (uint32_t crop = 0; crop < std::min(a.num_crops(), b.num_crops()); ++crop) {
       if (auto read = label_a_.Read(a, crop); !read) return Fail(a_.About(pair.a, std::move(read).error()));
       if (auto read = label_b_.Read(b, crop); !read) return Fail(b_.About(pair.b, std::move(read).error()));
-      if (!same_size || label_a_.box() != label_b_.box() || a.flip(crop) != b.flip(crop)) continue;
-      if (!std::ranges::equal(a.op_words(crop), b.op_words(crop))) continue;
+      if (!same_size || label_a_.box() != label_b_.box() || !ChangedAlike(a, b, crop)) continue;
       ++diff.same;
       if (!with_labels_) continue;
       diff.same_top1 += label_a_.Top1() == label_b_.Top1();
@@ -198,53 +146,31 @@ std::string NoLabels(const LabelSpec& a, const LabelSpec& b) {
 
 }  // namespace
 
-Result<DiffReport> DiffLabelSets(const Reader& a, const Reader& b, const DiffOptions& options) {
+Result<DiffReport> DiffLabelSets(const Reader& a, const Reader& b, const PairOptions& options) {
   DiffReport report;
   report.no_labels = NoLabels(a.spec(), b.spec());
   const bool with_labels = report.no_labels.empty();
-  const auto stopped = [&] { return options.stop && options.stop->load(); };
   LabelDistances mean;  // sums, until the end
   uint64_t same_top1 = 0;
-  std::optional<Pair> worst;
-
-  KeyCursor keys_a(a), keys_b(b);
-  FKDB_TRY(keys_a.Next());
-  FKDB_TRY(keys_b.Next());
-  std::vector<Pair> pairs;
-  std::vector<Result<ImageDiff>> diffs;
-  // Slices in order: the images of a slice on all threads, then their sums joined here.
-  while (!(keys_a.ended() && keys_b.ended())) {
-    FKDB_TRY(NextPairs(&keys_a, &keys_b, &pairs, &report));
-    diffs.assign(pairs.size(), ImageDiff());
-    std::atomic<size_t> next = 0;
-    const auto work = [&] {
-      ImageComparer comparer(a, b, with_labels);
-      for (size_t i; !stopped() && (i = next++) < pairs.size();) diffs[i] = comparer.Compare(pairs[i]);
-    };
-    {
-      std::vector<std::jthread> helpers;
-      for (int t = 1; t < options.threads; ++t) helpers.emplace_back(work);
-      work();
+  std::optional<ImagePair> worst;
+  const auto make_compare = [&] {
+    return [comparer = ImageComparer(a, b, with_labels)](const ImagePair& pair) mutable { return comparer.Compare(pair); };
+  };
+  const auto add = [&](const ImagePair& pair, const ImageDiff& diff) {
+    report.crops_a += diff.crops_a;
+    report.crops_b += diff.crops_b;
+    report.same_crops += diff.same;
+    same_top1 += diff.same_top1;
+    mean.kl_ab += diff.sum.kl_ab;
+    mean.kl_ba += diff.sum.kl_ba;
+    mean.total_variation += diff.sum.total_variation;
+    if (with_labels && diff.same > 0 && (!worst || diff.worst_kl > mean.worst_kl)) {
+      worst = pair;
+      mean.worst_kl = diff.worst_kl;
+      mean.worst_crop = diff.worst_crop;
     }
-    if (stopped()) return Fail(ErrorCode::kIncomplete, "stopped before everything was compared");
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      if (!diffs[i]) return Fail(std::move(diffs[i]).error());
-      const ImageDiff& diff = *diffs[i];
-      report.crops_a += diff.crops_a;
-      report.crops_b += diff.crops_b;
-      report.same_crops += diff.same;
-      same_top1 += diff.same_top1;
-      mean.kl_ab += diff.sum.kl_ab;
-      mean.kl_ba += diff.sum.kl_ba;
-      mean.total_variation += diff.sum.total_variation;
-      if (with_labels && diff.same > 0 && (!worst || diff.worst_kl > mean.worst_kl)) {
-        worst = pairs[i];
-        mean.worst_kl = diff.worst_kl;
-        mean.worst_crop = diff.worst_crop;
-      }
-    }
-    if (options.progress) options.progress(keys_a.ordinal() + keys_b.ordinal(), a.num_images() + b.num_images());
-  }
+  };
+  FKDB_ASSIGN(report.images, ForEachPair<ImageDiff>(a, b, options, make_compare, add));
   if (!worst) {
     if (with_labels) report.no_labels = "no crop is the same in both";
     return report;

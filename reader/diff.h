@@ -2,24 +2,15 @@
 // What distinguishes two label sets: which images and crops both have, and how far apart the labels of those are.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 
 #include "format/result.h"
+#include "reader/image_pairs.h"
 #include "reader/reader.h"
 
 namespace fkdb {
-
-struct DiffOptions {
-  int threads = 1;  // the same numbers with any
-  // Called now and then, from the calling thread: images done, images in all, of both label sets.
-  std::function<void(uint64_t, uint64_t)> progress;
-  // When it turns true, Incomplete is returned.
-  const std::atomic<bool>* stop = nullptr;
-};
 
 // A divergence takes probabilities for no less than this: a hard label's others are 0.
 constexpr double kLeastProbability = 1e-7;
@@ -39,7 +30,7 @@ struct LabelDistances {
 };
 
 struct DiffReport {
-  uint64_t images_both = 0, images_only_a = 0, images_only_b = 0;
+  PairCounts images;
   uint64_t crops_a = 0, crops_b = 0;  // of the images in both
   // At the same place of an image's list, with the same box in pixels, flip and operations, and of an image of the same size.
   uint64_t same_crops = 0;
@@ -48,6 +39,6 @@ struct DiffReport {
 };
 
 // Reads all of the images that both have. Errors: Corruption, Incomplete (stop; a `.partial`); name the file.
-Result<DiffReport> DiffLabelSets(const Reader& a, const Reader& b, const DiffOptions& options = {});
+Result<DiffReport> DiffLabelSets(const Reader& a, const Reader& b, const PairOptions& options = {});
 
 }  // namespace fkdb

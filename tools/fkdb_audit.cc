@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // fkdb-audit: where the bytes of a label set go, beside the paper's Table 2, and what the labels are
-// like.
+// like, alone or beside another's.
 #include "reader/audit.h"
 
 #include <fmt/format.h>
 
 #include <cmath>
 
+#include "tools/audit_compare.h"
 #include "tools/cli.h"
 #include "tools/programs.h"
 
@@ -66,12 +67,16 @@ std::string ToText(const AuditReport& r, const LabelSpec& spec) {
   return out + TeacherText(r, spec);
 }
 
-Result<int> Run(const CommonFlags& flags, const std::string& db, const std::vector<double>& table2_for) {
+Result<int> Run(const CommonFlags& flags, const std::string& db, const std::vector<double>& table2_for, const CompareFlags& compare) {
+  if (!compare.sets.empty()) {
+    if (!db.empty() || !table2_for.empty()) return Fail(ErrorCode::kInvalidArgument, "--compare A B: name two label sets, and nothing else to audit");
+    return RunCompare(compare, flags);
+  }
   if (!table2_for.empty()) {
     FKDB_TRY(PrintOut(Table2Text(Table2(table2_for[0], table2_for[1], table2_for[2]))));
     return kExitOk;
   }
-  if (db.empty()) return Fail(ErrorCode::kInvalidArgument, "name a label set, or --table2-for N,M,C");
+  if (db.empty()) return Fail(ErrorCode::kInvalidArgument, "name a label set, or --compare A B, or --table2-for N,M,C");
   LabelFileOptions options;
   options.allow_partial = true;
   FKDB_ASSIGN(const Reader reader, Reader::Open(db, options));
@@ -98,5 +103,7 @@ int fkdb::RunAudit(int argc, char** argv) {
       ->delimiter(',')
       ->expected(3)
       ->check(CLI::PositiveNumber);
-  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags, db, table2_for); });
+  fkdb::CompareFlags compare;
+  AddCompareFlags(app, &compare);
+  return fkdb::RunTool(app, argc, argv, [&] { return fkdb::Run(flags, db, table2_for, compare); });
 }

@@ -88,7 +88,7 @@ std::string ToText(const DiffFlags& flags, const Manifest& a, const Manifest& b,
   head("B", flags.b, b);
   if (a.digest == b.digest) lines.Add("digest", fmt::format("the same labels: digest {}", a.digest));
   AddRecipes(a, b, &lines);
-  lines.Add("images", fmt::format("{} in both, {} only in A, {} only in B", report.images_both, report.images_only_a, report.images_only_b));
+  lines.Add("images", fmt::format("{} in both, {} only in A, {} only in B", report.images.both, report.images.only_a, report.images.only_b));
   lines.Add("crops", fmt::format("{} the same, of {} in A and {} in B, of images in both", report.same_crops, report.crops_a, report.crops_b));
   if (!report.labels) {
     lines.Add("distances", "none: " + report.no_labels);
@@ -104,7 +104,7 @@ std::string ToText(const DiffFlags& flags, const Manifest& a, const Manifest& b,
 }
 
 Json ToJson(const Manifest& a, const Manifest& b, const DiffReport& report) {
-  Json json = {{"images", {{"both", report.images_both}, {"only_a", report.images_only_a}, {"only_b", report.images_only_b}}},
+  Json json = {{"images", {{"both", report.images.both}, {"only_a", report.images.only_a}, {"only_b", report.images.only_b}}},
                {"crops", {{"same", report.same_crops}, {"a", report.crops_a}, {"b", report.crops_b}}},
                {"spec_same", a.spec == b.spec},
                {"digest_same", a.digest == b.digest}};
@@ -136,7 +136,7 @@ Result<int> RunDiff(const DiffFlags& flags, int threads, const CommonFlags& comm
   FKDB_ASSIGN(const Reader a, Reader::Open(flags.a));
   FKDB_ASSIGN(const Reader b, Reader::Open(flags.b));
   Progress progress(common.quiet || common.json);
-  DiffOptions options;
+  PairOptions options;
   options.threads = threads;
   options.stop = StopOnSignals();
   options.progress = [&](uint64_t done, uint64_t all) { progress.Count(done, all, "images"); };

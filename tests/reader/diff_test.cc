@@ -26,7 +26,7 @@ TEST_F(Diff, CropsOfAnImageOfAnotherSizeAreOthers) {
   const Reader b = Make("b.fkdb", labels);
   const auto report = DiffLabelSets(a, b);
   ASSERT_TRUE(report) << report.error().message;
-  EXPECT_EQ(report->images_both, 10u);
+  EXPECT_EQ(report->images.both, 10u);
   EXPECT_EQ(report->crops_a, 40u);
   EXPECT_EQ(report->same_crops, 32u);
   ASSERT_TRUE(report->labels);
@@ -38,7 +38,7 @@ TEST_F(Diff, ProgressEndsWithAllImagesAndStopEndsIt) {
   const Reader a = Make("a.fkdb", test::RandomLabels(2100)), b = Make("b.fkdb", test::RandomLabels(2000, test::MakeSpec(LabelKind::kHard, 10, 1)));
   std::atomic<bool> stop = false;
   uint64_t last = 0;
-  DiffOptions options;
+  PairOptions options;
   options.threads = 3;
   options.stop = &stop;
   options.progress = [&](uint64_t done, uint64_t all) {
