@@ -139,7 +139,7 @@ Result<void> ValidateValues(const LabelSpec& spec, uint32_t crop, std::span<cons
 Result<void> RecordView::ReadBox(uint32_t crop, PixelBox* box) const {
   *box = pixel_box(crop);
   if (has_ops()) FKDB_TRY(CheckedOps(*this, crop));
-  if (spec_.boxes == BoxEncoding::kGrid) return {};
+  if (spec_.boxes == BoxEncoding::kGrid) return flip(crop) ? Corrupt("crop {}: a flip of a label map's cell", crop) : Result<void>();
   if (spec_.boxes == BoxEncoding::kPixel) return CheckBox(*this, crop, *box);
   return CheckBox(*this, crop, fraction_box(crop));
 }

@@ -181,7 +181,7 @@ Result<DiffReport> DiffLabelSets(const Reader& a, const Reader& b, const PairOpt
   mean.total_variation /= crops;
   mean.top1_agreement = static_cast<double>(same_top1) / crops;
   FKDB_ASSIGN(const std::optional<std::string> key, a.Key(worst->a));
-  mean.worst_key = *key;
+  mean.worst_key = key.value_or("");
   report.labels = std::move(mean);
   return report;
 }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -83,7 +84,8 @@ std::string ToSvg(const CompareFlags& flags, const ComparisonOfLabels& compariso
     curves[2].y.push_back(Of(means.a, Target::kClass));
     curves[3].y.push_back(Of(means.b, Target::kClass));
   }
-  return PlotCurves(fmt::format("A: {}    B: {}", flags.sets[0], flags.sets[1]), "class, in the order of its number", "cross-entropy x -> y, nats", curves);
+  const auto name = [](const std::string& path) { return std::filesystem::path(path).filename().string(); };
+  return PlotCurves(fmt::format("A: {}    B: {}", name(flags.sets[0]), name(flags.sets[1])), "class, in the order of its number", "cross-entropy x -> y, nats", curves);
 }
 
 }  // namespace

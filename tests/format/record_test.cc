@@ -129,6 +129,9 @@ TEST(Record, LabelMapsKeepTheirCells) {
       ASSERT_FALSE(mistaken);
       EXPECT_EQ(mistaken.error().code, ErrorCode::kCorruption);
 
+      std::vector<std::byte> flipped = *bytes;
+      flipped[static_cast<size_t>(reinterpret_cast<const std::byte*>(view->flip_bits().data()) - bytes->data())] |= std::byte{1};
+      EXPECT_EQ(DecodeRecord(*RecordView::Open(flipped, spec)).error().message, "crop 0: a flip of a label map's cell");
       record.flips[0] = 1;
       EXPECT_EQ(EncodeRecord(spec, record).error().message, "a flip of a label map's cell");
       record.flips.push_back(0);
