@@ -9,8 +9,8 @@
 //                       parentheses: without them the label would not sum to 1)
 //   marginal-renorm     p / sum p at the K, 0 elsewhere                                   (Eq. 7)
 //   logits              softmax(z / tau)                                              (section 3.4)
-//   label-map           of one cell: softmax(the score at the K, 0 elsewhere); a crop's label is that of the
-//                       RoI-aligned scores
+//   label-map           of one cell: softmax(the score at the K, 0 elsewhere); a crop's label is pooled from
+//                       the cells (format/label_map.h)
 //
 // Where the stored p leave no mass for the other classes (their sum is 1 or more, or K = C), the
 // label is p / sum p: a recovered label is never negative and sums to 1 in every encoding.

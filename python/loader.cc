@@ -102,10 +102,14 @@ void BindLoader(nb::module_& module) {
              nb::arg("batch_size"), nb::arg("seed"), nb::arg("first_epoch"), nb::arg("first_pass"), nb::arg("first_step"),
              nb::arg("num_passes"), nb::arg("workers"), nb::arg("rank"), nb::arg("ranks"));
   module.def("check_match", [](const LabelSetPtr& labels, const std::shared_ptr<DataSet>& data) {
-    WithoutGil([&] { return CheckMatch(labels->reader, *data); });
+    WithoutGil([&]() -> Result<void> {
+      FKDB_TRY(CheckCrops(labels->reader));
+      return CheckMatch(labels->reader, *data);
+    });
   }, nb::arg("labels"), nb::arg("data"));
   module.def("labelled_images", [](const LabelSetPtr& labels, const std::shared_ptr<DataSet>& data) {
     return WithoutGil([&]() -> Result<std::shared_ptr<DataSet>> {
+      FKDB_TRY(CheckCrops(labels->reader));
       FKDB_TRY(CheckForm(labels->reader, *data));
       FKDB_ASSIGN(auto images, LabelledImages::Of(labels->reader, *data));
       return std::shared_ptr<DataSet>(images.release(), [labels, data](DataSet* both) { delete both; });  // which borrows them

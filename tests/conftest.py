@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs fkdb's programs as a user does. FKDB_BIN names the folder they were built into."""
 
+import gzip
 import json
 import os
 import pathlib
@@ -66,3 +67,26 @@ def labels(tmp_path_factory, fkdb, teacher):
     path = tmp_path_factory.mktemp("labels") / "labels.fkdb"
     fkdb.ok("write", "--images", TRAIN, "--limit", 500, "--teacher", teacher, "--crops", 4, "--out", path)
     return path
+
+
+@pytest.fixture(scope="session")
+def label_maps(tmp_path_factory, fkdb):
+    """300 Fashion-MNIST images as PNG files and label maps of them, 4 x 5 cells that are rather sure of the image's class: (folder, label set)."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    top = tmp_path_factory.mktemp("label-maps")
+    with gzip.open(TRAIN) as images, gzip.open(FASHION / "train-labels-idx1-ubyte.gz") as classes:
+        pixels = np.frombuffer(images.read(16 + 300 * 784)[16:], np.uint8).reshape(300, 28, 28)
+        of = classes.read(8 + 300)[8:]
+    rng = np.random.default_rng(1)
+    for i in range(300):
+        for folder in ("images", "maps"):
+            (top / folder / str(of[i])).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i]).save(top / f"images/{of[i]}/{i:03}.png")
+        scores = rng.normal(0, 1, (10, 4, 5)).astype(np.float32)
+        scores[of[i]] += 6
+        best = torch.topk(torch.from_numpy(scores), 3, 0)
+        torch.save(torch.stack([best.values, best.indices.float()]).half(), top / f"maps/{of[i]}/{i:03}.pt")
+    fkdb.ok("convert", "--from", "relabel", "--images", top / "images", top / "maps", top / "maps.fkdb", "--input-size", 28)
+    return top / "images", top / "maps.fkdb"

@@ -23,6 +23,7 @@
 #include "trainer/labelled_images.h"
 #include "trainer/match.h"
 #include "trainer/model_names.h"
+#include "trainer/relabel.h"
 #include "trainer/supervision.h"
 #include "trainer/train.h"
 #include "writer/recipe.h"
@@ -48,7 +49,7 @@ struct Flags : CommonFlags {
   bool allow_missing = false, check_images = false;
   ExportFlags export_weights;
 
-  bool stored_crops() const { return supervision != "hard" && !db.empty(); }
+  bool stored_crops() const { return (supervision == "db" || supervision == "teacher") && !db.empty(); }
 };
 
 std::string ProgressLine(const TrainProgress& p) {
@@ -149,18 +150,21 @@ Result<std::string> IdentityOf(const Ensemble& teachers) {
   return all;
 }
 
-// Which supervision the flags mean, and whether they go together.
-Result<void> ChooseSupervision(Flags* flags) {
+// Which supervision the flags mean, and whether they go together. labels: of --db, or null.
+Result<void> ChooseSupervision(const Reader* labels, Flags* flags) {
   const auto bad = [](const char* what) { return Fail(ErrorCode::kInvalidArgument, what); };
   std::string& chosen = flags->supervision;
   const bool teachers = !flags->teachers.specs.empty();
   if (flags->db.empty() && (flags->allow_missing || flags->check_images)) return bad("--allow-missing and --check-images compare images with a label set: --db DB");
-  if (chosen.empty()) chosen = teachers ? "teacher" : flags->db.empty() ? "hard" : "db";
-  if (chosen == "db" && flags->db.empty()) return bad("--supervision db needs a label set: --db DB");
+  if (chosen.empty()) chosen = teachers ? "teacher" : labels == nullptr ? "hard" : labels->spec().is_map() ? "relabel" : "db";
+  if (chosen == "db" && labels == nullptr) return bad("--supervision db needs a label set: --db DB");
+  if (chosen == "relabel" && labels == nullptr) return bad("--supervision relabel needs label maps: --db DB");
   if (chosen == "teacher" && !teachers) return bad("--supervision teacher needs one: --teacher MODEL");
   if (chosen != "teacher" && teachers) return bad("--teacher is for --supervision teacher");
   if (chosen != "teacher" && flags->lambda != 1) return bad("--lambda is for --supervision teacher");
   if (chosen != "hard" && flags->label_smoothing != 0) return bad("--label-smoothing is for hard labels: a teacher's are soft already");
+  if (flags->stored_crops()) FKDB_TRY(CheckCrops(*labels));
+  if (chosen == "relabel") FKDB_TRY(CheckMaps(*labels));
   if (flags->stored_crops() && !(flags->pixels.scale.empty() && flags->pixels.ratio.empty())) {
     return bad("--scale and --ratio are of fresh crops: those of --db are stored");
   }
@@ -214,12 +218,11 @@ std::string Without(const LabelledImages& images) {
   return keys.empty() ? "" : fmt::format(":without {} images {}", keys.size(), Sha256OfKeys(keys).substr(0, 16));
 }
 
-// Says in the configuration what the labels depend on.
+// Says in the configuration what the labels depend on. Of `labels` there is the reader, if there is a --db.
 Result<void> MakeLabels(Flags* flags, const DataSet& all_images, Labels* labels) {
   TrainConfig& config = flags->train;
   FKDB_ASSIGN(AugmentationInfo pixels, DefaultAugmentation(all_images));
   if (!flags->db.empty()) {
-    FKDB_ASSIGN(labels->reader, Reader::Open(flags->db));
     FKDB_TRY(MatchImages(*flags, all_images, labels));
     pixels = labels->reader->manifest().augmentation;
   }
@@ -227,19 +230,23 @@ Result<void> MakeLabels(Flags* flags, const DataSet& all_images, Labels* labels)
   FKDB_ASSIGN(pixels, flags->pixels.Over(pixels));
   FKDB_ASSIGN(config.input, InputOf(pixels));
 
+  const bool maps = flags->supervision == "relabel";
   std::string& said = config.supervision;
   if (flags->stored_crops()) {
     FKDB_ASSIGN(const CropOrder order, ParseCropOrder(flags->crop_order));
     FKDB_ASSIGN(labels->supervision, DbSupervision(*labels->reader, order, config.seed, labels->images.get()));
-    FKDB_ASSIGN(const Preload preload, ParsePreload(flags->preload));
-    labels->preloader.emplace(labels->reader->label_set(), preload);
-    config.labels = labels->reader->manifest().digest;
     said = fmt::format("{}:{}", flags->supervision, flags->crop_order);
   } else {
     const CropSampling sampling = {pixels.scale, pixels.ratio, pixels.flip_probability};
-    FKDB_ASSIGN(labels->supervision, HardSupervision(data, sampling, config.seed, flags->label_smoothing));
+    FKDB_ASSIGN(labels->supervision, maps ? RelabelSupervision(*labels->reader, sampling, config.seed, labels->images.get())
+                                          : HardSupervision(data, sampling, config.seed, flags->label_smoothing));
     said = fmt::format("{}:scale {}:ratio {}:flip {}:smoothing {}", flags->supervision, fmt::join(pixels.scale, ","), fmt::join(pixels.ratio, ","),
                        pixels.flip_probability, flags->label_smoothing);
+  }
+  if (flags->stored_crops() || maps) {
+    FKDB_ASSIGN(const Preload preload, ParsePreload(flags->preload));
+    labels->preloader.emplace(labels->reader->label_set(), preload);
+    config.labels = labels->reader->manifest().digest;
   }
   if (labels->images) said += Without(*labels->images);
   if (flags->supervision != "teacher") return {};
@@ -273,9 +280,12 @@ Result<void> FillConfig(const Flags& flags, TrainConfig* config) {
 Result<int> Run(Flags& flags) {
   TrainConfig& config = flags.train;
   FKDB_TRY(TakePlace(&flags));
-  FKDB_TRY(ChooseSupervision(&flags));
-  FKDB_ASSIGN(const std::unique_ptr<DataSet> all_images, OpenDataSet(flags.images, flags.limit));
   Labels labels;
+  if (!flags.db.empty()) {
+    FKDB_ASSIGN(labels.reader, Reader::Open(flags.db));
+  }
+  FKDB_TRY(ChooseSupervision(labels.reader ? &*labels.reader : nullptr, &flags));
+  FKDB_ASSIGN(const std::unique_ptr<DataSet> all_images, OpenDataSet(flags.images, flags.limit));
   FKDB_TRY(MakeLabels(&flags, *all_images, &labels));
   const DataSet& data = labels.images ? *labels.images : *all_images;
   FKDB_TRY(FillConfig(flags, &config));
@@ -345,8 +355,8 @@ int fkdb::RunTrain(int argc, char** argv) {
   fkdb::TrainConfig& train = flags.train;
   app.add_option("--images", flags.images, "The training images: a folder of images or of tar shards, or an IDX file")->required();
   app.add_option("--db", flags.db, "The label set of the training images");
-  app.add_option("--supervision", flags.supervision, "db (with --db), hard (the images' own classes), or teacher (--teacher, asked in every step)")
-      ->check(CLI::IsMember({"db", "hard", "teacher"}));
+  app.add_option("--supervision", flags.supervision, "db (with --db), relabel (--db holds label maps), hard (the images' own classes), or teacher (--teacher, asked in every step)")
+      ->check(CLI::IsMember({"db", "relabel", "hard", "teacher"}));
   flags.teachers.AddTo(app);
   app.add_option("--teacher-temperature", flags.teacher_temperature, "Of the softmax of --teacher")->capture_default_str();
   app.add_option("--lambda", flags.lambda, "The share of --teacher in a label, beside the image's class (Eq. 1)")->capture_default_str();
@@ -354,7 +364,7 @@ int fkdb::RunTrain(int argc, char** argv) {
   app.add_option("--weights", train.weights, "Begin with these weights: .safetensors, or a state dict that torch.save wrote");
   app.add_flag("--new-head", train.new_head, "With --weights of other classes: draw the last layer, load the rest");
   app.add_option("--epochs", train.epochs, "Each shows one crop of every image")->required();
-  app.add_option("--crops-per-image", flags.crops_per_image, "Crops of an image in a batch, m (db: 4, hard: 1)");
+  app.add_option("--crops-per-image", flags.crops_per_image, "Crops of an image in a batch, m (stored crops: 4, fresh ones: 1)");
   app.add_option("--batch-size", train.batch_size, "Crops a step")->capture_default_str();
   app.add_option("--accumulate", train.accumulate, "Compute a step in N parts, for less memory")->capture_default_str();
   AddScheduleFlags(app, &flags);

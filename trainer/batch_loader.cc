@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "cuda/unpack.h"
+#include "format/compact.h"
 #include "format/crop_op.h"
 #include "format/text.h"
 #include "image/ordered_queue.h"
@@ -213,7 +214,8 @@ class Loader : public BatchLoader {
     if (batch.labels.has_ops() && !config_.crop) return Fail(ErrorCode::kUnsupported, "crops with operations are made on the CPU: --crop-on cpu");
     seconds->load += watch.Lap();
     const size_t crops = batch.labels.size();
-    if (config_.expand && teacher_inputs_.empty()) Expand(&batch);
+    if (config_.expand) MakeArrays(&batch);
+    if (config_.expand && teacher_inputs_.empty() && !supervision_.labels_with_crops()) Expand(&batch, 0, crops);
     batch.teacher_inputs.resize(teacher_inputs_.size());
     for (size_t i = 0; i < teacher_inputs_.size(); ++i) batch.teacher_inputs[i].assign(PaddedRows(crops) * teacher_inputs_[i].samples(), 0);
     if (config_.crop) {
@@ -226,12 +228,15 @@ class Loader : public BatchLoader {
     return {};
   }
 
-  static void Expand(TrainBatch* batch) {
+  static void MakeArrays(TrainBatch* batch) {
     const LabelSpec& spec = batch->labels.spec();
-    const size_t crops = batch->labels.size();
-    batch->arrays.indices.resize(crops * spec.num_indices());
-    batch->arrays.values.resize(crops * spec.num_values());
-    UnpackLabels(spec, batch->labels.indices(), batch->labels.values(), crops, batch->arrays.indices.data(), batch->arrays.values.data());
+    batch->arrays.indices.resize(batch->labels.size() * spec.num_indices());
+    batch->arrays.values.resize(batch->labels.size() * spec.num_values());
+  }
+  static void Expand(TrainBatch* batch, size_t first, size_t crops) {
+    const LabelSpec& spec = batch->labels.spec();
+    UnpackLabels(spec, batch->labels.indices() + first * CompactIndexBytes(spec), batch->labels.values() + first * CompactValueBytes(spec), crops,
+                 batch->arrays.indices.data() + first * spec.num_indices(), batch->arrays.values.data() + first * spec.num_values());
   }
 
   Result<void> AskTeacher(Step* step, TrainBatch::Seconds* seconds) const {
@@ -241,7 +246,7 @@ class Loader : public BatchLoader {
     for (const auto& input : batch.teacher_inputs) inputs.push_back(input.data());
     FKDB_TRY(supervision_.AskTeacher(inputs, step->plan, &batch.labels));
     seconds->teacher += watch.Lap();
-    if (config_.expand) Expand(&batch);
+    if (config_.expand) Expand(&batch, 0, batch.labels.size());
     seconds->unpack += watch.Lap();
     return {};
   }
@@ -256,6 +261,10 @@ class Loader : public BatchLoader {
     const auto region = [&](uint32_t width, uint32_t height) -> Result<PixelBox> {
       seconds->load += watch.Lap();
       FKDB_TRY(supervision_.AddCrops(step->plan, image, width, height, &batch.labels));
+      if (supervision_.labels_with_crops()) {
+        if (config_.expand && teacher_inputs_.empty()) Expand(&batch, first, crops);
+        seconds->unpack += watch.Lap();
+      }
       return around = Around(boxes);
     };
     FKDB_TRY(data_.LoadRegion(step->plan.ordinals[image], region, &scratch->image));

@@ -42,10 +42,34 @@ Result<void> CheckPixels(const Reader& labels) {
   if (!pixels.wide_samples.empty() && pixels.wide_samples != kHighByte) {
     return unknown("wide_samples", pixels.wide_samples, fmt::format("'{}'", kHighByte));
   }
-  if (labels.spec().is_map()) {
-    return Fail(ErrorCode::kUnsupported, fmt::format("{}: its labels are label maps: this fkdb reads them, but does not train from them", labels.label_set().path().string()));
-  }
   return {};
+}
+
+Result<void> CheckCrops(const Reader& labels) {
+  if (!labels.spec().is_map()) return {};
+  return Fail(ErrorCode::kUnsupported, fmt::format("{}: its labels are label maps, which hold no crops: fkdb-train --supervision relabel trains from them",
+                                                   labels.label_set().path().string()));
+}
+
+Result<void> CheckMaps(const Reader& labels) {
+  if (labels.spec().is_map()) return {};
+  return Fail(ErrorCode::kInvalidArgument, fmt::format("{}: its labels are of kind '{}': --supervision relabel is for label maps, --supervision db for these",
+                                                       labels.label_set().path().string(), Name(labels.spec().kind)));
+}
+
+Result<void> CheckSize(const Reader& labels, uint64_t ordinal, ImageSize then, ImageSize now) {
+  if (then.width == now.width && then.height == now.height) return {};
+  return Fail(labels.About(ordinal, {ErrorCode::kMismatch, fmt::format("it was {} x {} pixels when labelled and is {} x {} now", then.width, then.height,
+                                                                       now.width, now.height)}));
+}
+
+std::vector<uint64_t> LabelledOrdinals(const Reader& labels, const DataSet* images) {
+  const auto& skipped = labels.manifest().skipped;
+  std::vector<uint64_t> ordinals;
+  for (uint64_t i = 0; i < labels.num_images(); ++i) {
+    if ((images == nullptr || images->has(i)) && !std::binary_search(skipped.begin(), skipped.end(), i)) ordinals.push_back(i);
+  }
+  return ordinals;
 }
 
 Result<void> CheckKeys(const Reader& labels, std::string_view name, std::span<const std::string> sorted_keys) {

@@ -11,6 +11,8 @@
 #include "format/compact.h"
 #include "format/crop_op.h"
 #include "format/quantize.h"
+#include "trainer/fresh_crops.h"
+#include "trainer/match.h"
 #include "writer/crop_output.h"
 
 namespace fkdb {
@@ -18,7 +20,7 @@ namespace {
 
 class Hard : public Supervision {
  public:
-  Hard(const DataSet& images, CropSampler sampler, uint64_t seed, double smoothing) : data_(images), sampler_(sampler), seed_(seed) {
+  Hard(const DataSet& images, FreshCrops crops, double smoothing) : data_(images), crops_(crops) {
     spec_.kind = smoothing > 0 ? LabelKind::kSmoothing : LabelKind::kHard;
     spec_.num_classes = static_cast<uint32_t>(images.class_names().size());
     spec_.top_k = 1;
@@ -34,9 +36,8 @@ class Hard : public Supervision {
 
   Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override {
     const uint32_t m = step.pass.crops;
-    labels->Resize(spec_, step.ordinals.size(), step.ordinals.size() * m);
+    FreshCrops::Resize(step, spec_, labels);
     for (uint32_t i = 0; i < step.ordinals.size(); ++i) {
-      labels->images()[i] = {step.ordinals[i], 0, 0, i * m, m};  // its size is known when it was read
       for (uint32_t n = i * m; n < (i + 1) * m; ++n) {
         PutCompactIndex(spec_, labels->indices(), n, static_cast<uint32_t>(data_.class_index(step.ordinals[i])));
         if (spec_.num_values() > 0) std::memcpy(labels->values() + n * sizeof(float), &of_class_, sizeof(float));
@@ -47,23 +48,14 @@ class Hard : public Supervision {
 
   Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
                         LabelBatch* labels) const override {
-    labels->images()[image].width = width;
-    labels->images()[image].height = height;
-    // The stream is the image, the index the epoch: a crop seen once is not seen again.
-    for (uint32_t i = 0; i < step.pass.crops; ++i) {
-      const SampledCrop crop =
-          sampler_.Sample(seed_, ~step.ordinals[image], step.pass.epoch + i, width, height);
-      labels->boxes()[image * step.pass.crops + i] = crop.box;
-      labels->flips()[image * step.pass.crops + i] = crop.flip;
-    }
+    crops_.Draw(step, image, width, height, labels);
     return {};
   }
   Result<void> CheckInput(const InputSpec&) const override { return {}; }
 
  private:
   const DataSet& data_;
-  CropSampler sampler_;
-  uint64_t seed_;
+  FreshCrops crops_;
   LabelSpec spec_;
   float of_class_;  // a smoothed label's value
   std::vector<uint64_t> images_;
@@ -71,12 +63,8 @@ class Hard : public Supervision {
 
 class Db : public Supervision {
  public:
-  Db(const Reader& labels, CropOrder order, uint64_t seed, const DataSet* images) : reader_(labels), order_(order), seed_(seed) {
-    const auto& skipped = labels.manifest().skipped;
-    for (uint64_t i = 0; i < labels.num_images(); ++i) {
-      if ((images == nullptr || images->has(i)) && !std::binary_search(skipped.begin(), skipped.end(), i)) images_.push_back(i);
-    }
-  }
+  Db(const Reader& labels, CropOrder order, uint64_t seed, const DataSet* images)
+      : reader_(labels), order_(order), seed_(seed), images_(LabelledOrdinals(labels, images)) {}
 
   const LabelSpec& spec() const override { return reader_.spec(); }
   const std::vector<uint64_t>& images() const override { return images_; }
@@ -98,10 +86,7 @@ class Db : public Supervision {
   Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
                         LabelBatch* labels) const override {
     const BatchImage& then = labels->images()[image];
-    if (then.width == width && then.height == height) return {};
-    return Fail(reader_.About(step.ordinals[image], {ErrorCode::kMismatch,
-                                                     fmt::format("it was {} x {} pixels when labelled and is {} x {} now",
-                                                                 then.width, then.height, width, height)}));
+    return CheckSize(reader_, step.ordinals[image], {then.width, then.height}, {width, height});
   }
 
  private:
@@ -235,7 +220,7 @@ Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, cons
                             images.name()));
   }
   FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make(sampling));
-  auto supervision = std::make_unique<Hard>(images, sampler, seed, smoothing);
+  auto supervision = std::make_unique<Hard>(images, FreshCrops(sampler, seed), smoothing);
   if (supervision->images().empty()) {
     return Fail(ErrorCode::kInvalidArgument, fmt::format("no image of '{}' has a class to train on", images.name()));
   }
@@ -243,6 +228,7 @@ Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, cons
 }
 
 Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed, const DataSet* images) {
+  FKDB_TRY(CheckCrops(labels));
   auto supervision = std::make_unique<Db>(labels, order, seed, images);
   if (supervision->images().empty()) {
     return Fail(ErrorCode::kMismatch,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the crops of a training step and their labels come from: the same training loop runs on hard
-// labels (plain training) and on a label set (FKD).
+// labels (plain training), on a label set (FKD) and on label maps (trainer/relabel.h).
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,8 @@ class Supervision {
   // Sizes `labels` for the step and fills its labels. Boxes and flips are complete after AddCrops
   // was called for each image of the step.
   virtual Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const = 0;
+  // Whether its labels come with AddCrops instead.
+  virtual bool labels_with_crops() const { return false; }
   // Completes boxes and flips of the step's image number `image`, which turned out to have this
   // size. May be called for several images of a step at a time. Errors: Mismatch (not the size it had when it was labelled).
   virtual Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height,
@@ -63,6 +65,7 @@ class Supervision {
 Result<std::unique_ptr<Supervision>> HardSupervision(const DataSet& images, const CropSampling& sampling, uint64_t seed, double smoothing = 0);
 
 // The stored crops and labels. Borrows `labels`, which must match the data set (CheckMatch). images: only of those that it has; null: of all.
+// Errors: Unsupported (CheckCrops), Mismatch (no image).
 Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrder order, uint64_t seed, const DataSet* images = nullptr);
 
 // Vanilla knowledge distillation (Eq. 1): the crops of `crops`, labelled by the teachers in every step: a label is

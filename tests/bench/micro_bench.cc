@@ -13,6 +13,7 @@
 #include "cuda/unpack.h"
 #include "format/bits.h"
 #include "format/compact.h"
+#include "format/label_map.h"
 #include "format/record.h"
 #include "format/crop_sampler.h"
 #include "image/decode.h"
@@ -143,6 +144,30 @@ void Unpack(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * kCrops);
 }
 BENCHMARK(Unpack)->Unit(benchmark::kMicrosecond);
+
+// ReLabel's maps of ImageNet, and random crops.
+void PoolMap(benchmark::State& state) {
+  std::mt19937_64 random(1);
+  const auto side = static_cast<uint32_t>(state.range(0));
+  const LabelSpec spec = test::MakeMapSpec(1000, 5, side, side, ValueEncoding::kF16);
+  Record record = test::RandomRecord(spec, spec.num_cells(), random, kWidth, kHeight);
+  // Cells of one image name some 40 classes, not any of 1000.
+  for (uint32_t i = 0; i < spec.num_cells(); ++i) {
+    const uint32_t first = static_cast<uint32_t>(random() % 36);
+    for (uint32_t k = 0; k < 5; ++k) record.indices[i * 5 + k] = (first + k) * 25;
+  }
+  const auto bytes = EncodeRecord(spec, record);
+  const auto map = RecordView::Open(*bytes, spec);
+  const std::vector<PixelBox> boxes = Boxes();
+  std::vector<float> label(1000);
+  size_t i = 0;
+  for (auto _ : state) {
+    if (!PoolLabelMap(*map, boxes[i++ % boxes.size()], label)) return state.SkipWithError("a broken cell");
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(PoolMap)->ArgName("side")->Arg(7)->Arg(15)->Unit(benchmark::kMicrosecond);
 
 // range: kind, C, rows. 64 rows of 1000 stay in the second-level cache, 1024 do not.
 void LossAndGradient(benchmark::State& state) {

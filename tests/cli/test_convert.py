@@ -393,8 +393,6 @@ def test_relabel(fkdb, train, tmp_path, grid, half):
     for arguments, code, message in ((["--crops", 3], 2, "cells"), (["--recode", "hard"], 2, "cannot be derived"), (["--recode", "packed"], 2, "label maps as packed: their scores are stored as f32 or f16")):
         done = fkdb("subset", tmp_path / "l.fkdb", tmp_path / "x.fkdb", *arguments)
         assert done.returncode == code and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    done = fkdb("train", "--images", folder, "--db", tmp_path / "l.fkdb", "--model", "resnet18", "--epochs", 1, "--out", tmp_path / "run")
-    assert done.returncode == 4 and "its labels are label maps: this fkdb reads them, but does not train from them" in done.stderr
     done = fkdb("convert", "--to", "fkd", tmp_path / "l.fkdb", tmp_path / "out")
     assert done.returncode == 4 and "labels of kind 'label-map' have no form in FKD's files" in done.stderr
 

@@ -533,5 +533,5 @@ def test_a_label_map_is_read_and_not_trained_from(tmp_path):
         SparseLabels(maps.spec, torch.from_numpy(batch.indices), torch.from_numpy(batch.values))
     for key in maps.keys():
         Image.new("RGB", (8, 8)).save(tmp_path / key)
-    with pytest.raises(fkdb.UnsupportedError, match="its labels are label maps: this fkdb reads them, but does not train from them"):
+    with pytest.raises(fkdb.UnsupportedError, match="its labels are label maps, which hold no crops: fkdb-train --supervision relabel trains from them"):
         FkdLoader(tmp_path, maps, crops_per_image=1, batch_size=1)
