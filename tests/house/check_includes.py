@@ -46,7 +46,7 @@ OWNERS = {
 
 # Public headers show no third party's types but tl::expected. These are for their own folder's
 # sources (and tests) alone, and say so at their top.
-INTERNAL = {"db/lmdb_env.h", "format/crop_lanes.h", "format/box_code.h", "format/column_layout.h", "format/stored_record.h",
+INTERNAL = {"db/lmdb_env.h", "format/crop_lanes.h", "format/box_code.h", "format/column_layout.h", "format/field_writer.h", "format/packed_crops.h", "format/stored_record.h",
             "db/share/chunk.h", "db/share/ordered_work.h", "db/share/shard.h", "db/share/share_plan.h", "db/share/share_reader.h", "trainer/aoti_network.h", "trainer/initial_weights.h", "trainer/mobilenet.h", "trainer/models.h",
             "trainer/resnet.h", "trainer/script_model.h", "trainer/student.h", "trainer/checkpoint.h", "trainer/label_loss.h",
             "trainer/evaluate.h", "trainer/device.h", "trainer/device_batches.h", "trainer/autocast.h", "trainer/c10d_store.h", "trainer/data_parallel.h",
