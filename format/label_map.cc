@@ -117,7 +117,7 @@ Result<void> PoolLabelMap(const RecordView& map, const PixelBox& crop, std::span
       const uint32_t cell = row + static_cast<uint32_t>(j);
       map.CopyIndices(cell, classes.data());
       map.CopyValues(cell, values.data());
-      if (!scores.Add(cell, weight, classes, values.data())) return map.ValidateCrop(cell);
+      if (map.flip(cell) || !scores.Add(cell, weight, classes, values.data())) return map.ValidateCrop(cell);
     }
   }
   SoftmaxOf(scores.entries(), label);

@@ -112,7 +112,8 @@ Result<LabelSpec> CheckLabelSpec(LabelSpec spec) {
   } else if (spec.grid_height != 0 || spec.grid_width != 0) {
     return bad("a grid is for label maps only");
   }
-  if ((spec.kind == LabelKind::kLogits || spec.is_map()) && spec.temperature != 1) {
+  if (spec.is_map() && spec.temperature != 1) return bad("label maps hold scores before softmax: there is no temperature to them");
+  if (spec.kind == LabelKind::kLogits && spec.temperature != 1) {
     return bad("logits are stored before softmax: their temperature is chosen at training time");
   }
   if (spec.kind != LabelKind::kLogits && spec.values == ValueEncoding::kBf16) {

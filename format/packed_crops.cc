@@ -11,7 +11,6 @@ constexpr uint32_t kMostCompared = 16;  // indices a crop that are compared pair
 bool ReadBoxes(const RecordView& view, Record* record) {
   const PackedLayout& layout = view.packed_layout();
   const uint32_t rows = layout.row_bits, columns = layout.column_bits, all = 2 * (rows + columns) + 1;
-  if (all > kMaxFieldBits) return false;
   const uint64_t row_mask = (uint64_t{1} << rows) - 1, column_mask = (uint64_t{1} << columns) - 1;
   const uint8_t* const bytes = view.packed_bits().data();
   const uint64_t stride = layout.crop_bits;
@@ -42,7 +41,6 @@ std::vector<uint32_t> ReadPalette(const RecordView& view) {
 bool ReadIndices(const RecordView& view, Record* record) {
   const PackedLayout& layout = view.packed_layout();
   const uint32_t k = view.spec().num_indices(), crops = view.num_crops(), classes = view.spec().num_classes;
-  if (k > kMostCompared) return false;
   const std::vector<uint32_t> palette = layout.palette_size > 0 ? ReadPalette(view) : std::vector<uint32_t>();
   // Also column by column, (k, crops), so that the pairs of all crops are compared as vectors.
   std::vector<uint32_t> columns(size_t{k} * crops);
@@ -74,9 +72,16 @@ bool ReadIndices(const RecordView& view, Record* record) {
 
 }  // namespace
 
+bool IsReadAtOnce(const RecordView& view) {
+  const LabelSpec& spec = view.spec();
+  const PackedLayout& layout = view.packed_layout();
+  return spec.packed() && spec.boxes == BoxEncoding::kPixel && spec.kind != LabelKind::kLogits && spec.num_indices() <= kMostCompared && !view.skipped() &&
+         !view.has_ops() && 2 * (layout.row_bits + layout.column_bits) + 1 <= kMaxFieldBits;
+}
+
 bool ReadPackedCrops(const RecordView& view, bool with_values, Record* record) {
   const LabelSpec& spec = view.spec();
-  if (!spec.packed() || spec.boxes != BoxEncoding::kPixel || spec.kind == LabelKind::kLogits || view.skipped() || view.has_ops()) return false;
+  if (!IsReadAtOnce(view)) return false;
   if (!ReadBoxes(view, record) || !ReadIndices(view, record)) return false;
   const PackedLayout& layout = view.packed_layout();
   if (with_values) UnpackValues(spec, view.packed_bits().data(), layout.values_at, layout.crop_bits, view.num_crops(), record->values.data());

@@ -203,9 +203,11 @@ Result<void> RecordView::Validate() const {
     FKDB_TRY(DecodeRecord(*this));
     return {};
   }
-  Record record;
-  SizeCrops(*this, &record);
-  if (ReadPackedCrops(*this, /*with_values=*/false, &record)) return CheckPackedRest(*this);
+  if (IsReadAtOnce(*this)) {
+    Record record;
+    SizeCrops(*this, &record);
+    if (ReadPackedCrops(*this, /*with_values=*/false, &record)) return CheckPackedRest(*this);
+  }
   FewOrMany<uint32_t> indices(spec_.num_indices());
   PixelBox box;
   for (uint32_t crop = 0; crop < num_crops_; ++crop) {

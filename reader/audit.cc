@@ -16,7 +16,6 @@ namespace {
 
 constexpr double kBoxAndFlip = 5;  // numbers a crop: the paper's D_DA
 constexpr double kNumberBytes = 4;
-constexpr double kPaperCells = 15 * 15;  // of ReLabel's label maps
 
 double LabelNumbers(const LabelSpec& spec) {
   return spec.kind == LabelKind::kHard ? 1.0 : double{1} * spec.num_indices() + spec.num_values();
@@ -87,7 +86,7 @@ class Quality {
 
 }  // namespace
 
-std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image, double num_classes) {
+std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image, double num_classes, double cells) {
   std::vector<AuditReport::Table2Row> rows;
   const auto add = [&](std::string kind, double label_numbers) {
     const double numbers = label_numbers + kBoxAndFlip;
@@ -99,7 +98,7 @@ std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image
   if (num_classes >= 10) add("marginal K=10", 20);
   add("full", num_classes);
   const auto add_map = [&](std::string kind, double numbers) {  // one an image, without boxes
-    rows.push_back({std::move(kind), crops_per_image > 0 ? kPaperCells * numbers / crops_per_image : 0, images * kPaperCells * numbers * kNumberBytes});
+    rows.push_back({std::move(kind), crops_per_image > 0 ? cells * numbers / crops_per_image : 0, images * cells * numbers * kNumberBytes});
   };
   if (num_classes >= 5) add_map("label map K=5", 10);
   add_map("label map full", num_classes);
@@ -168,10 +167,10 @@ Result<AuditReport> Audit(const Reader& reader) {
   report.parts.insert(report.parts.end(), std::begin(rest), std::end(rest));
 
   const double images = static_cast<double>(report.images - report.skipped);
-  report.table2 = Table2(images, images > 0 ? static_cast<double>(report.crops) / images : 0, spec.num_classes);
+  const double per_image = images > 0 ? static_cast<double>(report.crops) / images : 0;
+  report.table2 = spec.is_map() ? Table2(images, per_image, spec.num_classes, spec.num_cells()) : Table2(images, per_image, spec.num_classes);
   for (const auto& [name, count] : {std::pair<const char*, uint64_t>{"ImageNet-1K", 1281167}, {"ImageNet-21K", 14197122}}) {
-    const double crops_per_image = images > 0 ? static_cast<double>(report.crops) / images : 0;
-    report.projections.push_back({name, count, static_cast<double>(count) * crops_per_image * report.bytes_per_crop});
+    report.projections.push_back({name, count, static_cast<double>(count) * per_image * report.bytes_per_crop});
   }
   report.table2_bytes_per_crop = (LabelNumbers(spec) + (spec.is_map() ? 0 : kBoxAndFlip)) * kNumberBytes;
   return report;

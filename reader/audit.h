@@ -29,7 +29,7 @@ struct AuditReport {
   // The paper's count for the same N, M, K, C: 4 bytes for each number, no file format.
   struct Table2Row {
     std::string kind;  // "hard", "smoothing", "marginal K=5", "marginal K=10", "full"; ReLabel's: "label map K=5", "label map full"
-    double numbers_per_crop;  // D_label + 5: box and flip, as Table 2 counts them; a label map's 15 x 15 cells, shared by M crops
+    double numbers_per_crop;  // D_label + 5: box and flip, as Table 2 counts them; a label map's cells, shared by M crops
     double bytes;
   };
   std::vector<Table2Row> table2;
@@ -64,7 +64,7 @@ Result<AuditReport> Audit(const Reader& reader);
 // What fkdb-audit --json prints, one line.
 std::string ToJson(const AuditReport& report);
 
-// Table 2's rows for N images of M crops and C classes.
-std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image, double num_classes);
+// Table 2's rows for N images of M crops and C classes, and of label maps of so many cells: the paper's are 15 x 15.
+std::vector<AuditReport::Table2Row> Table2(double images, double crops_per_image, double num_classes, double cells = 15 * 15);
 
 }  // namespace fkdb

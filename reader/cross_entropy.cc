@@ -37,6 +37,12 @@ class Labels {
   std::vector<float> values_, dense_;
 };
 
+// Whether another image is in the crop. Errors: Corruption, Unsupported (operations that are none, or of a newer version).
+Result<bool> IsMixed(const RecordView& record, uint32_t crop) {
+  FKDB_ASSIGN(const std::vector<CropOp> ops, record.Ops(crop));
+  return std::ranges::any_of(ops, [](const CropOp& op) { return op.kind == OpKind::kMixup || op.kind == OpKind::kCutmix; });
+}
+
 // Sums over crops, until Mean.
 void Add(const CrossEntropies& more, CrossEntropies* sum) {
   sum->crops += more.crops;
@@ -76,6 +82,11 @@ class ImageComparer {
     const uint32_t crops = map_a ? b.num_crops() : map_b ? a.num_crops() : std::min(a.num_crops(), b.num_crops());
     for (uint32_t crop = 0; crop < crops; ++crop) {
       PixelBox box_a, box_b;
+      if (map_a || map_b) {
+        const auto mixed = IsMixed(map_a ? b : a, crop);
+        if (!mixed) return Fail((map_a ? b_ : a_).About(map_a ? pair.b : pair.a, mixed.error()));
+        if (*mixed) continue;
+      }
       if (map_a) {
         FKDB_TRY(Read(b_, pair.b, b, crop, &labels_b_, &box_b));
         FKDB_TRY(Read(a_, pair.a, a, crop, &labels_a_, &box_b));
@@ -148,8 +159,11 @@ Result<ComparisonOfLabels> CompareLabels(const Reader& a, const Reader& b, const
   };
   FKDB_ASSIGN(comparison.images, ForEachPair<OfImage>(a, b, options, make_compare, add));
   if (comparison.all.crops == 0) {
-    return Fail(ErrorCode::kMismatch, fmt::format("{} and {}: no crop is the same in both; fkdb-write --boxes-from labels another label set's crops",
-                                                  a.label_set().path().string(), b.label_set().path().string()));
+    const bool map = a.spec().is_map() || b.spec().is_map();
+    const char* const why = comparison.images.both == 0 ? "no image is in both"
+                            : map                       ? "no crop that a map says something of: the images are of other sizes, or all crops are mixed"
+                                                        : "no crop is the same in both; fkdb-write --boxes-from labels another label set's crops";
+    return Fail(ErrorCode::kMismatch, fmt::format("{} and {}: {}", a.label_set().path().string(), b.label_set().path().string(), why));
   }
   Mean(&comparison.all);
   for (auto& [class_index, sums] : classes) {

@@ -31,7 +31,7 @@ struct ComparisonOfLabels {
 };
 
 // Of the crops that both have (as diff.h says); where one of them holds label maps, of the other's crops, and what the map says of
-// each (PoolLabelMap). Labels are those that training recovers; of logits at tau 1. Errors: InvalidArgument (two sets of label maps),
+// each (PoolLabelMap), but for those that are mixed with another image, of which it says nothing. Labels are those that training recovers; of logits at tau 1. Errors: InvalidArgument (two sets of label maps),
 // Mismatch (other classes, no crop in both), those of ForEachPair.
 Result<ComparisonOfLabels> CompareLabels(const Reader& a, const Reader& b, const PairOptions& options = {});
 

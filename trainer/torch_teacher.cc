@@ -151,9 +151,10 @@ class TorchTeacher : public Teacher {
     const torch::Tensor there = device_.is_cuda() ? x.pin_memory().to(device_, /*non_blocking=*/true) : x.to(device_);
     const torch::Tensor y = network_(there).to(torch::kCPU, torch::kFloat32);
     const bool map = y.dim() == 4;
-    const bool as_before = num_outputs_ == 0 || (y.size(1) == num_outputs_ && map == grid_.has_value() &&
+    const bool is_output = map || y.dim() == 2;
+    const bool as_before = num_outputs_ == 0 || !is_output || (y.size(1) == num_outputs_ && map == grid_.has_value() &&
                                                  (!map || (y.size(2) == grid_->height && y.size(3) == grid_->width)));
-    if ((!map && y.dim() != 2) || y.numel() == 0 || y.size(0) != n || !as_before) {
+    if (!is_output || y.numel() == 0 || y.size(0) != n || !as_before) {
       return Broken(fmt::format("gives an output of shape [{}] for an input of [{}, {}, {}, {}], expected [{}, C], or of label maps [{}, C, H, W]",
                                 fmt::join(y.sizes(), ", "), n, shape_[0], shape_[1], shape_[2], n, n));
     }

@@ -61,7 +61,9 @@ tl::unexpected<Error> GroupLabeller::About(uint64_t ordinal, const Error& error)
 
 Result<RecordView> GroupLabeller::StoredOf(const LabelSet& set, uint64_t ordinal) const {
   FKDB_ASSIGN(const auto bytes, set.RecordBytes(ordinal));
-  return RecordView::Open(bytes, set.manifest().spec);
+  FKDB_ASSIGN(const RecordView view, RecordView::Open(bytes, set.manifest().spec));
+  if (auto valid = view.Validate(); !valid) return About(ordinal, valid.error());  // boxes are cut out, crops appended
+  return view;
 }
 
 Result<std::optional<Image>> GroupLabeller::BeginImage(uint64_t ordinal, Record* record) {

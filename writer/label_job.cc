@@ -77,13 +77,12 @@ Result<void> TakeBoxesOf(const LabelSet& boxes, const DataSet& data, Manifest* r
   return {};
 }
 
-// Makes `recipe` that of label maps: of what the teachers' grid says, of whole images.
+// Makes `recipe` that of label maps: of what the teachers' grid says, which they have, of whole images.
 Result<void> MakeMaps(const Ensemble& teachers, const StoredCrops& stored, Manifest* recipe) {
   const auto bad = [](const char* what) { return Fail(ErrorCode::kInvalidArgument, what); };
   if (stored.base) return bad("a label map has all its cells: no crops are appended to it");
   if (stored.boxes) return bad("a label map is of whole images, not of another label set's crops");
   if (!recipe->augmentation.policy.empty()) return bad("a label map is of images as they are: no operations on crops");
-  FKDB_TRY(CheckEnsemble(teachers, recipe->spec));
   const Grid grid = *teachers.grid();
   recipe->spec.boxes = BoxEncoding::kGrid;
   recipe->spec.grid_height = grid.height;
@@ -153,12 +152,11 @@ Result<Manifest> PlanRecipe(const DataSet& data, const Ensemble& teachers, const
   Manifest recipe;
   recipe.spec = options.spec;
   recipe.augmentation = options.augmentation;
-  if (teachers.members.empty()) return bad("no teacher");
+  FKDB_TRY(CheckEnsemble(teachers, recipe.spec));
   if (recipe.spec.is_map()) FKDB_TRY(MakeMaps(teachers, stored, &recipe));
   else if (stored.boxes) FKDB_TRY(TakeBoxesOf(*stored.boxes, data, &recipe));
   recipe.spec.num_classes = teachers.num_outputs();
   FKDB_ASSIGN(recipe.spec, CheckLabelSpec(recipe.spec));
-  FKDB_TRY(CheckEnsemble(teachers, recipe.spec));
   const AugmentationInfo& a = recipe.augmentation;
   const uint64_t all_crops = uint64_t{a.crops} + (base ? base->manifest().augmentation.crops : 0);
   if (a.crops < 1 || all_crops > kMaxCropsPerImage) {

@@ -22,10 +22,9 @@ Result<void> CheckLogits(const Ensemble& teachers, const std::vector<size_t>& di
   for (size_t m = 0; m < teachers.members.size(); ++m) {
     const Teacher& teacher = *teachers.members[m].teacher;
     if (teacher.output_kind() != OutputKind::kLogits || crops < 2 || distributions[m] < crops) continue;
-    return Fail(ErrorCode::kModel,
-                fmt::format("teacher '{0}' gives probabilities, not logits: its outputs for {1} crops have no negative number and add up to 1; "
-                            "leave out its softmax, or say in '{2}.json': {{\"output\": \"probabilities\"}}",
-                            teacher.name(), crops, teacher.file().string()));
+    const std::string or_say = teacher.grid() ? "" : fmt::format(", or say in '{}.json': {{\"output\": \"probabilities\"}}", teacher.file().string());
+    return Fail(ErrorCode::kModel, fmt::format("teacher '{}' gives probabilities, not logits: its outputs for {} {} have no negative number and add up to 1; "
+                                               "leave out its softmax{}", teacher.name(), crops, teacher.grid() ? "cells" : "crops", or_say));
   }
   return {};
 }

@@ -122,9 +122,15 @@ Result<RecheckResult> RecheckLabels(const DataSet& data, const Ensemble& teacher
       FKDB_ASSIGN(const auto bytes, set.RecordBytes(first + i));
       FKDB_ASSIGN(const RecordView before, RecordView::Open(bytes, recipe.spec));
       FKDB_ASSIGN(const RecordView again, RecordView::Open(records[i], recipe.spec));
+      const auto about = [&](ErrorCode code, std::string_view what) {
+        return Fail(code, fmt::format("image '{}': {}", Printable(data.keys()[first + i]), what));
+      };
+      if (auto valid = before.Validate(); !valid) return about(valid.error().code, valid.error().message);
       if (before.skipped()) continue;
-      if (again.skipped() || (before.content_hash() != ContentHash{} && again.content_hash() != before.content_hash())) {
-        return Fail(ErrorCode::kMismatch, fmt::format("image '{}': it changed since it was labelled", Printable(data.keys()[first + i])));
+      if (again.skipped()) return about(ErrorCode::kIoError, again.skip_reason());
+      const bool known = before.content_hash() != ContentHash{};
+      if ((known && again.content_hash() != before.content_hash()) || again.width() != before.width() || again.height() != before.height()) {
+        return about(ErrorCode::kMismatch, "it changed since it was labelled");
       }
       comparison.Add(before, again);
     }

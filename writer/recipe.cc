@@ -34,7 +34,7 @@ Result<InputSpec> InputOf(const AugmentationInfo& a) {
 
 Result<void> CheckLabelsAreOfCrops(const LabelSpec& spec) {
   if (!spec.is_map()) return {};
-  return Fail(ErrorCode::kUnsupported, "label maps are not labels of crops: they can be converted, not made");
+  return Fail(ErrorCode::kUnsupported, "label maps are not labels of crops: fkdb-write --label label-map makes them");
 }
 
 }  // namespace fkdb

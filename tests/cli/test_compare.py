@@ -120,6 +120,10 @@ def test_what_cannot_be_compared_is_refused(fkdb, sets, tmp_path):
     other = root / "maps13.fkdb"
     fkdb.ok("convert", "--from", "relabel", "--images", root / "images", "--no-classes", "--num-classes", 13, root / "maps", other)
     fkdb.fails(7, f"{soft} and {other}: labels of 12 classes and of 13", "audit", "--compare", soft, other)
+    mixed = root / "mixed.fkdb"
+    fkdb.ok("write", "--images", root / "images", "--teacher", root / "t.pt", "--input-size", 16, "--crops", 2, "--mixup", 1, "--mix-probability", 0.5, "--out", mixed)
+    plain = sum(not crop["ops"] for key in KEYS for crop in fkdb.json("dump", mixed, "--image", key)["crops"])
+    assert 0 < plain < 48 and fkdb.json("audit", "--compare", maps, mixed)["crops"] == plain
     fkdb.fails(2, "--compare A B: name two label sets, and nothing else to audit", "audit", soft, "--compare", soft, maps)
     fkdb.fails(2, f"--svg {soft}: expected NAME.svg", "audit", "--compare", soft, maps, "--svg", soft)
     assert fkdb("audit", "--svg", "x.svg", soft).returncode == 2

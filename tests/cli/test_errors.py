@@ -79,10 +79,17 @@ def test_teachers(fkdb, teacher, tmp_path):
 
     class Flat(torch.nn.Module):
         def forward(self, x):
-            return x
+            return x.flatten(2)
     torch.jit.script(Flat().eval()).save(str(tmp_path / "flat.pt"))
-    fkdb.fails(1, "teacher 'flat.pt': gives an output of shape [64, 1, 28, 28] for an input of [64, 1, 28, 28], expected "
-                  "[64, C]", *write(fkdb, tmp_path / "flat.pt", out))
+    fkdb.fails(1, "teacher 'flat.pt': gives an output of shape [64, 1, 784] for an input of [64, 1, 28, 28], expected "
+                  "[64, C], or of label maps [64, C, H, W]", *write(fkdb, tmp_path / "flat.pt", out))
+
+    class Map(torch.nn.Module):
+        def forward(self, x):
+            return x
+    torch.jit.script(Map().eval()).save(str(tmp_path / "map.pt"))
+    fkdb.fails(2, "teacher 'map.pt' gives maps of 28 x 28 cells, not one row a crop: fkdb-write --label label-map stores them",
+               *write(fkdb, tmp_path / "map.pt", out))
 
     class NaN(torch.nn.Module):
         def forward(self, x):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fkdb-write --label label-map: ReLabel's label maps, from fully convolutional teachers."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -129,8 +130,23 @@ def test_a_label_map_is_rechecked(fkdb, made, tmp_path):
     fkdb.ok("write", *check, "--label", "label-map", "--batch-size", 5, "--skip-bad")
     said = fkdb.json("write", *check, "--recheck", 1)
     assert said["ok"] and said["images"] == 23 and said["crops"] == said["identical"] == 23 * 96
+    good = (images / "n06/1.JPEG").read_bytes()
     (images / "n06/1.JPEG").write_bytes((images / "n06/0.JPEG").read_bytes())
     fkdb.fails(7, "image 'n06/1.JPEG': it changed since it was labelled", "write", *check, "--recheck", 1)
+    (images / "n06/1.JPEG").write_bytes(b"")
+    done = fkdb("write", *check, "--recheck", 1)
+    assert done.returncode == 1 and "the file is empty" in done.stderr and done.stderr.count("\n") == 1
+    (images / "n06/1.JPEG").write_bytes(good)
+    # A label set from anybody, its checksums right, its classes not.
+    spec = importlib.util.spec_from_file_location("make_bad", Path(__file__).parents[1] / "bad/make.py")
+    make_bad = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_bad)
+    make_bad.GOOD = path.read_bytes()
+    first = fkdb.json("dump", path, "--ordinal", 0)
+    bad = make_bad.Bad()
+    bad.in_record(0, np.array([crop["indices"] for crop in first["crops"]], np.uint16).tobytes(), b"\xff\xff")
+    path.write_bytes(bytes(bad.bytes))
+    fkdb.fails(3, f"image '{first['key']}': crop 0: index 65535, expected below 12 classes", "write", *check, "--recheck", 1)
 
 
 def test_what_is_no_label_map_is_refused(fkdb, made, tmp_path):
@@ -149,7 +165,7 @@ def test_what_is_no_label_map_is_refused(fkdb, made, tmp_path):
     fails("--crops: a label map is of the whole image, of as many cells as the teacher gives", "--teacher", teachers[0], *label, "--crops", 3)
     fails("label maps as packed: their scores are stored as f32 or f16", "--teacher", teachers[0], *label, "--encoding", "packed")
     fails("top-k 13: expected 1 to the number of classes, 12", "--teacher", teachers[0], *label, "--top-k", 13)
-    fails("logits are stored before softmax: their temperature is chosen at training time", "--teacher", teachers[0], *label, "--temperature", 2)
+    fails("label maps hold scores before softmax: there is no temperature to them", "--teacher", teachers[0], *label, "--temperature", 2)
     fails("label maps are averages of scores before softmax: --average logits", "--teacher", f"{teachers[0]},{teachers[1]}", *label)
     fails("a label map is of images as they are: no operations on crops", "--teacher", teachers[0], *label, "--grayscale", "0.5")
     fkdb.ok("write", "--images", root / "images", "--teacher", pooled, "--crops", 2, "--out", other)
