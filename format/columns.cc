@@ -8,6 +8,7 @@
 
 #include "format/box_code.h"
 #include "format/column_layout.h"
+#include "format/packed_crops.h"
 #include "format/packed_levels.h"
 
 namespace fkdb {
@@ -202,14 +203,13 @@ void ColumnWriter::Impl::ReadBoxes(const RecordView& view) {
   const PackedLayout& packed = view.packed_layout();
   const uint8_t* bytes = view.packed_bits().data();
   const uint32_t rows = packed.row_bits, columns = packed.column_bits;
-  if (const uint32_t all = 2 * (rows + columns) + 1; all <= kMaxFieldBits) {
-    const uint64_t row_mask = (uint64_t{1} << rows) - 1, column_mask = (uint64_t{1} << columns) - 1;
+  if (const uint32_t all = packed.indices_at; all <= kMaxFieldBits) {
+    const PackedLayout layout = packed;  // of its own: what is written below could be anything, for all a compiler knows
     PixelBox* const box = boxes.data();
     uint8_t* const flip = flips.data();
     for (uint32_t i = 0; i < crops; ++i) {
       const uint64_t word = ReadBits(bytes, i * packed.crop_bits, all);
-      box[i] = {static_cast<uint32_t>(word & row_mask), static_cast<uint32_t>(word >> rows & column_mask),
-                static_cast<uint32_t>(word >> (rows + columns) & row_mask) + 1, static_cast<uint32_t>(word >> (2 * rows + columns) & column_mask) + 1};
+      box[i] = BoxOf(word, layout);
       flip[i] = static_cast<uint8_t>(word >> (all - 1));
     }
     return;

@@ -17,8 +17,8 @@
 namespace fkdb {
 
 // label: (C) probabilities, the same bits on every machine. map: of an image that was not skipped; crop: of at least one pixel, inside it.
-// Costs grow with the cells that the crop touches, whose classes, scores and flip are validated. Sides are rounded up exactly: in float32, one of whole cells may become a
-// sample more. Errors: Corruption (a touched cell; the label is undefined then).
+// Costs grow with the cells that the crop touches, whose classes, scores and flip are validated. Sides are rounded up exactly: in
+// float32, one of whole cells may become a sample more. Errors: Corruption (a touched cell; the label is undefined then).
 Result<void> PoolLabelMap(const RecordView& map, const PixelBox& crop, std::span<float> label);
 
 }  // namespace fkdb

@@ -9,9 +9,8 @@ namespace {
 constexpr uint32_t kMostCompared = 16;  // indices a crop that are compared pair by pair
 
 bool ReadBoxes(const RecordView& view, Record* record) {
-  const PackedLayout& layout = view.packed_layout();
-  const uint32_t rows = layout.row_bits, columns = layout.column_bits, all = 2 * (rows + columns) + 1;
-  const uint64_t row_mask = (uint64_t{1} << rows) - 1, column_mask = (uint64_t{1} << columns) - 1;
+  const PackedLayout layout = view.packed_layout();
+  const uint32_t all = layout.indices_at;
   const uint8_t* const bytes = view.packed_bits().data();
   const uint64_t stride = layout.crop_bits;
   const uint32_t height = view.height(), width = view.width(), crops = view.num_crops();
@@ -20,8 +19,7 @@ bool ReadBoxes(const RecordView& view, Record* record) {
   bool inside = true;
   for (uint32_t i = 0; i < crops; ++i) {
     const uint64_t word = ReadBits(bytes, i * stride, all);
-    const PixelBox box = {static_cast<uint32_t>(word & row_mask), static_cast<uint32_t>(word >> rows & column_mask),
-                          static_cast<uint32_t>(word >> (rows + columns) & row_mask) + 1, static_cast<uint32_t>(word >> (2 * rows + columns) & column_mask) + 1};
+    const PixelBox box = BoxOf(word, layout);
     inside &= (box.top + box.height <= height) & (box.left + box.width <= width);  // no sum is above 2^29
     boxes[i] = box;
     flips[i] = static_cast<uint8_t>(word >> (all - 1));
@@ -76,7 +74,7 @@ bool IsReadAtOnce(const RecordView& view) {
   const LabelSpec& spec = view.spec();
   const PackedLayout& layout = view.packed_layout();
   return spec.packed() && spec.boxes == BoxEncoding::kPixel && spec.kind != LabelKind::kLogits && spec.num_indices() <= kMostCompared && !view.skipped() &&
-         !view.has_ops() && 2 * (layout.row_bits + layout.column_bits) + 1 <= kMaxFieldBits;
+         !view.has_ops() && layout.indices_at <= kMaxFieldBits;
 }
 
 bool ReadPackedCrops(const RecordView& view, bool with_values, Record* record) {

@@ -28,15 +28,15 @@ def xxh(data):
 
 
 class Bad:
-    """The good file's bytes, to be spoilt."""
+    """A good file's bytes, to be spoilt."""
 
-    def __init__(self):
-        self.bytes = bytearray(GOOD)
-        self.block = GOOD.index(b"FKDBLOCK")
-        self.names = GOOD.index(b"FKDNAMES")
-        self.mark = max(i for i in range(len(GOOD)) if GOOD.startswith(b"FKDB\x01\0\0\0\0\0\0\0\0\0\0\0", i))
-        self.json = GOOD.rindex(b'{\n  "format": "fkdb"')  # the last one written
-        self.count = struct.unpack_from("<I", GOOD, self.block + 12)[0]
+    def __init__(self, good=GOOD):
+        self.bytes = bytearray(good)
+        self.block = good.index(b"FKDBLOCK")
+        self.names = good.index(b"FKDNAMES")
+        self.mark = max(i for i in range(len(good)) if good.startswith(b"FKDB\x01\0\0\0\0\0\0\0\0\0\0\0", i))
+        self.json = good.rindex(b'{\n  "format": "fkdb"')  # the last one written
+        self.count = struct.unpack_from("<I", good, self.block + 12)[0]
 
     def put(self, at, data):
         self.bytes[at:at + len(data)] = data
@@ -182,4 +182,5 @@ def main():
     pathlib.Path(sys.argv[1]).write_text(text)
 
 
-main()
+if __name__ == "__main__":
+    main()
