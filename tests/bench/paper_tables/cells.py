@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is trained for the tables: teachers, label sets, and cells, each a command of fkdb-train.
+
+A placeholder in braces is a path: {train}, {val} and {work}, or what another entry makes ({w48}, {labels20}..).
+"""
+
+from dataclasses import dataclass
+
+SEEDS = (0, 1, 2)
+STUDENT = "resnet6-w8"
+CROPS = "--scale 0.25,1"  # of an image's area: teachers', label sets' and students'
+PIXELS = "--channels-last --threads 1 --batch-size 128"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """flags: of fkdb-train, beside the student's. weights: begins with those of this cell, of the same seed."""
+    flags: str
+    weights: str = ""
+    images: int = 60_000
+    epochs: int = 32
+    seeds: tuple = SEEDS
+
+    def command(self):
+        initial = f" --weights {{{self.weights}}}" if self.weights else ""
+        return (f"fkdb-train --images {{train}} --val {{val}} --limit {self.images} --model {STUDENT} --epochs {self.epochs} "
+                f"{PIXELS} {self.flags}{initial}")
+
+
+def teacher(width, seed):
+    return (f"fkdb-train --images {{train}} --val {{val}} --limit 60000 --model resnet6-w{width} --epochs 8 --batch-size 128 {CROPS} --seed {seed} "
+            "--channels-last --threads 2")
+
+
+LABELS = f"--crops 32 {CROPS} --batch-size 128"
+W48, W32 = "resnet6-w48:{w48}", "resnet6-w32:{w32}"
+
+# Name: (the command that makes it, the file it is).
+MADE = {
+    "w48": (teacher(48, 0), "w48/weights.safetensors"),
+    "w32": (teacher(32, 1), "w32/weights.safetensors"),
+    "full": (f"fkdb-write --images {{train}} --limit 60000 --teacher {W48} {LABELS} --label full --encoding f32", "full.fkdb"),
+    "packed": ("fkdb-subset {full} --recode marginal-smoothing,top-k=5,packed", "packed.fkdb"),
+    "keys20": ("first_keys 20000", "keys20.txt"),
+    "full20": ("fkdb-subset {full} --images {keys20}", "full20.fkdb"),
+    "map-teacher": ("map_teacher {w48} resnet6-w48", "maps.pt"),
+    "maps": ("fkdb-write --images {train} --limit 60000 --teacher {map-teacher} --label label-map --top-k 5", "maps.fkdb"),
+    "ensemble": (f"fkdb-write --images {{train}} --limit 20000 --teacher {W48},{W32} {LABELS}", "ensemble.fkdb"),
+}
+
+# Table 6's kinds and encodings, and Table 7's, of the first 20,000 images.
+KINDS = {
+    "full-f32": "full,f32",
+    "hard": "hard,packed",
+    "smoothing": "smoothing,packed",
+    "renorm-2": "marginal-renorm,top-k=2,packed",
+    "ms-2": "marginal-smoothing,top-k=2,packed",
+    "ms-5": "marginal-smoothing,top-k=5,packed",
+    "ms-2-f16": "marginal-smoothing,top-k=2,f16",
+    "ms-2-f32": "marginal-smoothing,top-k=2,f32",
+}
+MADE |= {f"20-{name}": (f"fkdb-subset {{full20}} --recode {recode}", f"20-{name}.fkdb") for name, recode in KINDS.items()}
+
+MS = (1, 2, 4, 8, 16, 32)  # m: crops of an image in a batch
+NO_TAIL = "--no-single-crop-tail"
+
+CELLS = {}
+# Tables 1 and 3, all images.
+CELLS["hard"] = Cell(CROPS)
+CELLS["fkd"] = Cell(f"--db {{packed}} --crops-per-image 4 {NO_TAIL}")
+CELLS["relabel"] = Cell(f"--db {{maps}} {CROPS}")
+# Table 7.
+CELLS |= {f"hard-m{m}": Cell(f"{CROPS} --crops-per-image {m} {NO_TAIL}", images=20_000) for m in MS}
+CELLS |= {f"fkd-m{m}": Cell(f"--db {{20-ms-5}} --crops-per-image {m} {NO_TAIL}", images=20_000) for m in MS}
+# Table 6; its marginal smoothing of K = 5 is Table 7's m = 8.
+CELLS |= {f"kind-{name}": Cell(f"--db {{20-{name}}} --crops-per-image 8 {NO_TAIL}", images=20_000) for name in KINDS if name != "ms-5"}
+# Table 4: from the weights that hard labels gave; the recipes, a tenth and less of their epochs.
+TUNED = "--config fkd-meal-v2 --step-epochs 8"
+CELLS["meal-fkd"] = Cell(f"{TUNED} --db {{ensemble}}", weights="hard-m1", images=20_000, epochs=12)
+CELLS["meal-fkd-cosine"] = Cell("--config fkd-meal-v2-cosine --db {ensemble}", weights="hard-m1", images=20_000, epochs=18)
+CELLS["meal-online"] = Cell(f"{TUNED} --supervision teacher --teacher {W48},{W32} {CROPS} --crops-per-image 1", weights="hard-m1", images=20_000, epochs=12)
+# Table 3 once more: the dear one.
+CELLS["kd"] = Cell(f"--supervision teacher --teacher {W48} {CROPS}")
+
+# What is timed, one after the other and in turns, on a machine that does nothing else.
+TIMED = ["hard", "kd", "relabel", "fkd", "meal-online", "meal-fkd", *(f"hard-m{m}" for m in MS), *(f"fkd-m{m}" for m in MS)]

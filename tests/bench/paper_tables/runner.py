@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes what cells need, trains them, times them, and keeps the results."""
+
+import gzip
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import threading
+
+from cells import CELLS, MADE
+
+FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
+PLACEHOLDER = re.compile(r"\{([\w-]+)\}")
+
+
+class Results:
+    """results.json: {"made": {name: ..}, "cells": {name: {seed: ..}}, "speed": {..}}. Written as a whole after each change."""
+
+    def __init__(self, path):
+        self.path, self.lock = pathlib.Path(path), threading.Lock()
+        self.json = json.loads(self.path.read_text()) if self.path.exists() else {"made": {}, "cells": {}, "speed": {}}
+
+    def of(self, cell, seed):
+        return self.json["cells"].get(cell, {}).get(str(seed))
+
+    def put(self, value, *keys):
+        with self.lock:
+            node = self.json
+            for key in keys[:-1]:
+                node = node.setdefault(key, {})
+            if value is None:
+                node.pop(keys[-1], None)
+            else:
+                node[keys[-1]] = value
+            partial = self.path.with_name(self.path.name + ".new")
+            partial.write_text(json.dumps(self.json, indent=1, sort_keys=True) + "\n")
+            os.replace(partial, self.path)
+
+
+def cpu():
+    return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+
+
+def tiny(command):
+    """The same command, so small that it says nothing but that it runs."""
+    for what, instead in ((r"--limit \d+", "--limit 96"), (r"-w48\b", "-w3"), (r"-w32\b", "-w2"), (r"-w8\b", "-w1")):
+        command = re.sub(what, instead, command)
+    return command
+
+
+class Runner:
+    def __init__(self, work, folder, results, is_tiny):
+        self.work, self.bin, self.results, self.is_tiny = work.resolve(), folder.resolve(), results, is_tiny
+        self.work.mkdir(parents=True, exist_ok=True)
+        (self.work / "runs").mkdir(exist_ok=True)
+        self.locks, self.locks_lock = {}, threading.Lock()
+        self.data = {"train": FASHION / "train-images-idx3-ubyte.gz", "val": FASHION / "t10k-images-idx3-ubyte.gz"}
+        if is_tiny:
+            self.data["val"] = self.few_images(self.data["val"], 100)
+
+    def few_images(self, images, n):
+        """The first n of an IDX file and of the labels beside it."""
+        out = self.work / "few-images-idx3-ubyte.gz"
+        for path, header, size in ((images, 16, 784), (pathlib.Path(str(images).replace("images-idx3", "labels-idx1")), 8, 1)):
+            with gzip.open(path) as f:
+                head, data = f.read(header), f.read(n * size)
+            with gzip.open(str(out) if size > 1 else str(out).replace("images-idx3", "labels-idx1"), "wb") as f:
+                f.write(head[:4] + n.to_bytes(4, "big") + head[8:] + data)
+        return out
+
+    def words(self, command, seed):
+        """The command's words, with what it needs made before."""
+        def path(match):
+            name = match[1]
+            if name in self.data:
+                return str(self.data[name])
+            return str(self.made(name) if name in MADE else self.weights(name, seed))
+        return shlex.split(PLACEHOLDER.sub(path, tiny(command) if self.is_tiny else command))
+
+    def run(self, words, *arguments):
+        """A program of ours; returns the last line of its JSON."""
+        done = subprocess.run([self.bin / words[0], *words[1:], *map(str, arguments)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{shlex.join(words)}: {done.stderr.strip() or done.returncode}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def only_one(self, *what):
+        """A lock: two trainings may want the same thing made."""
+        with self.locks_lock:
+            return self.locks.setdefault(what, threading.Lock())
+
+    def made(self, name):
+        """The file, made if it is not there."""
+        command, file = MADE[name]
+        path = self.work / file
+        with self.only_one(name):
+            if path.exists():
+                return path
+            words = self.words(command, 0)
+            if words[0] == "map_teacher":
+                map_teacher(words[1], words[2], path)
+            elif words[0] == "first_keys":
+                path.write_text("".join(f"{i:05}\n" for i in range(96 if self.is_tiny else int(words[1]))))
+            elif words[0] == "fkdb-train":
+                self.run(words, "--out", path.parent, "--resume", "--json")
+                last = metrics(path.parent)[-1]
+                self.results.put({"command": command, "top1": last["top1"], "cpu": cpu()}, "made", name)
+            else:
+                self.run(words, *([path] if words[0] == "fkdb-subset" else ["--out", path]), "--resume", "--json")
+                audit = self.run(["fkdb-audit", str(path)], "--json")
+                digest = self.run(["fkdb-dump", str(path)], "--json")["digest"]
+                self.results.put({"command": command, "bytes_per_crop": audit["bytes_per_crop"], "crops": audit["crops"], "digest": digest, "cpu": cpu()},
+                                 "made", name)
+        return path
+
+    def folder(self, name, seed):
+        return self.work / "runs" / f"{name}-{seed}"
+
+    def weights(self, name, seed):
+        self.train(name, seed)
+        return self.folder(name, seed) / "weights.safetensors"
+
+    def forget(self, name, seed):
+        shutil.rmtree(self.folder(name, seed), ignore_errors=True)
+        self.results.put(None, "cells", name, str(seed))
+
+    def train(self, name, seed):
+        """(name, seed, result) of one cell, trained unless it is."""
+        out = self.folder(name, seed)
+        command = CELLS[name].command() + f" --seed {seed}"
+        with self.only_one(name, seed):
+            if not (out / "weights.safetensors").exists():
+                self.run(self.words(command, seed), "--out", out, "--resume", "--json", "--quiet")
+        passes = metrics(out)
+        last = passes[-1]
+        result = {"top1": last["top1"], "loss": last["loss"], "seconds": sum(p["seconds"] for p in passes), "crops": sum(p["crops"] for p in passes),
+                  "command": command, "cpu": cpu()}
+        self.results.put(result, "cells", name, str(seed))
+        return name, seed, result
+
+    def time(self, names, turns):
+        """Crops a second, medians of turns: each of 32 epochs of few images."""
+        seconds = {name: [] for name in names}
+        for turn in range(turns):
+            for name in names:
+                command = re.sub(r"--epochs \d+", "--epochs 32", CELLS[name].command())
+                command = re.sub(r"--limit \d+", "--limit 1280", command).replace(" --val {val}", "")
+                out = self.work / "runs" / f"speed-{name}-{turn}"
+                shutil.rmtree(out, ignore_errors=True)
+                self.run(self.words(command, 0), "--out", out, "--json", "--quiet")
+                passes = metrics(out)
+                shutil.rmtree(out)
+                # The first fifth warms up: memory, caches, what Torch compiles.
+                passes = passes[len(passes) // 5:]
+                seconds[name].append(sum(p["crops"] for p in passes) / sum(p["seconds"] for p in passes))
+                print(f"{name}: {seconds[name][-1]:.0f} crops/s", flush=True)
+        for name, values in seconds.items():
+            self.results.put({"crops_per_second": statistics.median(values), "turns": values, "cpu": cpu()}, "speed", name)
+
+
+def metrics(out):
+    return [json.loads(line) for line in (pathlib.Path(out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def map_teacher(weights, model, out):
+    """A resnet6-wN that gives a label map of 14 x 14 cells: its classifier at every place of the image at twice the size, instead of
+    behind the average. ReLabel's teacher sees 475 pixels where a student sees 224."""
+    import safetensors.torch
+    import torch
+    from torch import nn
+    from torchvision.models.resnet import BasicBlock
+    width = int(model.removeprefix("resnet6-w"))
+
+    def stage(inside, outside):
+        short = nn.Sequential(nn.Conv2d(inside, outside, 1, 2, bias=False), nn.BatchNorm2d(outside))
+        return nn.Sequential(BasicBlock(inside, outside, 2, short))
+    state = safetensors.torch.load_file(weights)
+    net = nn.Sequential()
+    net.add_module("conv1", nn.Conv2d(1, width, 3, 1, 1, bias=False))
+    net.add_module("bn1", nn.BatchNorm2d(width))
+    net.add_module("relu", nn.ReLU())
+    net.add_module("layer1", stage(width, 2 * width))
+    net.add_module("layer2", stage(2 * width, 4 * width))
+    net.add_module("fc", nn.Conv2d(4 * width, len(state["fc.bias"]), 1))
+    state["fc.weight"] = state["fc.weight"][:, :, None, None]
+    net.load_state_dict(state)
+    out = pathlib.Path(out)
+    out.with_name(out.name + ".json").write_text('{"input_size": 56}\n')
+    torch.jit.trace(net.eval(), torch.zeros(16, 1, 56, 56)).save(str(out))

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tests/bench/paper_tables: every cell trains, in tiny; what is done stays done; the tables are the results'."""
+
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+
+import pytest
+from conftest import BIN
+
+TABLES = pathlib.Path(__file__).parents[1] / "bench" / "paper_tables"
+sys.path.insert(0, str(TABLES))
+
+import cells  # noqa: E402
+import tables  # noqa: E402
+from runner import Results  # noqa: E402
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, TABLES, *map(str, arguments)], capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """All cells trained, two at a time."""
+    work = tmp_path_factory.mktemp("tables")
+    done = run(work, "--tiny", "--bin", BIN, "--jobs", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(line.split()[1] for line in done.stdout.splitlines()) == sorted(f"{name}/0:" for name in cells.CELLS)
+    return work
+
+
+def test_every_cell_has_its_result(work):
+    results = json.loads((work / "results.json").read_text())
+    for name, cell in cells.CELLS.items():
+        result = results["cells"][name]["0"]
+        last = json.loads((work / f"runs/{name}-0/metrics.jsonl").read_text().splitlines()[-1])
+        assert (result["top1"], result["loss"]) == (last["top1"], last["loss"])
+        assert result["crops"] == 96 * cell.epochs  # in tiny
+    # Table 6 has as many bytes as its encodings ask for.
+    bytes_of = {name: results["made"][f"20-{name}"]["bytes_per_crop"] for name in cells.KINDS}
+    assert bytes_of["hard"] < bytes_of["ms-2"] < bytes_of["ms-5"] < bytes_of["ms-2-f32"] < bytes_of["full-f32"]
+
+
+def test_what_is_done_stays_done_and_one_command_trains_a_cell_again(work):
+    before = json.loads((work / "results.json").read_text())
+    done = run(work, "--tiny", "--bin", BIN)
+    assert (done.returncode, done.stdout) == (0, "")
+    done = run(work, "--tiny", "--bin", BIN, "--cell", "fkd-m4/0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"\d\d:\d\d fkd-m4/0: top-1 [\d.]+ %, \d+ s\n", done.stdout)
+    after = json.loads((work / "results.json").read_text())
+    again, first = after["cells"]["fkd-m4"].pop("0"), before["cells"]["fkd-m4"].pop("0")
+    assert again.pop("seconds") != first.pop("seconds")
+    assert again == first  # the same bits
+    assert after == before
+
+
+def test_a_cell_that_fails_is_named_and_the_others_go_on(work):
+    (work / "20-ms-2.fkdb").rename(work / "kept")
+    (work / "20-ms-2.fkdb").write_bytes(b"no label set")
+    try:
+        done = run(work, "--tiny", "--bin", BIN, "--cell", "kind-ms-2/0", "--cell", "hard-m8/0")
+    finally:
+        (work / "kept").rename(work / "20-ms-2.fkdb")
+    assert done.returncode == 1
+    assert "hard-m8/0: top-1" in done.stdout
+    assert done.stderr.count("\n") == 1 and "20-ms-2.fkdb" in done.stderr
+
+
+def test_no_such_cell():
+    done = run("nowhere", "--cell", "fkd-m3")
+    assert (done.returncode, done.stderr) == (1, "paper_tables: no cell 'fkd-m3': expected a name of --list, or a name / a seed\n")
+    assert not pathlib.Path("nowhere").exists()
+
+
+def test_tables_are_the_results(tmp_path):
+    results = Results(tmp_path / "results.json")
+    top1 = [0.8712, 0.8751, 0.8699]
+    for seed, value in enumerate(top1):
+        results.put({"top1": value, "cpu": "a CPU"}, "cells", "fkd-m8", str(seed))
+    results.put({"crops_per_second": 4000.0, "cpu": "a CPU"}, "speed", "fkd-m8")
+    results.put({"crops_per_second": 4000.0, "cpu": "a CPU"}, "speed", "fkd")
+    results.put({"crops_per_second": 3000.0, "cpu": "a CPU"}, "speed", "hard")
+    text = tables.written(results)
+    mean = f"{100 * statistics.mean(top1):.2f} ± {100 * statistics.stdev(top1):.2f} (3)"
+    assert mean == "87.21 ± 0.27 (3)"
+    assert text.count(mean) == 2  # Table 6's K = 5 and Table 7's m = 8 are one cell
+    assert re.search(r"^\| images/s \|.*\n.*\n.*\n\| FKD.* 500 \| not timed yet \| not timed yet \|$", text, re.MULTILINE)
+    assert re.search(r"^\| FKD, m = 4.* \| not run yet \| 0\.75 x \|$", text, re.MULTILINE)
