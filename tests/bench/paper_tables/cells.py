@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is trained for the tables: teachers, label sets, and cells, each a command of fkdb-train.
 
-A placeholder in braces is a path: {train}, {val} and {work}, or what another entry makes ({w48}, {labels20}..).
+A name in braces is a path: {train} and {val}, what an entry of MADE makes ({w48}, {full20}..), or the weights of a cell.
 """
 
 from dataclasses import dataclass
