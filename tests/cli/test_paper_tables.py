@@ -30,7 +30,7 @@ def work(tmp_path_factory):
     done = run(work, "--tiny", "--bin", BIN, "--jobs", 2)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(line.split()[1] for line in done.stdout.splitlines()) == sorted(f"{name}/0:" for name in cells.CELLS)
-    return work
+    return work / "tiny"
 
 
 def test_every_cell_has_its_result(work):
@@ -47,9 +47,9 @@ def test_every_cell_has_its_result(work):
 
 def test_what_is_done_stays_done_and_one_command_trains_a_cell_again(work):
     before = json.loads((work / "results.json").read_text())
-    done = run(work, "--tiny", "--bin", BIN)
+    done = run(work.parent, "--tiny", "--bin", BIN)
     assert (done.returncode, done.stdout) == (0, "")
-    done = run(work, "--tiny", "--bin", BIN, "--cell", "fkd-m4/0")
+    done = run(work.parent, "--tiny", "--bin", BIN, "--cell", "fkd-m4/0")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"\d\d:\d\d fkd-m4/0: top-1 [\d.]+ %, \d+ s\n", done.stdout)
     after = json.loads((work / "results.json").read_text())
@@ -59,11 +59,23 @@ def test_what_is_done_stays_done_and_one_command_trains_a_cell_again(work):
     assert after == before
 
 
+def test_what_another_command_made_is_trained_again(work):
+    """cells.py changed: neither its result nor its weights are this cell's."""
+    results = Results(work / "results.json")
+    results.put("another", "cells", "hard-m2", "0", "command")
+    (work / "runs/hard-m2-0.command").write_text("another")
+    (work / "runs/hard-m2-0/weights.safetensors").write_bytes(b"another's")
+    done = run(work.parent, "--tiny", "--bin", BIN)
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 1 and "hard-m2/0" in done.stdout
+    assert Results(work / "results.json").of("hard-m2", 0)["command"] == cells.CELLS["hard-m2"].command(0)
+    assert (work / "runs/hard-m2-0/weights.safetensors").stat().st_size > 1000
+
+
 def test_a_cell_that_fails_is_named_and_the_others_go_on(work):
     (work / "20-ms-2.fkdb").rename(work / "kept")
     (work / "20-ms-2.fkdb").write_bytes(b"no label set")
     try:
-        done = run(work, "--tiny", "--bin", BIN, "--cell", "kind-ms-2/0", "--cell", "hard-m8/0")
+        done = run(work.parent, "--tiny", "--bin", BIN, "--cell", "kind-ms-2/0", "--cell", "hard-m8/0")
     finally:
         (work / "kept").rename(work / "20-ms-2.fkdb")
     assert done.returncode == 1

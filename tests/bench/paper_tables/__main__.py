@@ -50,20 +50,21 @@ def main():
     parser.add_argument("--check", action="store_true", help="exit 1 if README.md has other tables")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results.json")
     parser.add_argument("--bin", type=pathlib.Path, default=HERE.parents[2] / "build/release/bin")
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal in a minute: few images, small networks, one seed; results go to WORKDIR")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal in a minute: few images, small networks, one seed; all of it in WORKDIR/tiny")
     options = parser.parse_args()
     if options.list:
         results = Results(options.results)
         for name, cell in cells.CELLS.items():
-            print(f"{name}: {sum(results.of(name, s) is not None for s in cell.seeds)} of {len(cell.seeds)} seeds\n    {cell.command()}")
+            print(f"{name}: {sum(results.of(name, s) is not None for s in cell.seeds)} of {len(cell.seeds)} seeds\n    {cell.command(0)}")
         return
     if options.tables or options.check:
         sys.exit(tables.update(HERE / "README.md", Results(options.results), options.check))
     if options.workdir is None:
         parser.error("WORKDIR: where teachers, label sets and trainings go")
     patterns = {pattern: chosen(pattern) for pattern in options.cell or ["*"]}
-    results = Results(options.workdir / "results.json" if options.tiny else options.results)
-    runner = Runner(options.workdir, options.bin, results, options.tiny)
+    work = options.workdir / "tiny" if options.tiny else options.workdir  # never in one folder
+    results = Results(work / "results.json" if options.tiny else options.results)
+    runner = Runner(work, options.bin, results, options.tiny)
     if options.speed:
         return runner.time(cells.TIMED, options.turns)
     wanted = []
@@ -74,7 +75,9 @@ def main():
         wanted += [pair for pair in pairs if pair not in wanted]
     if options.tiny:
         wanted = [(name, seed) for name, seed in wanted if seed == 0]
-    wanted = sorted((pair for pair in wanted if results.of(*pair) is None), key=lambda pair: pair[1])  # a seed of everything first
+    # A result of another command is none.
+    done = {(n, s) for n, s in wanted if (result := results.of(n, s)) and result["command"] == cells.CELLS[n].command(s)}
+    wanted = sorted((pair for pair in wanted if pair not in done), key=lambda pair: pair[1])  # a seed of everything first
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for done in concurrent.futures.as_completed([pool.submit(runner.train, *pair) for pair in wanted]):

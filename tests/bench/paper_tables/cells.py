@@ -21,10 +21,10 @@ class Cell:
     epochs: int = 32
     seeds: tuple = SEEDS
 
-    def command(self):
+    def command(self, seed):
         initial = f" --weights {{{self.weights}}}" if self.weights else ""
         return (f"fkdb-train --images {{train}} --val {{val}} --limit {self.images} --model {STUDENT} --epochs {self.epochs} "
-                f"{PIXELS} {self.flags}{initial}")
+                f"{PIXELS} {self.flags}{initial} --seed {seed}")
 
 
 def teacher(width, seed):

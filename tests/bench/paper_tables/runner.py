@@ -15,7 +15,7 @@ import threading
 from cells import CELLS, MADE
 
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
-PLACEHOLDER = re.compile(r"\{([\w-]+)\}")
+IN_BRACES = re.compile(r"\{([\w-]+)\}")
 
 
 class Results:
@@ -80,7 +80,7 @@ class Runner:
             if name in self.data:
                 return str(self.data[name])
             return str(self.made(name) if name in MADE else self.weights(name, seed))
-        return shlex.split(PLACEHOLDER.sub(path, tiny(command) if self.is_tiny else command))
+        return shlex.split(IN_BRACES.sub(path, tiny(command) if self.is_tiny else command))
 
     def run(self, words, *arguments):
         """A program of ours; returns the last line of its JSON."""
@@ -132,8 +132,12 @@ class Runner:
     def train(self, name, seed):
         """(name, seed, result) of one cell, trained unless it is."""
         out = self.folder(name, seed)
-        command = CELLS[name].command() + f" --seed {seed}"
+        command = CELLS[name].command(seed)
         with self.only_one(name, seed):
+            said = out.with_suffix(".command")  # by which it is, or was begun
+            if not said.exists() or said.read_text() != command:
+                shutil.rmtree(out, ignore_errors=True)
+                said.write_text(command)
             if not (out / "weights.safetensors").exists():
                 self.run(self.words(command, seed), "--out", out, "--resume", "--json", "--quiet")
         passes = metrics(out)
@@ -145,10 +149,10 @@ class Runner:
 
     def time(self, names, turns):
         """Crops a second, medians of turns: each of 32 epochs of few images."""
-        seconds = {name: [] for name in names}
+        speeds = {name: [] for name in names}
         for turn in range(turns):
             for name in names:
-                command = re.sub(r"--epochs \d+", "--epochs 32", CELLS[name].command())
+                command = re.sub(r"--epochs \d+", "--epochs 32", CELLS[name].command(0))
                 command = re.sub(r"--limit \d+", "--limit 1280", command).replace(" --val {val}", "")
                 out = self.work / "runs" / f"speed-{name}-{turn}"
                 shutil.rmtree(out, ignore_errors=True)
@@ -157,9 +161,9 @@ class Runner:
                 shutil.rmtree(out)
                 # The first fifth warms up: memory, caches, what Torch compiles.
                 passes = passes[len(passes) // 5:]
-                seconds[name].append(sum(p["crops"] for p in passes) / sum(p["seconds"] for p in passes))
-                print(f"{name}: {seconds[name][-1]:.0f} crops/s", flush=True)
-        for name, values in seconds.items():
+                speeds[name].append(sum(p["crops"] for p in passes) / sum(p["seconds"] for p in passes))
+                print(f"{name}: {speeds[name][-1]:.0f} crops/s", flush=True)
+        for name, values in speeds.items():
             self.results.put({"crops_per_second": statistics.median(values), "turns": values, "cpu": cpu()}, "speed", name)
 
 
