@@ -32,7 +32,7 @@ namespace fkdb {
 namespace {
 
 struct Flags : CommonFlags {
-  std::string images, db, supervision, crop_order = "cycle", preload = "auto", crop_on = "cpu", out = "fkdb-run";
+  std::string images, db, supervision, crop_order = "cycle", preload = "auto", crop_on = "cpu", out = "fkdb-run", teacher_sees = "crops";
   std::string schedule = "cosine";
   std::vector<double> betas = {0.9, 0.999};
   bool no_decay_1d = false, no_single_crop_tail = false;
@@ -162,6 +162,8 @@ Result<void> ChooseSupervision(const Reader* labels, Flags* flags) {
   if (chosen == "teacher" && !teachers) return bad("--supervision teacher needs one: --teacher MODEL");
   if (chosen != "teacher" && teachers) return bad("--teacher is for --supervision teacher");
   if (chosen != "teacher" && flags->lambda != 1) return bad("--lambda is for --supervision teacher");
+  if (flags->teacher_sees == "mixed" && chosen != "teacher") return bad("--teacher-sees is for --supervision teacher");
+  if (flags->teacher_sees == "mixed" && flags->train.mixing.empty()) return bad("--teacher-sees mixed needs crops that are mixed: --mixup A or --cutmix A");
   if (chosen != "hard" && flags->label_smoothing != 0) return bad("--label-smoothing is for hard labels: a teacher's are soft already");
   if (flags->stored_crops()) FKDB_TRY(CheckCrops(*labels));
   if (chosen == "relabel") FKDB_TRY(CheckMaps(*labels));
@@ -253,10 +255,11 @@ Result<void> MakeLabels(Flags* flags, const DataSet& all_images, Labels* labels)
   FKDB_ASSIGN(labels->teachers, flags->teachers.Load(data, {config.input, config.batch_size, config.device, config.workers, ""}));
   const Ensemble& ensemble = labels->teachers->ensemble;
   labels->crops = std::move(labels->supervision);
-  FKDB_ASSIGN(labels->supervision, TeacherSupervision(*labels->crops, {&ensemble, flags->teacher_temperature, flags->lambda}, data));
+  FKDB_ASSIGN(labels->supervision, TeacherSupervision(*labels->crops, {&ensemble, flags->teacher_temperature, flags->lambda, flags->teacher_sees == "mixed"}, data));
   FKDB_ASSIGN(const std::string identity, IdentityOf(ensemble));
   said += fmt::format(":{}:{} {}:temperature {}:lambda {}", identity, flags->teachers.average, fmt::join(flags->teachers.weights, ","),
                       flags->teacher_temperature, flags->lambda);
+  if (flags->teacher_sees == "mixed") said += ":mixed";
   return {};
 }
 
@@ -360,6 +363,9 @@ int fkdb::RunTrain(int argc, char** argv) {
   flags.teachers.AddTo(app);
   app.add_option("--teacher-temperature", flags.teacher_temperature, "Of the softmax of --teacher")->capture_default_str();
   app.add_option("--lambda", flags.lambda, "The share of --teacher in a label, beside the image's class (Eq. 1)")->capture_default_str();
+  app.add_option("--teacher-sees", flags.teacher_sees, "With --mixup or --cutmix: each crop, whose labels are then mixed (crops), or what the student sees (mixed: FunMatch)")
+      ->check(CLI::IsMember({"crops", "mixed"}))
+      ->capture_default_str();
   app.add_option("--model", train.model, "A network: " + fkdb::ModelNames() + "; or FILE.pt, a module that torch.jit.script made")->required();
   app.add_option("--weights", train.weights, "Begin with these weights: .safetensors, or a state dict that torch.save wrote");
   app.add_flag("--new-head", train.new_head, "With --weights of other classes: draw the last layer, load the rest");

@@ -24,6 +24,8 @@
 namespace fkdb {
 namespace {
 
+constexpr uint64_t kMixingSeed = 0x6d69'7869'6e67'0000;  // apart from the draws of crops and orders
+
 uint64_t ImagesAStep(uint32_t crops, uint32_t batch_size) { return (uint64_t{batch_size} + crops - 1) / crops; }
 
 // Workers share the steps under way: each takes one image at a time, of the earliest step that has one
@@ -39,7 +41,8 @@ class Loader : public BatchLoader {
         teacher_inputs_(std::move(teacher_inputs)),
         config_(std::move(config)),
         ahead_(2 + static_cast<uint64_t>(config_.workers) / FewestImagesAStep()),
-        next_step_(config_.first_step) {
+        next_step_(config_.first_step),
+        steps_before_(config_.steps_before) {
     SkipDonePasses();
   }
   Result<void> Start() { return StartThreads(config_.workers, [this] { Work(); }, &workers_); }
@@ -108,10 +111,12 @@ class Loader : public BatchLoader {
   }
 
   void SkipDonePasses() {
-    while (next_pass_ < config_.passes.size() &&
-           next_step_ >= NumSteps(supervision_.images().size(), config_.passes[next_pass_].crops, config_.batch_size, config_.shard)) {
+    while (next_pass_ < config_.passes.size()) {
+      const uint64_t steps = NumSteps(supervision_.images().size(), config_.passes[next_pass_].crops, config_.batch_size, config_.shard);
+      if (next_step_ < steps) return;
       ++next_pass_;
       next_step_ = 0;
+      steps_before_ += steps / config_.shard.parts;
     }
   }
 
@@ -167,6 +172,7 @@ class Loader : public BatchLoader {
     }
     step->plan = {config_.first_pass + next_pass_, config_.passes[next_pass_], {}};
     step->batch->pass = step->plan.pass_number;
+    step->batch->all_steps = steps_before_ + next_step_ / config_.shard.parts;
     step->batch->step = next_step_++;
     step->batch->seconds = {};
     SkipDonePasses();
@@ -214,6 +220,7 @@ class Loader : public BatchLoader {
     if (batch.labels.has_ops() && !config_.crop) return Fail(ErrorCode::kUnsupported, "crops with operations are made on the CPU: --crop-on cpu");
     seconds->load += watch.Lap();
     const size_t crops = batch.labels.size();
+    batch.mix = DrawBatchMix(config_.mixing, crops, config_.input.height, config_.input.width, CounterRandom(config_.seed ^ kMixingSeed, batch.all_steps, part));
     if (config_.expand) MakeArrays(&batch);
     if (config_.expand && teacher_inputs_.empty() && !supervision_.labels_with_crops()) Expand(&batch, 0, crops);
     batch.teacher_inputs.resize(teacher_inputs_.size());
@@ -242,9 +249,14 @@ class Loader : public BatchLoader {
   Result<void> AskTeacher(Step* step, TrainBatch::Seconds* seconds) const {
     Stopwatch watch;
     TrainBatch& batch = *step->batch;
+    const BatchMix* const mix = batch.mix && supervision_.labels_mixed_crops() ? &*batch.mix : nullptr;
     std::vector<const float*> inputs;
-    for (const auto& input : batch.teacher_inputs) inputs.push_back(input.data());
-    FKDB_TRY(supervision_.AskTeacher(inputs, step->plan, &batch.labels));
+    for (size_t i = 0; i < teacher_inputs_.size(); ++i) {
+      const CropInputs& of = teacher_inputs_[i];
+      if (mix != nullptr) MixInputs(*mix, of.channels(), of.height(), of.width(), batch.teacher_inputs[i]);
+      inputs.push_back(batch.teacher_inputs[i].data());
+    }
+    FKDB_TRY(supervision_.AskTeacher(inputs, step->plan, mix, &batch.labels));
     seconds->teacher += watch.Lap();
     if (config_.expand) Expand(&batch, 0, batch.labels.size());
     seconds->unpack += watch.Lap();
@@ -319,6 +331,7 @@ class Loader : public BatchLoader {
   std::condition_variable work_, ready_;
   size_t next_pass_ = 0;  // of config_.passes
   uint64_t next_step_;    // of that pass
+  uint64_t steps_before_; // of the training, before that pass
   std::deque<std::unique_ptr<Step>> steps_;  // in their order
   std::vector<std::unique_ptr<TrainBatch>> spare_;
   bool closed_ = false;
@@ -361,6 +374,10 @@ Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, cons
     FKDB_ASSIGN(CropInputs make, CropInputs::Make(spec));
     if (make.channels() != data.channels()) {
       return Fail(ErrorCode::kInvalidArgument, fmt::format("a teacher of {} channels for images of {}", make.channels(), data.channels()));
+    }
+    if (supervision.labels_mixed_crops() && config.mixing.cutmix_alpha > 0 && (spec.height != config.input.height || spec.width != config.input.width)) {
+      return Fail(ErrorCode::kInvalidArgument, fmt::format("CutMix's boxes are of the student's {} x {} pixels: a teacher that sees {} x {} cannot be asked of mixed crops",
+                                                           config.input.height, config.input.width, spec.height, spec.width));
     }
     teacher_inputs.push_back(std::move(make));
   }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "image/crop_inputs.h"
 #include "image/data_set.h"
 #include "reader/label_batch.h"
+#include "trainer/batch_mix.h"
 #include "trainer/decoded_regions.h"
 #include "trainer/schedule.h"
 #include "trainer/supervision.h"
@@ -23,6 +25,8 @@ struct TrainBatch {
 
   uint64_t pass = 0;        // its number
   uint64_t step = 0;        // of the pass
+  uint64_t all_steps = 0;   // of the training, before this one
+  std::optional<BatchMix> mix;  // what LoaderConfig::mixing drew for it. Of teacher_inputs it was done where a teacher labels mixed crops; of `inputs` it never is
   std::span<float> inputs;  // (N, channels, height, width); none where a device crops
   BatchBuffer input_bytes;  // they lie here
   std::vector<std::vector<float>> teacher_inputs;  // of each of Supervision::teacher_inputs
@@ -67,6 +71,8 @@ struct LoaderConfig {
   uint64_t first_step = 0;   // of the first pass; those before are left out
   int workers = 1;
   Shard shard = {};
+  MixingConfig mixing = {};
+  uint64_t steps_before = 0; // of the training, before the first pass: mixes are drawn anew in every step
   BatchMemory memory = {};   // of the batches' inputs, regions and labels
   bool crop = true;          // false: a device does it, of the batches' regions
   bool expand = true;        // false: a device does it, of the batches' compact labels

@@ -147,7 +147,8 @@ class Online : public Supervision {
     return crops_.AddCrops(step, image, width, height, labels);
   }
 
-  Result<void> AskTeacher(std::span<const float* const> inputs, const StepPlan& step, LabelBatch* labels) const override {
+  bool labels_mixed_crops() const override { return teacher_.mixed; }
+  Result<void> AskTeacher(std::span<const float* const> inputs, const StepPlan& step, const BatchMix* mix, LabelBatch* labels) const override {
     std::unique_ptr<EnsembleOutputs> outputs = Borrow();
     FKDB_TRY(outputs->Run(inputs, labels->size()));
     const size_t c = spec_.num_classes;
@@ -162,7 +163,10 @@ class Online : public Supervision {
       if (teacher_.lambda == 1) continue;
       const auto lambda = static_cast<float>(teacher_.lambda);
       for (float& p : label) p *= lambda;
-      label[static_cast<size_t>(data_.class_index(step.ordinals[n / step.pass.crops]))] += 1 - lambda;
+      const auto add = [&](size_t crop, float share) { label[static_cast<size_t>(data_.class_index(step.ordinals[crop / step.pass.crops]))] += share; };
+      const auto own = mix == nullptr ? 1 : static_cast<float>(mix->share);
+      add(n, (1 - lambda) * own);
+      if (mix != nullptr) add(mix->partners[n], (1 - lambda) * (1 - own));
     }
     const std::lock_guard lock(mutex_);
     spare_.push_back(std::move(outputs));

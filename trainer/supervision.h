@@ -16,6 +16,7 @@
 #include "reader/epoch_plan.h"
 #include "reader/label_batch.h"
 #include "reader/reader.h"
+#include "trainer/batch_mix.h"
 #include "trainer/schedule.h"
 #include "writer/ensemble.h"
 
@@ -49,10 +50,12 @@ class Supervision {
                                 LabelBatch* labels) const = 0;
   // What a teacher wants to see of each crop besides.
   virtual std::vector<InputSpec> teacher_inputs() const { return {}; }
+  // Whether teachers are to see the crops of a mixed batch mixed: its labels are then of what the student sees, and are not mixed.
+  virtual bool labels_mixed_crops() const { return false; }
   // Fills the labels of a step whose crops are made. inputs: of each of teacher_inputs (PaddedRows(N), channels, height, width), the
-  // rows behind N zero. Errors: a teacher's.
-  virtual Result<void> AskTeacher(std::span<const float* const> inputs, const StepPlan& step, LabelBatch* labels) const {
-    static_cast<void>(inputs), static_cast<void>(step), static_cast<void>(labels);
+  // rows behind N zero. mix: what was done to them, or null. Errors: a teacher's.
+  virtual Result<void> AskTeacher(std::span<const float* const> inputs, const StepPlan& step, const BatchMix* mix, LabelBatch* labels) const {
+    static_cast<void>(inputs), static_cast<void>(step), static_cast<void>(mix), static_cast<void>(labels);
     return {};
   }
   // Whether crops with operations can be made for such an input. Errors: InvalidArgument (they are of pixels of another one).
@@ -70,11 +73,13 @@ Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrd
 
 // Vanilla knowledge distillation (Eq. 1): the crops of `crops`, labelled by the teachers in every step: a label is
 // lambda * their probabilities + (1 - lambda) * the image's class. temperature: of the teachers' softmax. Borrows all of them;
-// `images` only for lambda < 1. Errors: InvalidArgument (teachers that do not go together or with `images`' classes; lambda).
+// `images` only for lambda < 1. mixed: crops that are mixed (mixup, CutMix) are labelled as the student sees them (FunMatch, Beyer et al.
+// 2022), and not each by itself with the labels mixed after. Errors: InvalidArgument (teachers that do not go together or with `images`' classes; lambda).
 struct OnlineTeacher {
   const Ensemble* teachers;
   float temperature = 1;
   double lambda = 1;
+  bool mixed = false;
 };
 Result<std::unique_ptr<Supervision>> TeacherSupervision(const Supervision& crops, const OnlineTeacher& teacher, const DataSet& images);
 

@@ -36,7 +36,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kJob = "fkdb-train";
-constexpr uint64_t kMixingSeed = 0x6d69'7869'6e67'0000;  // apart from the draws of crops and orders
 
 // What a resumed run must share with the run that saved.
 Json Identity(const TrainConfig& c, const Student& student, const DataSet& data) {
@@ -188,6 +187,8 @@ class Training {
                                  .first_step = position_.step * config_.accumulate,
                                  .workers = config_.workers,
                                  .shard = shard_,
+                                 .mixing = config_.mixing,
+                                 .steps_before = position_.all_steps - position_.step,
                                  .crop = !config_.crop_on_gpu};
     FKDB_ASSIGN(DeviceBatches batches, DeviceBatches::Make(data_, supervision_, loader, device_));
     batches_.emplace(std::move(batches));
@@ -280,10 +281,12 @@ class Training {
     // A model's dropout draws for this part what it would in a run that was never stopped.
     const auto of_all = static_cast<uint32_t>(shard_.rank * shard_.parts + part);
     torch::manual_seed(Philox(config_.seed, position_.all_steps, of_all)[0]);
-    const std::optional<MixedBatch> mixed = MixBatch(config_.mixing, batch->inputs, CounterRandom(config_.seed ^ kMixingSeed, position_.all_steps, of_all));
+    std::optional<MixedBatch> mixed;
+    if (batch->host->mix) mixed = MixBatch(*batch->host->mix, batch->inputs);
+    const bool mix_labels = mixed && !supervision_.labels_mixed_crops();
     const torch::Tensor logits = Forward(mixed ? mixed->inputs : batch->inputs);
     const auto [loss, gradient] = LabelLoss(logits.detach(), batch->labels, static_cast<float>(config_.temperature), static_cast<float>(config_.tau),
-                                            1.0f / static_cast<float>(config_.accumulate), mixed ? &mixed->rows : nullptr);
+                                            1.0f / static_cast<float>(config_.accumulate), mix_labels ? &mixed->rows : nullptr);
     profile_.forward += Lap(watch);
     batches_->Prefetch();
     profile_.idle += watch->Lap();

@@ -64,7 +64,22 @@ def test_what_a_teacher_sees_and_where_crops_come_from_is_the_run_s(fkdb, teache
     fkdb.fails(2, "--scale and --ratio are of fresh crops: those of --db are stored", *RUN, "--db", full_labels, "--scale", "0.9,1", "--out", tmp_path / "x")
 
 
+def test_a_teacher_that_sees_mixed_crops(fkdb, teacher, tmp_path):
+    """FunMatch: other labels than mixing those of each crop; a run in pieces is the undisturbed one."""
+    mixed = ["--config", "funmatch", "--teacher", teacher, "--warmup-epochs", 1, "--lr", 0.003, "--workers", 2]
+    after = passes(fkdb, *mixed, "--teacher-sees", "crops", "--out", tmp_path / "crops")
+    whole = passes(fkdb, *mixed, "--out", tmp_path / "whole")
+    assert abs(whole[-1]["loss"] - after[-1]["loss"]) > 0.01
+    passes(fkdb, *mixed, "--out", tmp_path / "pieces", "--max-steps", 21)
+    passes(fkdb, *mixed, "--out", tmp_path / "pieces", "--resume")
+    assert (tmp_path / "whole/weights.safetensors").read_bytes() == (tmp_path / "pieces/weights.safetensors").read_bytes()
+    done = fkdb(*RUN, *mixed, "--teacher-sees", "crops", "--out", tmp_path / "pieces", "--resume")
+    assert done.returncode == 2 and "cannot resume with another configuration: supervision was" in done.stderr
+
+
 @pytest.mark.parametrize("code, message, flags", [
+    (2, "--teacher-sees is for --supervision teacher", ["--teacher-sees", "mixed", "--mixup", 1]),
+    (2, "--teacher-sees mixed needs crops that are mixed: --mixup A or --cutmix A", ["--teacher", "x.pt", "--teacher-sees", "mixed"]),
     (2, "--supervision teacher needs one: --teacher MODEL", ["--supervision", "teacher"]),
     (2, "--teacher is for --supervision teacher", ["--supervision", "hard", "--teacher", "x.pt"]),
     (2, "--lambda is for --supervision teacher", ["--lambda", 0.5]),

@@ -108,6 +108,55 @@ TEST_F(OnlineTeacherTest, SeesTheStudentsCropsInItsOwnWay) {
   }
 }
 
+// FunMatch: the teacher's label is of the mixed crop, and mixed again by nobody; the class's share is mixed.
+TEST_F(OnlineTeacherTest, SeesMixedCropsAsTheStudentDoes) {
+  const Looker small(5), student(16);
+  for (const double lambda : {1.0, 0.25}) {
+    for (const bool cut : {false, true}) {
+      const Looker& looker = cut ? student : small;  // CutMix's box is of one size
+      const Ensemble one(looker);
+      const auto mixed = TeacherSupervision(*crops_, {&one, 1, lambda, true}, data_), plain = TeacherSupervision(*crops_, {&one, 1, 1}, data_);
+      ASSERT_TRUE(mixed && plain);
+      LoaderConfig config = {{16, 16, Interpolation::kBilinear, {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}}, 0, {{0, kCrops}}, 9, 1, 0, 2};
+      const auto alone = *BatchLoader::Make(data_, **plain, config);
+      config.mixing = {cut ? 0.0 : 1.0, cut ? 1.0 : 0.0};
+      config.steps_before = 7;
+      const auto loader = *BatchLoader::Make(data_, **mixed, config);
+      uint64_t steps = 7, mixes = 0;
+      while (TrainBatch* batch = *loader->Next()) {
+        TrainBatch* const before = *alone->Next();
+        EXPECT_EQ(test::InputsOf(*batch), test::InputsOf(*before));  // the student's are mixed where it trains
+        EXPECT_EQ(batch->all_steps, steps++);
+        if (!batch->mix) continue;
+        ++mixes;
+        const BatchMix& mix = *batch->mix;
+        ASSERT_EQ(mix.partners.size(), batch->labels.size());
+        std::vector<float> seen = before->teacher_inputs[0];
+        const uint32_t side = looker.input().height;
+        MixInputs(mix, 3, side, side, seen);
+        EXPECT_EQ(batch->teacher_inputs[0], seen);
+        const auto class_of = [&](size_t n) { return batch->labels.images()[n / kCrops].ordinal % 2; };
+        for (size_t n = 0; n < batch->labels.size(); ++n) {
+          std::vector<float> logits(2), p(2);
+          looker.Say(seen.data() + n * 3 * side * side, logits.data());
+          ASSERT_TRUE(Softmax(logits, 1, p));
+          std::vector<double> expected = {lambda * p[0], lambda * p[1]};
+          expected[class_of(n)] += (1 - lambda) * mix.share;
+          expected[class_of(mix.partners[n])] += (1 - lambda) * (1 - mix.share);
+          for (int c = 0; c < 2; ++c) EXPECT_NEAR(batch->arrays.values[2 * n + c], expected[c], 2e-6) << n;
+        }
+      }
+      EXPECT_GE(mixes, 3u);
+    }
+  }
+  const Ensemble one(small);
+  const auto mixed = TeacherSupervision(*crops_, {&one, 1, 1, true}, data_);
+  LoaderConfig config = {{16, 12, Interpolation::kBilinear, {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}}, 0, {{0, kCrops}}, 9, 1, 0, 2};
+  config.mixing.cutmix_alpha = 1;
+  EXPECT_EQ(BatchLoader::Make(data_, **mixed, config).error().message,
+            "CutMix's boxes are of the student's 16 x 12 pixels: a teacher that sees 5 x 5 cannot be asked of mixed crops");
+}
+
 TEST_F(OnlineTeacherTest, WhatGoesWrongIsNamed) {
   Looker teacher(5);
   const Ensemble one(teacher);

@@ -214,22 +214,27 @@ TEST(Mixing, InputsAndLabelsAreMixedAlike) {
   const torch::Tensor x = torch::arange(6, torch::kFloat32).view({6, 1, 1, 1}).expand({6, 3, 8, 10}).contiguous();
   int mixups = 0, cuts = 0, none = 0;
   for (uint64_t step = 0; step < 400; ++step) {
-    const auto mixed = MixBatch({0.8, 1, 0.75, 0.25}, x, CounterRandom(1, step, 0));
-    if (!mixed) {
+    const auto mix = DrawBatchMix({0.8, 1, 0.75, 0.25}, 6, 8, 10, CounterRandom(1, step, 0));
+    if (!mix) {
       ++none;
       continue;
     }
-    const torch::Tensor means = mixed->inputs.mean({1, 2, 3}), partners = mixed->rows.partners.to(torch::kInt64), own = torch::arange(6, torch::kFloat32);
-    const torch::Tensor lambdas = mixed->rows.lambdas;
+    const MixedBatch mixed = MixBatch(*mix, x);
+    torch::Tensor others = torch::cat({x, torch::full({2, 3, 8, 10}, 7.0f)});  // as a loader does it, whose teachers' inputs have rows behind the crops
+    MixInputs(*mix, 3, 8, 10, {others.data_ptr<float>(), static_cast<size_t>(others.numel())});
+    EXPECT_TRUE(torch::allclose(others.narrow(0, 0, 6), mixed.inputs, 1e-6, 1e-6)) << step;
+    EXPECT_TRUE(torch::equal(others.narrow(0, 6, 2), torch::full({2, 3, 8, 10}, 7.0f)));
+    const torch::Tensor means = mixed.inputs.mean({1, 2, 3}), partners = mixed.rows.partners.to(torch::kInt64), own = torch::arange(6, torch::kFloat32);
+    const torch::Tensor lambdas = mixed.rows.lambdas;
     EXPECT_TRUE(torch::equal(std::get<0>(partners.sort()), torch::arange(6)));
     EXPECT_TRUE(torch::allclose(means, lambdas * own + (1 - lambdas) * own.index_select(0, partners), 1e-5, 1e-5)) << step;
-    const bool cut = torch::equal(mixed->inputs, mixed->inputs.round());
+    const bool cut = torch::equal(mixed.inputs, mixed.inputs.round());
     ++(cut ? cuts : mixups);
     const torch::Tensor logits = torch::randn({6, 10}).requires_grad_();
     const torch::Tensor label = lambdas.unsqueeze(1) * y + (1 - lambdas).unsqueeze(1) * y.index_select(0, partners);
     const torch::Tensor expected = -(label * torch::log_softmax(logits, 1)).sum(1).mean();
     expected.backward();
-    const auto [loss, gradient] = LabelLoss(logits.detach(), labels, 1, 1, 1, &mixed->rows);
+    const auto [loss, gradient] = LabelLoss(logits.detach(), labels, 1, 1, 1, &mixed.rows);
     EXPECT_NEAR(loss.item<float>(), expected.item<float>(), 1e-5);
     EXPECT_TRUE(torch::allclose(gradient, logits.grad(), 1e-4, 1e-6));
   }
