@@ -26,7 +26,7 @@ struct TrainBatch {
   uint64_t pass = 0;        // its number
   uint64_t step = 0;        // of the pass
   uint64_t all_steps = 0;   // of the training, before this one
-  std::optional<BatchMix> mix;  // what LoaderConfig::mixing drew for it. Of teacher_inputs it was done where a teacher labels mixed crops; of `inputs` it never is
+  std::optional<BatchMix> mix;  // what LoaderConfig::mixing drew: done to teacher_inputs where a teacher labels mixed crops, and never to `inputs`
   std::span<float> inputs;  // (N, channels, height, width); none where a device crops
   BatchBuffer input_bytes;  // they lie here
   std::vector<std::vector<float>> teacher_inputs;  // of each of Supervision::teacher_inputs

@@ -74,7 +74,8 @@ Result<std::unique_ptr<Supervision>> DbSupervision(const Reader& labels, CropOrd
 // Vanilla knowledge distillation (Eq. 1): the crops of `crops`, labelled by the teachers in every step: a label is
 // lambda * their probabilities + (1 - lambda) * the image's class. temperature: of the teachers' softmax. Borrows all of them;
 // `images` only for lambda < 1. mixed: crops that are mixed (mixup, CutMix) are labelled as the student sees them (FunMatch, Beyer et al.
-// 2022), and not each by itself with the labels mixed after. Errors: InvalidArgument (teachers that do not go together or with `images`' classes; lambda).
+// 2022), and not each by itself with the labels mixed after. Errors: InvalidArgument (teachers that do not go together or with
+// `images`' classes; lambda).
 struct OnlineTeacher {
   const Ensemble* teachers;
   float temperature = 1;

@@ -66,7 +66,7 @@ def test_what_a_teacher_sees_and_where_crops_come_from_is_the_run_s(fkdb, teache
 
 def test_a_teacher_that_sees_mixed_crops(fkdb, teacher, tmp_path):
     """FunMatch: other labels than mixing those of each crop; a run in pieces is the undisturbed one."""
-    mixed = ["--config", "funmatch", "--teacher", teacher, "--warmup-epochs", 1, "--lr", 0.003, "--workers", 2]
+    mixed = ["--config", "funmatch", "--teacher", teacher, "--warmup-epochs", 1, "--workers", 2]
     after = passes(fkdb, *mixed, "--teacher-sees", "crops", "--out", tmp_path / "crops")
     whole = passes(fkdb, *mixed, "--out", tmp_path / "whole")
     assert abs(whole[-1]["loss"] - after[-1]["loss"]) > 0.01

@@ -107,12 +107,14 @@ def test_missing_recipes_are_named_with_those_that_exist(fkdb):
 
 
 @pytest.mark.parametrize("recipe", TRAINING)
-def test_a_recipe_trains_and_resumes(fkdb, labels, label_maps, tmp_path, recipe):
+def test_a_recipe_trains_and_resumes(fkdb, labels, label_maps, teacher, tmp_path, recipe):
     """At its own rates and schedule, shortened: the loss falls, and a run in pieces ends as the whole one, to the bit."""
     text = tomllib.loads((RECIPES / "train" / f"{recipe}.toml").read_text())
     images, db = label_maps if text.get("supervision") == "relabel" else (TRAIN, labels)
     command = ["train", "--config", recipe, "--images", images, "--limit", 500, "--model", "resnet6-w4", "--batch-size", 32, "--epochs", 12, "--threads", 1]
-    if text.get("supervision") != "hard":
+    if text.get("supervision") == "teacher":
+        command += ["--teacher", teacher]
+    elif text.get("supervision") != "hard":
         command += ["--db", db]
     if "step-epochs" in text:
         command += ["--step-epochs", 8]

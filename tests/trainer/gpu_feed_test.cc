@@ -25,7 +25,8 @@ std::unique_ptr<BatchLoader> Open(const DataSet& data, const Supervision& superv
                                   bool crop = true) {
   // 3 images a step, then 6 of one crop: later batches are larger and smaller than earlier ones.
   const std::vector<Pass> passes = {{0, 2}, {2, 1}, {3, 4}};
-  return std::move(*BatchLoader::Make(data, supervision, {input, 0, passes, 6, 1, 0, 2, {}, std::move(memory), crop, crop}));
+  return std::move(*BatchLoader::Make(data, supervision, {.input = input, .passes = passes, .batch_size = 6, .seed = 1, .workers = 2,
+                                                              .memory = std::move(memory), .crop = crop, .expand = crop}));
 }
 
 // What is read of a batch.
@@ -107,7 +108,8 @@ TEST(GpuFeed, ALoadersErrorComesInItsPlace) {
   });
   const auto supervision = HardSupervision(data, {}, 1);
   LazyGpu::MakeStreamsEarly(false);
-  const auto loader = std::move(*BatchLoader::Make(data, **supervision, {kInput, 0, {{0, 1}}, 1, 1, 0, 2, {}, GpuFeed::Memory(0)}));
+  const auto loader = std::move(*BatchLoader::Make(data, **supervision, {.input = kInput, .passes = {{0, 1}}, .batch_size = 1, .seed = 1, .workers = 2,
+                                                                         .memory = GpuFeed::Memory(0)}));
   auto feed = *GpuFeed::Make(loader.get());
   int batches = 0;
   for (;;) {
