@@ -33,6 +33,10 @@ class Fkdb:
     def json(self, tool, *arguments):
         return [json.loads(line) for line in self.ok(tool, *arguments, "--json").splitlines()][-1]
 
+    def passes(self, tool, *arguments):
+        """What fkdb-train says of each pass."""
+        return [said for line in self.ok(tool, *arguments, "--json").splitlines() if "pass" in (said := json.loads(line))]
+
     def fails(self, code, message, tool, *arguments):
         """Exactly this exit code, and exactly this one line."""
         done = self(tool, *arguments)

@@ -377,6 +377,8 @@ int fkdb::RunTrain(int argc, char** argv) {
   AddOptimizerFlags(app, &flags);
   app.add_option("--ema-decay", train.average_decay, "Evaluate and keep the weights' moving average: what stays of it at a step, as 0.9999")
       ->capture_default_str();
+  app.add_option("--discriminator-lr", train.discriminator_rate, "Of MEAL V2's discriminator, which tells students from teachers (its own: 1e-4; 0: none)")
+      ->capture_default_str();
   fkdb::MixingConfig& mixing = train.mixing;
   app.add_option("--mixup", mixing.mixup_alpha, "Mix the crops of a batch and their labels: alpha of Beta(alpha, alpha) (0: never)")->capture_default_str();
   app.add_option("--cutmix", mixing.cutmix_alpha, "The same by pasted boxes")->capture_default_str();

@@ -65,4 +65,17 @@ LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, 
   return made;
 }
 
+at::Tensor DenseLabels(const SparseLabels& labels, int64_t rows, float tau, c10::Device device, const MixedRows* mixed) {
+  at::Tensor dense = at::empty({rows, static_cast<int64_t>(labels.num_classes)}, at::TensorOptions(device).dtype(at::kFloat));
+  if (device.is_cuda()) {
+    const c10::DeviceGuard guard(device);
+    const auto done = gpu::RecoverDense(labels, rows, tau, dense.data_ptr<float>(), CurrentStream(device));
+    TORCH_CHECK(done, done.error().message);
+  } else {
+    RecoverDense(labels, rows, tau, dense.data_ptr<float>());
+  }
+  if (mixed == nullptr) return dense;
+  return at::lerp(dense.index_select(0, mixed->partners), dense, mixed->lambdas.unsqueeze(1));
+}
+
 }  // namespace fkdb

@@ -25,4 +25,7 @@ struct MixedRows {
 LossAndGradient LabelLoss(const at::Tensor& logits, const SparseLabels& labels, float temperature, float tau, float weight = 1,
                           const MixedRows* mixed = nullptr);
 
+// The labels themselves (N, C), float32 on `device`: for what is no loss of this one's form.
+at::Tensor DenseLabels(const SparseLabels& labels, int64_t rows, float tau, c10::Device device, const MixedRows* mixed = nullptr);
+
 }  // namespace fkdb

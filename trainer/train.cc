@@ -21,6 +21,7 @@
 #include "trainer/data_parallel.h"
 #include "trainer/device.h"
 #include "trainer/device_batches.h"
+#include "trainer/discriminator.h"
 #include "trainer/evaluate.h"
 #include "trainer/label_loss.h"
 #include "trainer/mixing.h"
@@ -70,6 +71,7 @@ Json Identity(const TrainConfig& c, const Student& student, const DataSet& data)
           {"mix_switch", c.mixing.switch_probability},
           {"average_decay", c.average_decay},
           {"autocast", c.autocast},
+          {"discriminator_rate", c.discriminator_rate},
           {"temperature", c.temperature},
           {"tau", c.tau},
           {"seed", c.seed},
@@ -107,6 +109,7 @@ struct Position {
   double seconds = 0;     // spent on the pass so far
   uint64_t all_steps = 0; // of all passes
   double best_top1 = 0;   // of the passes so far
+  double discriminator_sum = 0;  // as loss_sum
 };
 
 // Where the seconds of a pass went, as far as this run did it.
@@ -171,6 +174,7 @@ class Training {
       average.model->to(device_);
       average_.emplace(*model_, average.model, config_.average_decay);
     }
+    if (config_.discriminator_rate > 0) discriminator_.emplace(shape.classes, config_.discriminator_rate, device_);
     FKDB_TRY(CheckOthers());
     FKDB_ASSIGN(const std::vector<std::byte> checkpoint, FindCheckpoint());
     if (!checkpoint.empty()) FKDB_TRY(Restore(checkpoint));
@@ -259,6 +263,7 @@ class Training {
     for (uint32_t part = 0; part < config_.accumulate; ++part) FKDB_TRY(AddGradients(part, &sums, &watch));
     if (config_.optimizer.clip_norm > 0) torch::nn::utils::clip_grad_norm_(parameters_, config_.optimizer.clip_norm);
     optimizer_->step();
+    if (discriminator_) discriminator_->Step();
     if (average_) average_->Update();
     profile_.optimizer += Lap(&watch);
     if (parallel_) {
@@ -283,14 +288,18 @@ class Training {
     torch::manual_seed(Philox(config_.seed, position_.all_steps, of_all)[0]);
     std::optional<MixedBatch> mixed;
     if (batch->host->mix) mixed = MixBatch(*batch->host->mix, batch->inputs);
-    const bool mix_labels = mixed && !supervision_.labels_mixed_crops();
+    const MixedRows* const mixed_rows = mixed && !supervision_.labels_mixed_crops() ? &mixed->rows : nullptr;
     const torch::Tensor logits = Forward(mixed ? mixed->inputs : batch->inputs);
-    const auto [loss, gradient] = LabelLoss(logits.detach(), batch->labels, static_cast<float>(config_.temperature), static_cast<float>(config_.tau),
-                                            1.0f / static_cast<float>(config_.accumulate), mix_labels ? &mixed->rows : nullptr);
+    const auto weight = 1.0f / static_cast<float>(config_.accumulate), tau = static_cast<float>(config_.tau);
+    auto [loss, gradient] = LabelLoss(logits.detach(), batch->labels, static_cast<float>(config_.temperature), tau, weight, mixed_rows);
+    const auto n = static_cast<double>(batch->inputs.size(0));
+    if (discriminator_) {
+      const torch::Tensor labels = DenseLabels(batch->labels, batch->inputs.size(0), tau, device_, mixed_rows);
+      position_.discriminator_sum += n * discriminator_->AddGradient(logits.detach(), labels, weight, &gradient);
+    }
     profile_.forward += Lap(watch);
     batches_->Prefetch();
     profile_.idle += watch->Lap();
-    const auto n = static_cast<double>(batch->inputs.size(0));
     const double value = loss.item<double>();
     if (!parallel_) FKDB_TRY(CheckLoss(value));  // of several processes all know it after the step
     *sums = {sums->loss + value * n, sums->crops + n};
@@ -337,6 +346,7 @@ class Training {
                  {"crops", position_.crops},
                  {"seconds", position_.seconds}};
     result_.loss = MeanLoss();
+    if (discriminator_) line["discriminator_loss"] = position_.discriminator_sum / static_cast<double>(position_.crops);
     if (parallel_) FKDB_TRY(parallel_->Share(Evaluated().buffers()));  // running statistics are each process's own
     if (validation_) {
       FKDB_ASSIGN(const std::optional<Accuracy> accuracy, EvaluateAll());
@@ -457,11 +467,12 @@ class Training {
     StoreModel(*model_, "model.", &file);
     StoreOptimizer(*model_, *optimizer_, "optimizer.", &file);
     if (average_) StoreModel(average_->model(), "average.", &file);
+    if (discriminator_) discriminator_->Store("discriminator.", &file);
     file.metadata["class_names"] = ClassNames();
     file.metadata["config"] = Identity(config_, student_, data_).dump();
     const Json position = {{"pass", position_.pass},   {"step", position_.step},       {"loss_sum", position_.loss_sum},
                            {"crops", position_.crops}, {"seconds", position_.seconds}, {"all_steps", position_.all_steps},
-                           {"best_top1", position_.best_top1}};
+                           {"best_top1", position_.best_top1}, {"discriminator_sum", position_.discriminator_sum}};
     file.metadata["position"] = position.dump();
     file.metadata["metrics"] = Json(metrics_).dump();
     return WriteTensorFile(config_.out / kCheckpointFile, file);
@@ -492,11 +503,14 @@ class Training {
     position_ = {position.value("pass", uint64_t{0}),   position.value("step", uint64_t{0}),
                  position.value("loss_sum", 0.0),       position.value("crops", uint64_t{0}),
                  position.value("seconds", 0.0),        position.value("all_steps", uint64_t{0}),
-                 position.value("best_top1", 0.0)};
+                 position.value("best_top1", 0.0),      position.value("discriminator_sum", 0.0)};
     if (auto loaded = LoadModel(file, "model.", model_.get()); !loaded) return in(loaded.error());
     if (auto loaded = LoadOptimizer(file, "optimizer.", *model_, optimizer_.get()); !loaded) return in(loaded.error());
     if (average_) {
       if (auto loaded = LoadModel(file, "average.", &average_->model()); !loaded) return in(loaded.error());
+    }
+    if (discriminator_) {
+      if (auto loaded = discriminator_->Load(file, "discriminator."); !loaded) return in(loaded.error());
     }
 
     // The metrics file may lack the last line, or have lines of passes that are about to be repeated.
@@ -526,6 +540,7 @@ class Training {
   std::vector<torch::Tensor> parameters_;  // of the model
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::optional<WeightAverage> average_;
+  std::optional<Discriminator> discriminator_;
   std::optional<DeviceBatches> batches_;
   Position position_;
   std::vector<std::string> metrics_;  // a line for each pass done
@@ -534,7 +549,7 @@ class Training {
   double run_seconds_ = 0, run_epochs_ = 0;
 };
 
-Result<void> CheckConfig(const TrainConfig& c) {
+Result<void> CheckConfig(const TrainConfig& c, const LabelSpec& labels) {
   const auto bad = [](std::string message) { return Fail(ErrorCode::kInvalidArgument, std::move(message)); };
   if (c.epochs < 1 || c.crops_per_image < 1 || c.batch_size < 1) {
     return bad(fmt::format("{} epochs, {} crops an image, batches of {}: expected 1 or more of each", c.epochs,
@@ -551,6 +566,10 @@ Result<void> CheckConfig(const TrainConfig& c) {
   if (!(c.average_decay >= 0 && c.average_decay < 1)) return bad(fmt::format("decay {} of the weights' average: expected 0 to 1, 1 excluded", c.average_decay));
   if (!c.autocast.empty() && !IsAutocastType(c.autocast)) return bad(fmt::format("autocast '{}': expected bf16 or fp16", c.autocast));
   if (c.autocast == "fp16") return bad("autocast 'fp16' would need a loss scale: expected bf16");
+  if (c.discriminator_rate != 0) {
+    FKDB_TRY(CheckDiscriminator(c.discriminator_rate, labels));
+    if (c.launch.ranks > 1) return bad(fmt::format("a discriminator is trained by one process: there are {}", c.launch.ranks));
+  }
   FKDB_TRY(CheckMixing(c.mixing));
   return c.schedule.Check(c.epochs);
 }
@@ -559,7 +578,7 @@ Result<void> CheckConfig(const TrainConfig& c) {
 
 Result<TrainResult> Train(const TrainConfig& config, const DataSet& data, const Supervision& supervision,
                           const DataSet* validation, const TrainHooks& hooks) {
-  FKDB_TRY(CheckConfig(config));
+  FKDB_TRY(CheckConfig(config, supervision.spec()));
   FKDB_ASSIGN(const c10::Device device, ParseDevice(config.device));
   if (config.num_threads > 0) at::set_num_threads(config.num_threads);
   Training training(config, data, supervision, validation, hooks, device);

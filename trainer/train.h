@@ -33,6 +33,7 @@ struct TrainConfig {
   MixingConfig mixing;
   double average_decay = 0;      // of the weights' moving average, which is then the student that counts; 0: none
   std::string autocast;          // "bf16", "fp16" (GPUs): of the forward pass; empty: float32
+  double discriminator_rate = 0; // learning rate of MEAL V2's discriminator, whose loss is added; 0: none. One process trains it
   double temperature = 1;        // of the student's softmax
   double tau = 1;                // of the softmax over stored logits
   uint64_t seed = 0;             // weights, image order, crop order

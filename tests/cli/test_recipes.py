@@ -2,7 +2,6 @@
 """Flags from files: --config, --print-config, and the recipes of trainer/recipes, each of which trains."""
 
 import hashlib
-import json
 import pathlib
 import tomllib
 
@@ -120,11 +119,11 @@ def test_a_recipe_trains_and_resumes(fkdb, labels, label_maps, teacher, tmp_path
         command += ["--step-epochs", 8]
     if "warmup-epochs" in text:
         command += ["--warmup-epochs", 2]
-    lines = [json.loads(line) for line in fkdb.ok(*command, "--out", tmp_path / "whole", "--json").splitlines()]
-    losses = [line["loss"] for line in lines if "pass" in line]
+    whole = fkdb.passes(*command, "--out", tmp_path / "whole")
+    losses = [line["loss"] for line in whole]
     assert losses[-1] < 0.9 * losses[0], losses
     if text.get("no-single-crop-tail"):
-        assert [line["crops_per_image"] for line in lines[:-1]] == [4, 4, 4]
+        assert [line["crops_per_image"] for line in whole] == [4, 4, 4]
     for steps in (50, 0):
         fkdb.ok(*command, "--out", tmp_path / "pieces", "--resume", "--max-steps", steps)
     weights = [(tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "pieces")]
@@ -137,8 +136,7 @@ def test_mixed_precision_and_channels_last(fkdb, labels, tmp_path):
                "--threads", 1]
 
     def losses(name, *flags):
-        lines = [json.loads(line) for line in fkdb.ok(*command, *flags, "--out", tmp_path / name, "--json").splitlines()]
-        return [line["loss"] for line in lines if "pass" in line]
+        return [line["loss"] for line in fkdb.passes(*command, *flags, "--out", tmp_path / name)]
 
     plain = losses("plain")
     for name, flags, near in (("bf16", ["--autocast", "bf16"], 0.03), ("last", ["--channels-last"], 0.03)):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training from label maps (ReLabel): what a map says of a crop, against its formula, and fkdb-train --supervision relabel."""
 
-import json
 import pathlib
 import shutil
 import subprocess
@@ -46,11 +45,6 @@ def test_a_crop_s_label_is_that_of_the_formula(fkdb, tmp_path, grid, half):
 RUN = ["train", "--model", "resnet6-w4", "--epochs", 2, "--batch-size", 32, "--lr", 0.05, "--threads", 1, "--input-size", 28]
 
 
-def passes(fkdb, *arguments):
-    lines = [json.loads(line) for line in fkdb.ok(*arguments, "--json").splitlines()]
-    return [line for line in lines if "pass" in line]
-
-
 def weights(folder):
     return (folder / "weights.safetensors").read_bytes()
 
@@ -67,13 +61,13 @@ def other(command, flag, value):
 
 
 def test_it_trains_with_any_workers_and_resumes(fkdb, run, tmp_path):
-    whole = passes(fkdb, *run, "--supervision", "relabel", "--out", tmp_path / "whole")
+    whole = fkdb.passes(*run, "--supervision", "relabel", "--out", tmp_path / "whole")
     assert [p["crops_per_image"] for p in whole] == [1, 1] and whole[1]["loss"] < 0.95 * whole[0]["loss"]
     # It is what label maps are for; nothing depends on how many threads load.
-    passes(fkdb, *run, "--workers", 4, "--out", tmp_path / "default")
+    fkdb.passes(*run, "--workers", 4, "--out", tmp_path / "default")
     assert weights(tmp_path / "default") == weights(tmp_path / "whole")
     for steps in (7, 0):
-        passes(fkdb, *run, "--supervision", "relabel", "--out", tmp_path / "pieces", "--resume", "--max-steps", steps)
+        fkdb.passes(*run, "--supervision", "relabel", "--out", tmp_path / "pieces", "--resume", "--max-steps", steps)
     assert weights(tmp_path / "pieces") == weights(tmp_path / "whole")
 
 
@@ -87,14 +81,14 @@ def test_crops_are_those_of_hard_labels(fkdb, run, tmp_path):
         torch.save(torch.stack([torch.full((1, 2, 3), 200.0), torch.full((1, 2, 3), float(path.parent.name))]), to)
     fkdb.ok("convert", "--from", "relabel", "--images", images, tmp_path / "maps", tmp_path / "sure.fkdb")
     flags = ["--images", images, "--crops-per-image", 2, "--scale", "0.5,1"]
-    sure = passes(fkdb, *RUN, *flags, "--db", tmp_path / "sure.fkdb", "--out", tmp_path / "sure")
-    hard = passes(fkdb, *RUN, *flags, "--out", tmp_path / "hard")
+    sure = fkdb.passes(*RUN, *flags, "--db", tmp_path / "sure.fkdb", "--out", tmp_path / "sure")
+    hard = fkdb.passes(*RUN, *flags, "--out", tmp_path / "hard")
     assert [p["loss"] for p in sure] == pytest.approx([p["loss"] for p in hard], rel=1e-5)
 
 
 def test_mixed_batches_and_several_crops(fkdb, run, tmp_path):
-    plain = passes(fkdb, *run, "--crops-per-image", 2, "--no-single-crop-tail", "--out", tmp_path / "plain")
-    mixed = passes(fkdb, *run, "--crops-per-image", 2, "--no-single-crop-tail", "--mixup", 0.8, "--cutmix", 1, "--out", tmp_path / "mixed")
+    plain = fkdb.passes(*run, "--crops-per-image", 2, "--no-single-crop-tail", "--out", tmp_path / "plain")
+    mixed = fkdb.passes(*run, "--crops-per-image", 2, "--no-single-crop-tail", "--mixup", 0.8, "--cutmix", 1, "--out", tmp_path / "mixed")
     assert [p["crops_per_image"] for p in plain] == [p["crops_per_image"] for p in mixed] == [2]
     assert abs(mixed[0]["loss"] - plain[0]["loss"]) > 0.01
 

@@ -12,6 +12,7 @@
 #include "reader/reader.h"
 #include "tests/db/test_files.h"
 #include "trainer/checkpoint.h"
+#include "trainer/discriminator.h"
 #include "trainer/export.h"
 #include "trainer/label_loss.h"
 #include "trainer/mixing.h"
@@ -369,6 +370,45 @@ TEST_F(TrainTest, UnknownModelsAndDevicesAreNamed) {
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message, "device 'tpu': expected cpu, cuda or cuda:N");
 }
 
+// Beside a network written down here with the same weights; its own step lowers its loss.
+TEST(Discriminator, ItsLossAndGradientAreThoseOfItsLayers) {
+  torch::manual_seed(3);
+  Discriminator discriminator(130, 0.01, torch::kCPU);
+  TensorFile file;
+  discriminator.Store("d.", &file);
+  const auto tensor = [&](const std::string& name, std::vector<int64_t> shape) {
+    torch::Tensor loaded = torch::empty(shape);
+    EXPECT_TRUE(LoadTensor(file, "d.model." + name, loaded)) << name;
+    return loaded;
+  };
+  const torch::Tensor w0 = tensor("0.weight", {16, 130}), w2 = tensor("2.weight", {8, 16}), w4 = tensor("4.weight", {2, 8});
+  const torch::Tensor b0 = tensor("0.bias", {16}), b2 = tensor("2.bias", {8}), b4 = tensor("4.bias", {2});
+  const torch::Tensor logits = (3 * torch::randn({6, 130})).requires_grad_(), labels = torch::softmax(2 * torch::randn({6, 130}), 1);
+  labels.select(0, 4).zero_().select(0, 7).fill_(1);  // as f16 rounds it
+  const auto centred = [](const torch::Tensor& x) { return x - x.sum(1, true) / 130; };
+  const torch::Tensor x = torch::cat({centred(logits), centred(labels.clamp_min(1.0 / (1 << 24)).log())});
+  const torch::Tensor out = torch::relu(torch::relu(x.matmul(w0.t()) + b0).matmul(w2.t()) + b2).matmul(w4.t()) + b4;
+  const torch::Tensor right = torch::cat({torch::tensor({{1.0f, 0.0f}}).expand({6, 2}), torch::tensor({{0.0f, 1.0f}}).expand({6, 2})});
+  const torch::Tensor expected = -(right * torch::log_sigmoid(out) + (1 - right) * torch::log_sigmoid(-out)).mean();
+  expected.backward();
+
+  torch::Tensor gradient = torch::ones({6, 130});
+  EXPECT_NEAR(discriminator.AddGradient(logits.detach(), labels, 0.5, &gradient), expected.item<double>(), 1e-6);
+  EXPECT_GT(logits.grad().abs().max().item<double>(), 1e-6);
+  EXPECT_TRUE(torch::allclose(gradient - 1, 0.5 * logits.grad(), 1e-3, 1e-7));
+  double before = expected.item<double>();
+  for (int step = 0; step < 5; ++step) {
+    discriminator.Step();
+    const double loss = discriminator.AddGradient(logits.detach(), labels, 1, &gradient);
+    EXPECT_LT(loss, before) << step;
+    before = loss;
+  }
+  EXPECT_EQ(CheckDiscriminator(1e-4, test::MakeSpec(LabelKind::kMarginalRenorm, 10, 3, ValueEncoding::kF32)).error().message,
+            "a discriminator needs a probability of every class: labels of kind 'marginal-renorm' give most of them none");
+  EXPECT_EQ(CheckDiscriminator(-1, test::MakeSpec(LabelKind::kFull, 10, 3, ValueEncoding::kF32)).error().message,
+            "discriminator's learning rate -1: expected more than 0");
+}
+
 // Its gradient, handed to autograd, is that of Torch's own operations on dense labels.
 TEST(LabelLoss, IsTorchsOnDenseLabels) {
   const LabelSpec spec = test::MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF32);
@@ -396,6 +436,9 @@ TEST(LabelLoss, IsTorchsOnDenseLabels) {
   }
   const torch::Tensor logits = inputs.matmul(weights).detach();
   EXPECT_TRUE(torch::equal(LabelLoss(logits, labels, 2, 1, 0.25).gradient, LabelLoss(logits, labels, 2, 1).gradient / 4));
+  EXPECT_TRUE(torch::equal(DenseLabels(labels, 7, 1, torch::kCPU), y));
+  const MixedRows mixed = {torch::tensor({6, 5, 4, 3, 2, 1, 0}, torch::kInt), torch::full({7}, 0.25f)};
+  EXPECT_TRUE(torch::allclose(DenseLabels(labels, 7, 1, torch::kCPU, &mixed), 0.25 * y + 0.75 * y.flip(0)));
   EXPECT_THROW(LabelLoss(inputs, labels, 2, 1), c10::Error);
   EXPECT_THROW(LabelLoss(torch::zeros({7, 10}, torch::kFloat64), labels, 2, 1), c10::Error);
 }
