@@ -17,10 +17,25 @@ nn::Conv2d Conv(int64_t in, int64_t out, int64_t kernel, int64_t stride) {
   return nn::Conv2d(nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).bias(false));
 }
 
+// The gradient of a strided 1x1 convolution's weights is where oneDNN (issue 6035) writes behind its workspace, if images are channels-last
+// and fewer than 16 channels come in, an AVX-512 register of them: there the pixels are picked first.
+class ShortcutConvImpl : public nn::Conv2dImpl {
+ public:
+  using nn::Conv2dImpl::Conv2dImpl;
+
+  torch::Tensor forward(const torch::Tensor& x) {
+    const bool affected = x.is_cpu() && x.size(1) < 16 && x.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+    if (!affected) return nn::Conv2dImpl::forward(x);
+    const int64_t stride = (*options.stride())[0];
+    return torch::conv2d(x.slice(2, 0, x.size(2), stride).slice(3, 0, x.size(3), stride), weight);
+  }
+};
+TORCH_MODULE(ShortcutConv);
+
 // Of the shortcut, where input and output differ in shape; none where they don't.
 nn::Sequential Downsample(int64_t in, int64_t out, int64_t stride) {
   if (stride == 1 && in == out) return nullptr;
-  return nn::Sequential(Conv(in, out, 1, stride), nn::BatchNorm2d(out));
+  return nn::Sequential(ShortcutConv(nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)), nn::BatchNorm2d(out));
 }
 
 class BasicBlock : public nn::Module {

@@ -18,21 +18,22 @@ from PIL import Image
 WIDTH, HEIGHT = 500, 375
 
 
-def cut(folder):
+def cut(folder, tiles=(1, 2, 4)):
+    """The photos of `folder`: the whole, in 2 x 2, in 4 x 4 tiles."""
+    folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(PHOTOS.glob("*.jpg")):
         photo = Image.open(path).convert("RGB")
-        for tiles in (1, 2, 4):
-            whole = photo.resize((tiles * WIDTH, tiles * HEIGHT), Image.Resampling.LANCZOS)
-            for n in range(tiles * tiles):
-                left, top = n % tiles * WIDTH, n // tiles * HEIGHT
+        for side in tiles:
+            whole = photo.resize((side * WIDTH, side * HEIGHT), Image.Resampling.LANCZOS)
+            for n in range(side * side):
+                left, top = n % side * WIDTH, n // side * HEIGHT
                 tile = whole.crop((left, top, left + WIDTH, top + HEIGHT))
-                tile.save(folder / f"{path.stem}_{tiles}_{n:02}.jpg", quality=90)
+                tile.save(folder / f"{path.stem}_{side}_{n:02}.jpg", quality=90)
 
 
 def main():
     work = pathlib.Path(sys.argv[1])
     images, out = work / "photos", work / "photos.fkdb"
-    images.mkdir(parents=True, exist_ok=True)
     cut(images)
     if not (work / "lite0.pt").exists():
         lite0(work / "lite0.pt")

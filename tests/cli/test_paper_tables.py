@@ -38,11 +38,15 @@ def test_every_cell_has_its_result(work):
     for name, cell in cells.CELLS.items():
         result = results["cells"][name]["0"]
         last = json.loads((work / f"runs/{name}-0/metrics.jsonl").read_text().splitlines()[-1])
-        assert (result["top1"], result["loss"]) == (last["top1"], last["loss"])
-        assert result["crops"] == 96 * cell.epochs  # in tiny
+        assert result["loss"] == last["loss"]
+        assert result["crops"] == (96 if cell.images else 12) * cell.epochs  # in tiny
+        if cell.images:
+            assert result["top1"] == last["top1"]
+        else:
+            assert 0 <= result["agreement"] <= 1 and result["kl"] > 0
     # Table 6 has as many bytes as its encodings ask for.
     bytes_of = {name: results["made"][f"20-{name}"]["bytes_per_crop"] for name in cells.KINDS}
-    assert bytes_of["hard"] < bytes_of["ms-2"] < bytes_of["ms-5"] < bytes_of["ms-2-f32"] < bytes_of["full-f32"]
+    assert bytes_of["hard"] < bytes_of["ms-1"] < bytes_of["ms-2"] < bytes_of["ms-5"] < bytes_of["ms-2-f32"] < bytes_of["full-f32"]
 
 
 def test_what_is_done_stays_done_and_one_command_trains_a_cell_again(work):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's tables in small, on Fashion-MNIST: trains what has no result yet.
+"""The paper's tables in small, on Fashion-MNIST and photos: trains what has no result yet.
 
     .venv/bin/python tests/bench/paper_tables WORKDIR                    every cell, one after the other
     .venv/bin/python tests/bench/paper_tables WORKDIR --jobs 2           two at a time
@@ -86,7 +86,8 @@ def main():
                 print(f"paper_tables: {done.exception()}", file=sys.stderr, flush=True)
                 continue
             name, seed, result = done.result()
-            print(f"{datetime.datetime.now():%H:%M} {name}/{seed}: top-1 {100 * result['top1']:.2f} %, {result['seconds']:.0f} s", flush=True)
+            judged = f"top-1 {100 * result['top1']:.2f} %" if "top1" in result else f"agreement {100 * result['agreement']:.2f} %, KL {result['kl']:.3f}"
+            print(f"{datetime.datetime.now():%H:%M} {name}/{seed}: {judged}, {result['seconds']:.0f} s", flush=True)
     return failed
 
 

