@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The input path of fkdb-train as an iterator: batches made ahead on C++ threads.
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -12,6 +13,7 @@
 #include "trainer/batch_loader.h"
 #include "trainer/labelled_images.h"
 #include "trainer/match.h"
+#include "trainer/relabel.h"
 #include "trainer/supervision.h"
 
 namespace fkdb::python {
@@ -41,13 +43,16 @@ struct LoadedBatch {
 
 PipelinePtr Open(const std::shared_ptr<DataSet>& data, const LabelSetPtr& labels, const InputSpec& input, const std::string& order,
                  uint32_t crops_per_image, uint32_t batch_size, uint64_t seed, uint32_t first_epoch, uint64_t first_pass,
-                 uint64_t first_step, uint32_t num_passes, int workers, uint64_t rank, uint64_t ranks) {
+                 uint64_t first_step, uint32_t num_passes, int workers, uint64_t rank, uint64_t ranks, std::array<double, 2> scale,
+                 std::array<double, 2> ratio) {
   const CropOrder crop_order = Unwrap(ParseCropOrder(order));
   return WithoutGil([&]() -> Result<PipelinePtr> {
     auto pipeline = std::make_unique<Pipeline>();
     pipeline->labels = labels;
     pipeline->data = data;
-    FKDB_ASSIGN(pipeline->supervision, DbSupervision(labels->reader, crop_order, seed, data.get()));
+    const CropSampling sampling = {scale, ratio, labels->reader.manifest().augmentation.flip_probability};
+    FKDB_ASSIGN(pipeline->supervision, labels->reader.spec().is_map() ? RelabelSupervision(labels->reader, sampling, seed, data.get())
+                                                                      : DbSupervision(labels->reader, crop_order, seed, data.get()));
     std::vector<Pass> passes;
     for (uint32_t i = 0; i < num_passes; ++i) passes.push_back({first_epoch + i * crops_per_image, crops_per_image});
     LoaderConfig config = {input, first_pass, std::move(passes), batch_size, seed, first_step, workers, {rank, ranks}};
@@ -100,16 +105,16 @@ void BindLoader(nb::module_& module) {
   });
   module.def("open_pipeline", &Open, nb::arg("data"), nb::arg("labels"), nb::arg("input"), nb::arg("order"), nb::arg("crops_per_image"),
              nb::arg("batch_size"), nb::arg("seed"), nb::arg("first_epoch"), nb::arg("first_pass"), nb::arg("first_step"),
-             nb::arg("num_passes"), nb::arg("workers"), nb::arg("rank"), nb::arg("ranks"));
+             nb::arg("num_passes"), nb::arg("workers"), nb::arg("rank"), nb::arg("ranks"), nb::arg("scale"), nb::arg("ratio"),
+             "scale, ratio: of the fresh crops that label maps label; stored crops have theirs.");
+  module.def("check_sampling", [](std::array<double, 2> scale, std::array<double, 2> ratio) {
+    if (auto made = CropSampler::Make({scale, ratio}); !made) Raise(made.error());
+  }, nb::arg("scale"), nb::arg("ratio"));
   module.def("check_match", [](const LabelSetPtr& labels, const std::shared_ptr<DataSet>& data) {
-    WithoutGil([&]() -> Result<void> {
-      FKDB_TRY(CheckCrops(labels->reader));
-      return CheckMatch(labels->reader, *data);
-    });
+    WithoutGil([&] { return CheckMatch(labels->reader, *data); });
   }, nb::arg("labels"), nb::arg("data"));
   module.def("labelled_images", [](const LabelSetPtr& labels, const std::shared_ptr<DataSet>& data) {
     return WithoutGil([&]() -> Result<std::shared_ptr<DataSet>> {
-      FKDB_TRY(CheckCrops(labels->reader));
       FKDB_TRY(CheckForm(labels->reader, *data));
       FKDB_ASSIGN(auto images, LabelledImages::Of(labels->reader, *data));
       return std::shared_ptr<DataSet>(images.release(), [labels, data](DataSet* both) { delete both; });  // which borrows them

@@ -27,7 +27,7 @@ import torch
 import torch.utils.data
 
 from . import _core
-from ._core import LabelBatch
+from ._core import LabelBatch, LabelSpec
 from ._errors import InvalidArgumentError, MismatchError, UnsupportedError
 from ._images import CropInputs, DataSet, as_pixels
 from ._label_set import LabelSet, Path, open
@@ -136,6 +136,8 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
         self.crops_per_image, self.seed, self.order, self.pixels, self.transform = crops_per_image, seed, order, pixels, transform
         self.epoch, self._plain = 0, 0
         self._inputs = CropInputs.of(self.db.manifest, input_size)
+        if self.db.spec.kind == "label-map":
+            raise UnsupportedError("label maps hold no crops: FkdLoader trains from them, with fresh ones")
         self._images = _match(images, self.db, keys, allow_missing)
         if pixels == "fkdb":
             self.db._core.check_pixels()
@@ -266,18 +268,33 @@ class FkdLoader:
     num_replicas, rank: from torch.distributed, if it is initialized; shares as of `FkdSampler`.
     allow_missing: takes the images that both have; `missing` says which labelled ones there are not.
 
+    From label maps (ReLabel) it takes fresh crops of every image, one a pass unless crops_per_image says more, and pools each one's
+    label from the map of its image (`fkdb-train --supervision relabel`): labels are of kind full. scale and ratio are of these crops,
+    as torchvision's RandomResizedCrop has them; by default those of the label set. order is of stored crops alone.
+
     Raises MismatchError, naming the first difference, if images and label set do not belong together.
     """
 
     _PASSES = 256  # that a pipeline goes through before the next is begun
 
-    def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int = 4, batch_size: int = 256, *,
+    def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int | None = None, batch_size: int = 256, *,
                  workers: int | None = None, seed: int = 0, order: Literal["cycle", "visit"] = "cycle", drop_last: bool = False,
                  input_size: int | Sequence[int] | None = None, num_replicas: int | None = None, rank: int | None = None,
-                 allow_missing: bool = False) -> None:
+                 allow_missing: bool = False, scale: Sequence[float] | None = None, ratio: Sequence[float] | None = None) -> None:
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
-        _check_numbers(crops_per_image=crops_per_image, batch_size=batch_size, workers=workers)
         self.db = db if isinstance(db, LabelSet) else open(db)
+        maps = self.db.spec.kind == "label-map"
+        if not maps and (scale is not None or ratio is not None):
+            raise InvalidArgumentError("scale and ratio are of label maps' fresh crops: those of this label set are stored")
+        if crops_per_image is None:
+            crops_per_image = 1 if maps else 4
+        _check_numbers(crops_per_image=crops_per_image, batch_size=batch_size, workers=workers)
+        sampling = self.db.manifest["augmentation"]
+        self._sampling = [[float(end) for end in given or sampling[name]] for name, given in (("scale", scale), ("ratio", ratio))]
+        if maps:
+            _core.check_sampling(*self._sampling)
+        # Of the batches' labels: those of pooled maps are full.
+        self._spec = LabelSpec("full", num_classes=self.db.spec.num_classes, values="f32") if maps else self.db.spec
         if _is_image_folder(images):
             images = images.root
         self._data = _of_label_set(images if isinstance(images, DataSet) else DataSet(images), self.db, allow_missing)
@@ -346,7 +363,7 @@ class FkdLoader:
             self._idle = ((os.getpid(), epoch + self.crops_per_image, 0), pipeline)
 
     def _batch(self, loaded: _core.LoadedBatch, epoch: int, images: int) -> FkdBatch:
-        labels = SparseLabels(self.db.spec, torch.from_numpy(loaded.indices), torch.from_numpy(loaded.values))
+        labels = SparseLabels(self._spec, torch.from_numpy(loaded.indices), torch.from_numpy(loaded.values))
         inputs = torch.from_numpy(loaded.inputs).view(len(labels), *self._inputs.shape)
         targets = torch.from_numpy(np.repeat(self._targets[loaded.ordinals], self.crops_per_image))
         return FkdBatch(inputs, labels, torch.from_numpy(loaded.ordinals), targets, {"epoch": epoch, "images": images})
@@ -354,7 +371,7 @@ class FkdLoader:
     def _begin(self, epoch: int, step: int) -> _core.Pipeline:
         return _core.open_pipeline(
             self._data._core, self.db._core, self._inputs._spec, self.order, self.crops_per_image, self.batch_size, self.seed,
-            epoch, epoch // self.crops_per_image, step, self._PASSES, self._workers, self._rank, self._ranks)
+            epoch, epoch // self.crops_per_image, step, self._PASSES, self._workers, self._rank, self._ranks, *self._sampling)
 
     def __getstate__(self) -> Any:
         raise TypeError("an FkdLoader has threads and cannot be pickled: it needs no DataLoader around it")
