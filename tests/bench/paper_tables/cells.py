@@ -96,7 +96,7 @@ CELLS |= {f"hard-m{m}": Cell(f"{CROPS} --crops-per-image {m} {NO_TAIL}", images=
 CELLS |= {f"fkd-m{m}": Cell(f"--db {{20-ms-5}} --crops-per-image {m} {NO_TAIL}", images=20_000) for m in MS}
 # Table 6; its marginal smoothing of K = 5 is Table 7's m = 8.
 CELLS |= {f"kind-{name}": Cell(f"--db {{20-{name}}} --crops-per-image 8 {NO_TAIL}", images=20_000) for name in KINDS if name != "ms-5"}
-CELLS |= {f"photos-{name}": Cell(f"--db {{photos-{name}}} --crops-per-image 4 {NO_TAIL}", images=0, epochs=64) for name in PHOTO_KINDS}
+CELLS |= {f"photos-{name}": Cell(f"--db {{photos-{name}}} --crops-per-image 4 {NO_TAIL}", images=0, epochs=128) for name in PHOTO_KINDS}
 # Table 4: from the weights that hard labels gave; the recipes, a tenth and less of their epochs.
 TUNED = "--config fkd-meal-v2 --step-epochs 8"
 CELLS["meal-fkd"] = Cell(f"{TUNED} --db {{ensemble}}", weights="hard-m1", images=20_000, epochs=12)

@@ -66,7 +66,7 @@ def written(results):
     text += table(["label", "values", "cell", "top-1, %", "bytes a crop"],
                   [[*label_words(recode), f"`{cell}`", accuracy(results, cell), bytes_per_crop(results, f"20-{name}")]
                    for name, recode in KINDS.items() for cell in ["fkd-m8" if name == "ms-5" else f"kind-{name}"]])
-    text += "\nC = 1000: 252 photos, 64 epochs, m = 4; on crops that nobody was trained on.\n\n"
+    text += "\nC = 1000: 252 photos, 128 epochs, m = 4; on crops that nobody was trained on.\n\n"
     text += table(["label", "values", "cell", "first class is the teacher's, %", "KL(teacher, student), nats", "bytes a crop"],
                   [[*label_words(recode), f"`photos-{name}`", over_seeds(results, f"photos-{name}", "agreement"),
                     over_seeds(results, f"photos-{name}", "kl", 1, 3), bytes_per_crop(results, f"photos-{name}")] for name, recode in PHOTO_KINDS.items()])
