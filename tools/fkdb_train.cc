@@ -61,6 +61,7 @@ std::string MetricsText(const std::string& line) {
   const auto m = nlohmann::json::parse(line);
   std::string text = fmt::format("epoch {:>4}  lr {:.5f}  loss {:.4f}", m["epoch"].get<int>(), m["lr"].get<double>(),
                                  m["loss"].get<double>());
+  if (m.contains("discriminator_loss")) text += fmt::format("  discriminator {:.4f}", m["discriminator_loss"].get<double>());
   if (m.contains("top1")) {
     text += fmt::format("  top-1 {:.2f}%  top-5 {:.2f}%", 100 * m["top1"].get<double>(), 100 * m["top5"].get<double>());
   }
@@ -377,7 +378,7 @@ int fkdb::RunTrain(int argc, char** argv) {
   AddOptimizerFlags(app, &flags);
   app.add_option("--ema-decay", train.average_decay, "Evaluate and keep the weights' moving average: what stays of it at a step, as 0.9999")
       ->capture_default_str();
-  app.add_option("--discriminator-lr", train.discriminator_rate, "Of MEAL V2's discriminator, which tells students from teachers (its own: 1e-4; 0: none)")
+  app.add_option("--discriminator-lr", train.discriminator_rate, "Of MEAL V2's discriminator, which tells students from teachers (as 1e-4; 0: none)")
       ->capture_default_str();
   fkdb::MixingConfig& mixing = train.mixing;
   app.add_option("--mixup", mixing.mixup_alpha, "Mix the crops of a batch and their labels: alpha of Beta(alpha, alpha) (0: never)")->capture_default_str();

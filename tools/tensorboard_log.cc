@@ -27,6 +27,7 @@ void TensorBoardLog::AddPass(const std::string& metrics) {
   if (auto opened = Open(steps); !opened) status_ = std::move(opened);
   const double seconds = line["seconds"].get<double>();
   std::vector<std::pair<std::string, double>> scalars = {{"pass/loss", line["loss"].get<double>()}, {"pass/lr", line["lr"].get<double>()}};
+  if (line.contains("discriminator_loss")) scalars.emplace_back("pass/discriminator_loss", line["discriminator_loss"].get<double>());
   if (seconds > 0) scalars.emplace_back("pass/crops_per_second", line["crops"].get<double>() / seconds);
   for (const char* const name : {"top1", "top5"}) {
     if (line.contains(name)) scalars.emplace_back(std::string("val/") + name, line[name].get<double>());

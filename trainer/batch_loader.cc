@@ -375,8 +375,8 @@ Result<std::unique_ptr<BatchLoader>> BatchLoader::Make(const DataSet& data, cons
     if (make.channels() != data.channels()) {
       return Fail(ErrorCode::kInvalidArgument, fmt::format("a teacher of {} channels for images of {}", make.channels(), data.channels()));
     }
-    if (supervision.labels_mixed_crops() && config.mixing.cutmix_alpha > 0 && (spec.height != config.input.height || spec.width != config.input.width)) {
-      return Fail(ErrorCode::kInvalidArgument, fmt::format("CutMix's boxes are of the student's {} x {} pixels: a teacher that sees {} x {} cannot be asked of mixed crops",
+    if (supervision.labels_mixed_crops() && config.mixing.cuts() && (spec.height != config.input.height || spec.width != config.input.width)) {
+      return Fail(ErrorCode::kInvalidArgument, fmt::format("CutMix's boxes are of the student's {} x {} pixels: a teacher that sees {} x {} cannot be asked of mixed crops; mixup alone, or an --input-size of the teacher's, is possible",
                                                            config.input.height, config.input.width, spec.height, spec.width));
     }
     teacher_inputs.push_back(std::move(make));

@@ -27,7 +27,8 @@ std::optional<BatchMix> DrawBatchMix(const MixingConfig& config, size_t n, uint3
   const bool both = config.mixup_alpha > 0 && config.cutmix_alpha > 0;
   const bool cutmix = both ? random.NextUniform(0, 1) < config.switch_probability : config.cutmix_alpha > 0;
   BatchMix mix = {{}, DrawSymmetricBeta(cutmix ? config.cutmix_alpha : config.mixup_alpha, &random), {}};
-  const Permutation permutation(n, random.NextWord(), random.NextWord());
+  const uint64_t second = random.NextWord(), first = random.NextWord();
+  const Permutation permutation(n, first, second);
   mix.partners.resize(n);
   for (size_t i = 0; i < n; ++i) mix.partners[i] = static_cast<uint32_t>(permutation(i));
   if (cutmix) {
@@ -40,20 +41,28 @@ std::optional<BatchMix> DrawBatchMix(const MixingConfig& config, size_t n, uint3
 
 void MixInputs(const BatchMix& mix, uint32_t channels, uint32_t height, uint32_t width, std::span<float> inputs) {
   const size_t plane = size_t{height} * width, samples = channels * plane;
-  const std::vector<float> before(inputs.begin(), inputs.begin() + static_cast<ptrdiff_t>(mix.partners.size() * samples));
   const auto own = static_cast<float>(mix.share), rest = static_cast<float>(1 - mix.share);
-  for (size_t n = 0; n < mix.partners.size(); ++n) {
-    float* const to = inputs.data() + n * samples;
-    const float* const partner = before.data() + mix.partners[n] * samples;
+  const auto blend = [&](float* to, const float* partner) {
     if (mix.box.height == 0) {
       for (size_t i = 0; i < samples; ++i) to[i] = own * to[i] + rest * partner[i];
-      continue;
+      return;
     }
     for (uint32_t c = 0; c < channels; ++c) {
       for (uint32_t y = mix.box.top; y < mix.box.top + mix.box.height; ++y) {
         const size_t row = c * plane + size_t{y} * width + mix.box.left;
         std::copy_n(partner + row, mix.box.width, to + row);
       }
+    }
+  };
+  // Along the permutation's cycles, so that a partner is still what it was: but for the first crop of a cycle, which is kept.
+  std::vector<bool> done(mix.partners.size());
+  std::vector<float> first;
+  for (size_t begin = 0; begin < mix.partners.size(); ++begin) {
+    if (done[begin]) continue;
+    first.assign(inputs.data() + begin * samples, inputs.data() + (begin + 1) * samples);
+    for (size_t n = begin; !done[n]; n = mix.partners[n]) {
+      done[n] = true;
+      blend(inputs.data() + n * samples, mix.partners[n] == begin ? first.data() : inputs.data() + mix.partners[n] * samples);
     }
   }
 }

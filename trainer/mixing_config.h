@@ -10,6 +10,8 @@ struct MixingConfig {
   double switch_probability = 0.5;
 
   bool empty() const { return mixup_alpha == 0 && cutmix_alpha == 0; }
+  // Can there be a CutMix?
+  bool cuts() const { return cutmix_alpha > 0 && (mixup_alpha == 0 || switch_probability > 0); }
 };
 
 }  // namespace fkdb

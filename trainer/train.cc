@@ -295,7 +295,9 @@ class Training {
     const auto n = static_cast<double>(batch->inputs.size(0));
     if (discriminator_) {
       const torch::Tensor labels = DenseLabels(batch->labels, batch->inputs.size(0), tau, device_, mixed_rows);
-      position_.discriminator_sum += n * discriminator_->AddGradient(logits.detach(), labels, weight, &gradient);
+      const double told = discriminator_->AddGradient(logits.detach(), labels, weight, &gradient);
+      FKDB_TRY(CheckLoss(told, "discriminator's loss", "--discriminator-lr"));
+      position_.discriminator_sum += n * told;
     }
     profile_.forward += Lap(watch);
     batches_->Prefetch();
@@ -315,11 +317,11 @@ class Training {
     return {};
   }
 
-  Result<void> CheckLoss(double loss) const {
+  Result<void> CheckLoss(double loss, const char* name = "loss", const char* flag = "--lr") const {
     if (std::isfinite(loss)) return {};
     return Fail(ErrorCode::kModel,
-                fmt::format("the loss is {} at step {} of epoch {}: a lower --lr may help; the last checkpoint is {}", loss, position_.step,
-                            passes_[position_.pass].epoch, (config_.out / kCheckpointFile).string()));
+                fmt::format("the {} is {} at step {} of epoch {}: a lower {} may help; the last checkpoint is {}", name, loss, position_.step,
+                            passes_[position_.pass].epoch, flag, (config_.out / kCheckpointFile).string()));
   }
 
   torch::Tensor Forward(const torch::Tensor& inputs) {

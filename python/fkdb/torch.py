@@ -290,8 +290,10 @@ class FkdLoader:
             crops_per_image = 1 if maps else 4
         _check_numbers(crops_per_image=crops_per_image, batch_size=batch_size, workers=workers)
         sampling = self.db.manifest["augmentation"]
-        self._sampling = [[float(end) for end in given or sampling[name]] for name, given in (("scale", scale), ("ratio", ratio))]
+        self._sampling = [[float(end) for end in (sampling[name] if given is None else given)] for name, given in (("scale", scale), ("ratio", ratio))]
         if maps:
+            if any(len(ends) != 2 for ends in self._sampling):
+                raise InvalidArgumentError(f"scale {scale} and ratio {ratio}: expected two numbers each, LOW and HIGH")
             _core.check_sampling(*self._sampling)
         # Of the batches' labels: those of pooled maps are full.
         self._spec = LabelSpec("full", num_classes=self.db.spec.num_classes, values="f32") if maps else self.db.spec

@@ -4,6 +4,7 @@
 import json
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ sys.path.insert(0, str(TABLES))
 
 import cells  # noqa: E402
 import tables  # noqa: E402
-from runner import Results  # noqa: E402
+from runner import Results, cell_origin  # noqa: E402
 
 
 def run(*arguments):
@@ -66,13 +67,33 @@ def test_what_is_done_stays_done_and_one_command_trains_a_cell_again(work):
 def test_what_another_command_made_is_trained_again(work):
     """cells.py changed: neither its result nor its weights are this cell's."""
     results = Results(work / "results.json")
-    results.put("another", "cells", "hard-m2", "0", "command")
+    results.put("another", "cells", "hard-m2", "0", "origin")
     (work / "runs/hard-m2-0.command").write_text("another")
     (work / "runs/hard-m2-0/weights.safetensors").write_bytes(b"another's")
     done = run(work.parent, "--tiny", "--bin", BIN)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 1 and "hard-m2/0" in done.stdout
     assert Results(work / "results.json").of("hard-m2", 0)["command"] == cells.CELLS["hard-m2"].command(0)
     assert (work / "runs/hard-m2-0/weights.safetensors").stat().st_size > 1000
+    # So is what is made for them, and what was made of that.
+    other = work / "20-hard.fkdb"
+    kept = other.read_bytes()
+    (work / "made/20-hard.command").write_text("another")
+    other.write_bytes(b"another's")
+    results = Results(work / "results.json")
+    results.put(None, "cells", "kind-hard", "0")
+    shutil.rmtree(work / "runs/kind-hard-0")
+    done = run(work.parent, "--tiny", "--bin", BIN)
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 1 and "kind-hard/0" in done.stdout
+    assert other.stat().st_size == len(kept)
+
+
+def test_where_a_cell_comes_from():
+    """Its own command, and those of all that it needs."""
+    for name, parts in {"fkd-m4": ["--crops-per-image 4", "20-ms-5: fkdb-subset", "full: fkdb-write", "w48: fkdb-train"],
+                        "meal-fkd": ["ensemble: fkdb-write", "w32: fkdb-train", "--crops-per-image 1"],
+                        "photos-hard": ["photos-full: fkdb-write", "lite0: lite 0", "held-out: fkdb-write", "--boxes-from"]}.items():
+        text = cell_origin(name, 1)
+        assert all(part in text for part in parts) and text != cell_origin(name, 2)
 
 
 def test_a_cell_that_fails_is_named_and_the_others_go_on(work):

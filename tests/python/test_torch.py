@@ -626,7 +626,9 @@ def test_label_maps(label_maps):
     with pytest.raises(fkdb.UnsupportedError, match="label maps hold no crops: FkdLoader trains from them, with fresh ones"):
         ft.FkdDataset(images, maps)
     with pytest.raises(fkdb.InvalidArgumentError, match="crop scale 0.5,0.2 and ratio 0.75,1.33333333333333.*: expected LOW,HIGH with 0 < LOW <= HIGH"):
-        ft.FkdLoader(images, maps, scale=(0.5, 0.2))
+        ft.FkdLoader(images, maps, scale=np.array([0.5, 0.2]))
+    with pytest.raises(fkdb.InvalidArgumentError, match=r"scale \(0.1,\) and ratio None: expected two numbers each"):
+        ft.FkdLoader(images, maps, scale=(0.1,))
 
 
 def test_stored_crops_have_their_scale(photos, db):

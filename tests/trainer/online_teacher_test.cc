@@ -154,7 +154,9 @@ TEST_F(OnlineTeacherTest, SeesMixedCropsAsTheStudentDoes) {
   LoaderConfig config = {{16, 12, Interpolation::kBilinear, {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}}, 0, {{0, kCrops}}, 9, 1, 0, 2};
   config.mixing.cutmix_alpha = 1;
   EXPECT_EQ(BatchLoader::Make(data_, **mixed, config).error().message,
-            "CutMix's boxes are of the student's 16 x 12 pixels: a teacher that sees 5 x 5 cannot be asked of mixed crops");
+            "CutMix's boxes are of the student's 16 x 12 pixels: a teacher that sees 5 x 5 cannot be asked of mixed crops; mixup alone, or an --input-size of the teacher's, is possible");
+  config.mixing = {1, 1, 1, 0};
+  EXPECT_TRUE(BatchLoader::Make(data_, **mixed, config));
 }
 
 TEST_F(OnlineTeacherTest, WhatGoesWrongIsNamed) {

