@@ -233,9 +233,8 @@ def metrics(out):
     return [json.loads(line) for line in (pathlib.Path(out) / "metrics.jsonl").read_text().splitlines()]
 
 
-def map_teacher(weights, model, out):
-    """A resnet6-wN that gives a label map of 14 x 14 cells: its classifier at every place of the image at twice the size, instead of
-    behind the average. ReLabel's teacher sees 475 pixels where a student sees 224."""
+def map_teacher(weights, model, side, out):
+    """A resnet6-wN that gives a label map, of 7 x 7 cells at 28 pixels a side: its classifier at every place instead of behind the average."""
     import safetensors.torch
     import torch
     from torch import nn
@@ -255,8 +254,8 @@ def map_teacher(weights, model, out):
     net.add_module("fc", nn.Conv2d(4 * width, len(state["fc.bias"]), 1))
     state["fc.weight"] = state["fc.weight"][:, :, None, None]
     net.load_state_dict(state)
-    torch.jit.trace(net.eval(), torch.zeros(16, 1, 56, 56)).save(str(out))
-    return {"input_size": 56}
+    torch.jit.trace(net.eval(), torch.zeros(16, 1, int(side), int(side))).save(str(out))
+    return {"input_size": int(side)}
 
 
 def lite(number, side, out):

@@ -53,7 +53,7 @@ def written(results):
     text = "### Tables 1 and 3: hard labels, ReLabel, FKD, vanilla KD\n\nAll 60,000 images, 16 epochs.\n\n"
     text += table(["supervision", "cell", "top-1, %", "seconds an epoch, of plain training's"],
                   [[what, f"`{name}`", accuracy(results, name), of_plain(results, name, "hard")]
-                   for what, name in (("hard labels", "hard"), ("ReLabel, maps of 14 x 14 cells, K = 5", "relabel"),
+                   for what, name in (("hard labels", "hard"), ("ReLabel, maps of 7 x 7 cells, K = 10", "relabel"),
                                       ("FKD, m = 4, marginal smoothing, K = 5, packed", "fkd"), ("vanilla KD, the teacher in every step", "kd"))])
     text += "\n### Table 4: MEAL V2, fine-tuning from hard labels' weights with two teachers\n\nThe first 20,000 images; from `hard-m1` of the same seed.\n\n"
     text += table(["training", "cell", "top-1, %", "seconds an epoch, of MEAL V2's"],
