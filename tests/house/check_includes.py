@@ -49,7 +49,7 @@ OWNERS = {
 INTERNAL = {"db/lmdb_env.h", "format/crop_lanes.h", "format/box_code.h", "format/column_layout.h", "format/field_writer.h", "format/packed_crops.h", "format/stored_record.h",
             "db/share/chunk.h", "db/share/ordered_work.h", "db/share/shard.h", "db/share/share_plan.h", "db/share/share_reader.h", "trainer/aoti_network.h", "trainer/initial_weights.h", "trainer/mobilenet.h", "trainer/models.h",
             "trainer/resnet.h", "trainer/script_model.h", "trainer/student.h", "trainer/checkpoint.h", "trainer/label_loss.h",
-            "trainer/evaluate.h", "trainer/device.h", "trainer/device_batches.h", "trainer/autocast.h", "trainer/c10d_store.h", "trainer/data_parallel.h",
+            "trainer/evaluate.h", "trainer/device.h", "trainer/device_batches.h", "trainer/discriminator.h", "trainer/autocast.h", "trainer/c10d_store.h", "trainer/data_parallel.h",
             "trainer/mixing.h", "trainer/optimizer.h", "trainer/weight_average.h"}
 PURE = {"format", "db", "image", "writer", "reader", "cuda", "trainer"}
 THIRD_PARTY = r"flatbuffers/|zstd|xxhash|lmdb\.h|boost/|openssl/|jpeglib|spng|zlib|zip\.h|nlohmann/|fmt/|hwy/|torch/|ATen/|c10/|CLI/"
