@@ -17,7 +17,7 @@ sys.path.insert(0, str(TABLES))
 
 import cells  # noqa: E402
 import tables  # noqa: E402
-from runner import Results, cell_origin  # noqa: E402
+from runner import Results, cell_origin, digest  # noqa: E402
 
 
 def run(*arguments):
@@ -118,13 +118,17 @@ def test_tables_are_the_results(tmp_path):
     results = Results(tmp_path / "results.json")
     top1 = [0.8712, 0.8751, 0.8699]
     for seed, value in enumerate(top1):
-        results.put({"top1": value, "cpu": "a CPU"}, "cells", "fkd-m8", str(seed))
-    results.put({"crops_per_second": 4000.0, "cpu": "a CPU"}, "speed", "fkd-m8")
-    results.put({"crops_per_second": 4000.0, "cpu": "a CPU"}, "speed", "fkd")
-    results.put({"crops_per_second": 3000.0, "cpu": "a CPU"}, "speed", "hard")
+        results.put({"top1": value, "origin": digest(cell_origin("fkd-m8", seed)), "cpu": "a CPU"}, "cells", "fkd-m8", str(seed))
+    for name, speed in {"fkd-m8": 4000.0, "fkd": 4000.0, "hard": 3000.0}.items():
+        results.put({"crops_per_second": speed, "origin": digest(cell_origin(name, 0)), "cpu": "a CPU"}, "speed", name)
+    # What another command gave is in no table.
+    results.put({"top1": 0.99, "origin": "another", "cpu": "another CPU"}, "cells", "hard", "0")
+    results.put({"crops_per_second": 1.0, "origin": "another", "cpu": "another CPU"}, "speed", "relabel")
+    results.put({"bytes_per_crop": 77.7, "origin": "another", "cpu": "another CPU"}, "made", "20-hard")
     text = tables.written(results)
     mean = f"{100 * statistics.mean(top1):.2f} ± {100 * statistics.stdev(top1):.2f} (3)"
     assert mean == "87.21 ± 0.27 (3)"
     assert text.count(mean) == 2  # Table 6's K = 5 and Table 7's m = 8 are one cell
     assert re.search(r"^\| images/s \|.*\n.*\n.*\n\| FKD.* 500 \| not timed yet \| not timed yet \|$", text, re.MULTILINE)
     assert re.search(r"^\| FKD, m = 4.* \| not run yet \| 0\.75 x \|$", text, re.MULTILINE)
+    assert not any(stale in text for stale in ("99.00", "77.7", "another CPU", "3000.00 x"))

@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE))
 
 import cells  # noqa: E402
 import tables  # noqa: E402
-from runner import Runner, Results, cell_origin, digest  # noqa: E402
+from runner import Runner, Results  # noqa: E402
 
 
 def chosen(pattern):
@@ -75,9 +75,7 @@ def main():
         wanted += [pair for pair in pairs if pair not in wanted]
     if options.tiny:
         wanted = [(name, seed) for name, seed in wanted if seed == 0]
-    # A result of another command, or of what another command made, is none.
-    done = {(n, s) for n, s in wanted if (result := results.of(n, s)) and result["origin"] == digest(cell_origin(n, s))}
-    wanted = sorted((pair for pair in wanted if pair not in done), key=lambda pair: pair[1])  # a seed of everything first
+    wanted = sorted((pair for pair in wanted if results.of(*pair) is None), key=lambda pair: pair[1])  # a seed of everything first
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for done in concurrent.futures.as_completed([pool.submit(runner.train, *pair) for pair in wanted]):

@@ -22,14 +22,21 @@ IN_BRACES = re.compile(r"\{([\w-]+)\}")
 
 
 class Results:
-    """results.json: {"made": {name: ..}, "cells": {name: {seed: ..}}, "speed": {..}}. Written as a whole after each change."""
+    """results.json: {"made": {name: ..}, "cells": {name: {seed: ..}}, "speed": {..}}. Written as a whole after each change. What another
+    command gave, or what another command made, is none: each has the digest of its origin."""
 
     def __init__(self, path):
         self.path, self.lock = pathlib.Path(path), threading.Lock()
         self.json = json.loads(self.path.read_text()) if self.path.exists() else {"made": {}, "cells": {}, "speed": {}}
 
     def of(self, cell, seed):
-        return self.json["cells"].get(cell, {}).get(str(seed))
+        return valid(self.json["cells"].get(cell, {}).get(str(seed)), cell_origin(cell, seed))
+
+    def made(self, name):
+        return valid(self.json["made"].get(name), origin(MADE[name][0]))
+
+    def speed(self, cell):
+        return valid(self.json["speed"].get(cell), cell_origin(cell, 0))
 
     def put(self, value, *keys):
         with self.lock:
@@ -109,7 +116,7 @@ class Runner:
             begin(self.work / "made" / f"{name}.command", origin(command), path.parent if command.startswith("fkdb-train") else path)
             if not path.exists():
                 self.make(self.words(command, 0), path)
-            if self.results.json["made"].get(name, {}).get("origin") != digest(origin(command)):
+            if self.results.made(name) is None:
                 result = self.result_of(command, path)
                 if result:
                     self.results.put({**result, "command": command, "origin": digest(origin(command)), "cpu": cpu()}, "made", name)
@@ -193,7 +200,8 @@ class Runner:
                 speeds[name].append(sum(p["crops"] for p in passes) / sum(p["seconds"] for p in passes))
                 print(f"{name}: {speeds[name][-1]:.0f} crops/s", flush=True)
         for name, values in speeds.items():
-            self.results.put({"crops_per_second": statistics.median(values), "turns": values, "cpu": cpu()}, "speed", name)
+            self.results.put({"crops_per_second": statistics.median(values), "turns": values, "origin": digest(cell_origin(name, 0)), "cpu": cpu()},
+                             "speed", name)
 
 
 def origin(command):
@@ -214,6 +222,10 @@ def cell_origin(name, seed):
 
 def digest(text):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def valid(result, origin):
+    return result if result and result.get("origin") == digest(origin) else None
 
 
 def remove(path):

@@ -29,12 +29,12 @@ def label_words(recode):
 
 
 def bytes_per_crop(results, name):
-    made = results.json["made"].get(name)
+    made = results.made(name)
     return f"{made['bytes_per_crop']:,.1f}" if made else "not made yet"
 
 
 def speed(results, name):
-    found = results.json["speed"].get(name)
+    found = results.speed(name)
     return found and found["crops_per_second"]
 
 
@@ -49,8 +49,7 @@ def table(head, rows):
 
 
 def written(results):
-    made = results.json["made"]
-    text = "### Tables 1 and 3: hard labels, ReLabel, FKD, vanilla KD\n\nAll 60,000 images, 16 epochs.\n\n"
+    text = f"### Tables 1 and 3: hard labels, ReLabel, FKD, vanilla KD\n\nAll 60,000 images, {CELLS['hard'].epochs} epochs.\n\n"
     text += table(["supervision", "cell", "top-1, %", "seconds an epoch, of plain training's"],
                   [[what, f"`{name}`", accuracy(results, name), of_plain(results, name, "hard")]
                    for what, name in (("hard labels", "hard"), ("ReLabel, maps of 7 x 7 cells, K = 10", "relabel"),
@@ -58,19 +57,20 @@ def written(results):
     text += "\n### Table 4: MEAL V2, fine-tuning from hard labels' weights with two teachers\n\nThe first 20,000 images; from `hard-m1` of the same seed.\n\n"
     text += table(["training", "cell", "top-1, %", "seconds an epoch, of MEAL V2's"],
                   [["where it begins", "`hard-m1`", accuracy(results, "hard-m1"), ""],
-                   ["MEAL V2: both teachers in every step, 12 epochs", "`meal-online`", accuracy(results, "meal-online"), "1.00 x"],
-                   ["with FKD, m = 4, 12 epochs", "`meal-fkd`", accuracy(results, "meal-fkd"), of_plain(results, "meal-fkd", "meal-online")],
-                   ["with FKD, cosine, 18 epochs", "`meal-fkd-cosine`", accuracy(results, "meal-fkd-cosine"),
+                   [f"MEAL V2: both teachers in every step, {CELLS['meal-online'].epochs} epochs", "`meal-online`", accuracy(results, "meal-online"), "1.00 x"],
+                   [f"with FKD, m = 4, {CELLS['meal-fkd'].epochs} epochs", "`meal-fkd`", accuracy(results, "meal-fkd"),
+                    of_plain(results, "meal-fkd", "meal-online")],
+                   [f"with FKD, cosine, {CELLS['meal-fkd-cosine'].epochs} epochs", "`meal-fkd-cosine`", accuracy(results, "meal-fkd-cosine"),
                     of_plain(results, "meal-fkd", "meal-online")]])
-    text += "\n### Table 6: what is kept of a label\n\nThe first 20,000 images, 32 epochs, m = 8; C = 10.\n\n"
+    text += f"\n### Table 6: what is kept of a label\n\nThe first 20,000 images, {CELLS['fkd-m8'].epochs} epochs, m = 8; C = 10.\n\n"
     text += table(["label", "values", "cell", "top-1, %", "bytes a crop"],
                   [[*label_words(recode), f"`{cell}`", accuracy(results, cell), bytes_per_crop(results, f"20-{name}")]
                    for name, recode in KINDS.items() for cell in ["fkd-m8" if name == "ms-5" else f"kind-{name}"]])
-    text += "\nC = 1000: 252 photos, 128 epochs, m = 4; on crops that nobody was trained on.\n\n"
+    text += f"\nC = 1000: 252 photos, {CELLS['photos-hard'].epochs} epochs, m = 4; on crops that nobody was trained on.\n\n"
     text += table(["label", "values", "cell", "first class is the teacher's, %", "KL(teacher, student), nats", "bytes a crop"],
                   [[*label_words(recode), f"`photos-{name}`", over_seeds(results, f"photos-{name}", "agreement"),
                     over_seeds(results, f"photos-{name}", "kl", 1, 3), bytes_per_crop(results, f"photos-{name}")] for name, recode in PHOTO_KINDS.items()])
-    text += "\n### Table 7: m crops of an image in a batch\n\nThe first 20,000 images, 32 epochs.\n\n"
+    text += f"\n### Table 7: m crops of an image in a batch\n\nThe first 20,000 images, {CELLS['hard-m1'].epochs} epochs.\n\n"
     for what in ("top-1, %", "images/s"):
         rows = []
         for label, name in (("hard labels", "hard"), ("FKD, marginal smoothing, K = 5", "fkd")):
@@ -78,9 +78,9 @@ def written(results):
                       f"{rate / m:,.0f}" if (rate := speed(results, f"{name}-m{m}")) else "not timed yet" for m in MS]
             rows.append([label, *values])
         text += table([what, *(f"m = {m}" for m in MS)], rows) + "\n"
-    teachers = [f"{name} {100 * made[name]['top1']:.2f} %" for name in ("w48", "w32") if name in made]
-    cpus = sorted({r["cpu"] for cell in results.json["cells"].values() for r in cell.values()})
-    timed = sorted({r["cpu"] for r in results.json["speed"].values()})
+    teachers = [f"{name} {100 * made['top1']:.2f} %" for name in ("w48", "w32") if (made := results.made(name))]
+    cpus = sorted({r["cpu"] for name, cell in CELLS.items() for s in cell.seeds if (r := results.of(name, s))})
+    timed = sorted({r["cpu"] for name in CELLS if (r := results.speed(name))})
     text += f"Mean ± standard deviation (seeds). Teachers' top-1: {', '.join(teachers) or 'not trained yet'}."
     text += f" Trained on {'; '.join(cpus) or 'nothing yet'}" + (f", timed on {'; '.join(timed)}" if timed else "") + ".\n"
     return text
