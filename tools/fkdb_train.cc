@@ -33,7 +33,7 @@ namespace {
 
 struct Flags : CommonFlags {
   std::string images, db, supervision, crop_order = "cycle", preload = "auto", crop_on = "cpu", out = "fkdb-run", teacher_sees = "crops";
-  std::string schedule = "cosine";
+  std::string schedule = "cosine", lr_interval = "pass";
   std::vector<double> betas = {0.9, 0.999};
   bool no_decay_1d = false, no_single_crop_tail = false;
   double label_smoothing = 0, lambda = 1;
@@ -107,6 +107,9 @@ void AddScheduleFlags(CLI::App& app, Flags* flags) {
   Schedule& schedule = flags->train.schedule;
   app.add_option("--lr", schedule.rate, "Learning rate, before it decays")->capture_default_str();
   app.add_option("--schedule", flags->schedule, "How it decays: cosine, linear (to --min-lr), step, constant")->capture_default_str();
+  app.add_option("--lr-interval", flags->lr_interval, "Changes with each pass over the images (the paper's serrated schedule), or each step")
+      ->check(CLI::IsMember({"pass", "step"}))
+      ->capture_default_str();
   app.add_option("--min-lr", schedule.min_rate, "At the end of cosine and linear")->capture_default_str();
   app.add_option("--step-epochs", schedule.step_epochs, "Of schedule step: 30,60,90")->delimiter(',');
   app.add_option("--step-factor", schedule.step_factor, "What each step multiplies the rate with")->capture_default_str();
@@ -267,6 +270,7 @@ Result<void> MakeLabels(Flags* flags, const DataSet& all_images, Labels* labels)
 // What flags say in another form than the configuration has.
 Result<void> FillConfig(const Flags& flags, TrainConfig* config) {
   FKDB_ASSIGN(config->schedule.decay, ParseDecay(flags.schedule));
+  config->schedule.every_step = flags.lr_interval == "step";
   config->schedule.single_crop_tail = !flags.no_single_crop_tail;
   config->optimizer.decay_vectors = !flags.no_decay_1d;
   if (flags.betas.size() != 2) return Fail(ErrorCode::kInvalidArgument, fmt::format("--betas: expected two numbers, got {}", flags.betas.size()));

@@ -33,7 +33,7 @@ Result<void> Schedule::Check(uint32_t epochs) const {
   return {};
 }
 
-double Schedule::Rate(uint32_t epoch, uint32_t epochs) const {
+double Schedule::Rate(double epoch, uint32_t epochs) const {
   if (epoch < warmup_epochs) return warmup_rate + (rate - warmup_rate) * epoch / warmup_epochs;
   switch (decay) {
     case Decay::kCosine:
@@ -46,6 +46,11 @@ double Schedule::Rate(uint32_t epoch, uint32_t epochs) const {
       break;
   }
   return rate;
+}
+
+double Schedule::Rate(const Pass& pass, uint64_t step, uint64_t steps, uint32_t epochs) const {
+  const double done = every_step ? static_cast<double>(step) / static_cast<double>(steps) : 0;
+  return Rate(pass.epoch + pass.crops * done, epochs);
 }
 
 std::vector<Pass> PlanPasses(uint32_t epochs, uint32_t crops_per_image, const Schedule& schedule) {

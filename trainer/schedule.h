@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Passes over the images and their learning rates. One pass with m crops an image counts as m epochs
-// and has one learning rate: the schedule is serrated (paper section 3.3).
+// Passes over the images and learning rates. One pass with m crops an image counts as m epochs and has one learning rate: the
+// schedule is serrated (paper section 3.3), unless it follows every step.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,11 @@ enum class Decay { kCosine, kLinear, kStep, kConstant };
 std::string_view Name(Decay decay);                // "cosine", "linear", "step", "constant"
 Result<Decay> ParseDecay(std::string_view name);
 
+struct Pass {
+  uint32_t epoch;  // epochs done before it: also how many crops of each image were used
+  uint32_t crops;  // m: crops an image in this pass
+};
+
 struct Schedule {
   Decay decay = Decay::kCosine;
   double rate = 0.1;                   // before it decays
@@ -26,16 +31,14 @@ struct Schedule {
   uint32_t warmup_epochs = 0;
   double warmup_rate = 1e-5;
   bool single_crop_tail = true;        // see PlanPasses
+  bool every_step = false;             // the rate changes with every step: short trainings of large m have few passes
 
   // Errors: InvalidArgument.
   Result<void> Check(uint32_t epochs) const;
-  // Of a pass that begins after `epoch` of `epochs`. Cosine: min + (rate - min) / 2 * (1 + cos(pi * epoch / epochs)).
-  double Rate(uint32_t epoch, uint32_t epochs) const;
-};
-
-struct Pass {
-  uint32_t epoch;  // epochs done before it: also how many crops of each image were used
-  uint32_t crops;  // m: crops an image in this pass
+  // After `epoch` of `epochs`, parts of one counted. Cosine: min + (rate - min) / 2 * (1 + cos(pi * epoch / epochs)).
+  double Rate(double epoch, uint32_t epochs) const;
+  // Of a step of a pass, of so many steps.
+  double Rate(const Pass& pass, uint64_t step, uint64_t steps, uint32_t epochs) const;
 };
 
 // `epochs` in passes of m = crops_per_image, behind those of the warm-up. With a single-crop tail, a pass that would begin at

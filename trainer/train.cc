@@ -56,6 +56,7 @@ Json Identity(const TrainConfig& c, const Student& student, const DataSet& data)
           {"warmup_epochs", c.schedule.warmup_epochs},
           {"warmup_learning_rate", c.schedule.warmup_rate},
           {"single_crop_tail", c.schedule.single_crop_tail},
+          {"rate_every_step", c.schedule.every_step},
           {"optimizer", c.optimizer.name},
           {"momentum", c.optimizer.momentum},
           {"nesterov", c.optimizer.nesterov},
@@ -91,10 +92,16 @@ double Number(const Json& json, const char* name) {
   return found != json.end() && found->is_number() ? found->get<double>() : 0;
 }
 
+// What a checkpoint that is older than these settings was trained with.
+const Json& EarlierSettings() {
+  static const Json settings = {{"discriminator_rate", 0.0}, {"rate_every_step", false}};
+  return settings;
+}
+
 // The first thing that two of them differ in, or nothing. "learning_rate was 0.1, now 0.2"
 std::string Difference(const Json& stored, const Json& wanted, std::string_view was) {
   for (const auto& [name, value] : wanted.items()) {
-    const Json before = stored.value(name, Json());
+    const Json before = stored.value(name, EarlierSettings().value(name, Json()));
     if (before != value) return fmt::format("{} {} {}, now {}", name, was, before.dump(), value.dump());
   }
   return "";
@@ -210,8 +217,6 @@ class Training {
   Result<void> RunPass() {
     const Pass pass = passes_[position_.pass];
     const uint64_t steps = StepsOf(pass);
-    const double rate = config_.schedule.Rate(pass.epoch, config_.epochs);
-    SetRate(optimizer_.get(), rate);
     model_->train();
     profile_ = {};
     Stopwatch watch;
@@ -219,6 +224,8 @@ class Training {
     const uint64_t crops_before = position_.crops;
     while (position_.step < steps) {
       const double loss_before = position_.loss_sum, crops_done = static_cast<double>(position_.crops);
+      const double rate = config_.schedule.Rate(pass, position_.step, steps, config_.epochs);
+      SetRate(optimizer_.get(), rate);
       FKDB_TRY(Step());
       profile_.all += watch.Lap();
       ++profile_.steps;
@@ -239,7 +246,7 @@ class Training {
     profile_.batch_bytes = batches_->loader().batch_bytes();
     run_seconds_ += profile_.all;
     run_epochs_ += pass.crops * static_cast<double>(position_.crops - crops_before) / static_cast<double>(position_.crops);
-    return EndPass(pass, rate);
+    return EndPass(pass, config_.schedule.Rate(pass, steps - 1, steps, config_.epochs));
   }
 
   bool Stopped() const {
@@ -337,7 +344,7 @@ class Training {
 
   double MeanLoss() const { return position_.loss_sum / static_cast<double>(std::max<uint64_t>(1, position_.crops)); }
 
-  // Or, stopped before the evaluation's end, saves the pass as it stood before that.
+  // `rate`: of its last step. Or, stopped before the evaluation's end, saves the pass as it stood before that.
   Result<void> EndPass(const Pass& pass, double rate) {
     Json line = {{"pass", position_.pass},
                  {"epoch", pass.epoch + pass.crops},

@@ -101,6 +101,16 @@ TEST(Schedule, CosineIsSerrated) {
   for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(Schedule{}.Rate(passes[i].epoch, 6), expected[i], 5e-5);
 }
 
+TEST(Schedule, OfEveryStepIsSmooth) {
+  const Schedule serrated, smooth = {.warmup_epochs = 2, .every_step = true};
+  const Pass pass = {4, 4};
+  EXPECT_EQ(serrated.Rate(pass, 30, 40, 16), serrated.Rate(4, 16));
+  EXPECT_EQ(smooth.Rate(pass, 0, 40, 16), serrated.Rate(4, 16));
+  EXPECT_EQ(smooth.Rate(pass, 30, 40, 16), serrated.Rate(7, 16));
+  EXPECT_EQ(smooth.Rate(pass, 5, 40, 16), 0.05 * (1 + std::cos(M_PI * 4.5 / 16)));
+  EXPECT_NEAR(smooth.Rate({1, 1}, 20, 40, 16), 1e-5 + 0.75 * (0.1 - 1e-5), 1e-15);
+}
+
 TEST(Schedule, StepsLinesAndWarmUps) {
   const auto rates = [](const Schedule& schedule, uint32_t epochs) {
     std::vector<double> all;

@@ -2,6 +2,7 @@
 // The training loop on real images: FKD is vanilla KD bit for bit, and a resumed run is the
 // undisturbed one.
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 #include <torch/types.h>
 #include <torch/utils.h>
 
@@ -203,6 +204,30 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOne) {
   EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().code, ErrorCode::kAlreadyExists);
 }
 
+// One that was written before there were these settings had none of them.
+TEST_F(TrainTest, ACheckpointOlderThanASettingIsResumed) {
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  ASSERT_TRUE(hard);
+  config_.epochs = 2;
+  config_.out = Path("run");
+  config_.max_steps = 3;
+  ASSERT_TRUE(Train(config_, *data_, **hard, nullptr));
+  TensorFile checkpoint = Tensors(Path("run"));
+  auto settings = nlohmann::ordered_json::parse(checkpoint.metadata.at("config"));
+  for (const char* name : {"discriminator_rate", "rate_every_step"}) EXPECT_EQ(settings.erase(name), 1u) << name;
+  checkpoint.metadata["config"] = settings.dump();
+  ASSERT_TRUE(WriteTensorFile(Path("run") / kCheckpointFile, checkpoint));
+  config_.resume = true;
+  config_.schedule.every_step = true;
+  EXPECT_EQ(Train(config_, *data_, **hard, nullptr).error().message,
+            (Path("run") / kCheckpointFile).string() + ": cannot resume with another configuration: rate_every_step was false, now true");
+  config_.schedule.every_step = false;
+  config_.max_steps = 0;
+  const auto resumed = Train(config_, *data_, **hard, nullptr);
+  ASSERT_TRUE(resumed) << resumed.error().message;
+  EXPECT_TRUE(resumed->finished);
+}
+
 // What MixBatch says of the inputs is what the loss says of the labels: against dense mixed labels of Torch.
 TEST(Mixing, InputsAndLabelsAreMixedAlike) {
   const LabelSpec spec = test::MakeSpec(LabelKind::kMarginalSmoothing, 10, 3, ValueEncoding::kF32);
@@ -299,7 +324,7 @@ TEST_F(TrainTest, AResumedRunIsTheUndisturbedOneWithEveryOption) {
   config_.crops_per_image = 2;
   config_.accumulate = 2;
   config_.optimizer = {.name = "adamw", .weight_decay = 0.05, .decay_vectors = false, .clip_norm = 0.5};
-  config_.schedule = {.rate = 0.002, .min_rate = 1e-5, .warmup_epochs = 1, .warmup_rate = 1e-5};
+  config_.schedule = {.rate = 0.002, .min_rate = 1e-5, .warmup_epochs = 1, .warmup_rate = 1e-5, .every_step = true};
   config_.average_decay = 0.9;
   config_.mixing = {0.8, 1};
   const auto hard = HardSupervision(*data_, {}, config_.seed, /*smoothing=*/0.1);
@@ -376,6 +401,30 @@ TEST_F(TrainTest, TheBestStudentIsKept) {
   EXPECT_GT(result->best_top1, result->top1);
   EXPECT_EQ(test::ReadBytes(Path("out") / kBestFile), test::ReadBytes(Path("first")));
   EXPECT_NE(test::ReadBytes(Path("out") / kBestFile), test::ReadBytes(Path("out") / kWeightsFile));
+}
+
+// One pass of two epochs: the rate vanishes in its middle, and nothing is learned from there on.
+TEST_F(TrainTest, TheRateCanChangeWithinAPass) {
+  config_.epochs = config_.crops_per_image = 2;
+  config_.schedule = {.decay = Decay::kStep, .step_epochs = {1}, .step_factor = 1e-30, .single_crop_tail = false, .every_step = true};
+  const auto hard = HardSupervision(*data_, {}, config_.seed);
+  std::vector<double> rates;
+  TrainHooks hooks;
+  hooks.progress = [&](const TrainProgress& p) { rates.push_back(p.learning_rate); };
+  config_.out = Path("whole");
+  ASSERT_TRUE(Train(config_, *data_, **hard, nullptr, hooks));
+  const size_t half = (rates.size() + 1) / 2;
+  EXPECT_EQ(rates.at(half - 1), 0.1);
+  EXPECT_EQ(rates.at(half), 0.1 * 1e-30);
+  const auto after = [&](uint64_t steps) {
+    config_.out = Path(std::to_string(steps));
+    config_.max_steps = steps;
+    EXPECT_TRUE(Train(config_, *data_, **hard, nullptr));
+    return Tensors(config_.out).tensors.at("model.conv1.weight").data;
+  };
+  const auto learned = Tensors(Path("whole")).tensors.at("model.conv1.weight").data;
+  EXPECT_EQ(learned, after(half));
+  EXPECT_NE(learned, after(half - 1));
 }
 
 TEST_F(TrainTest, PlainTrainingLearns) {
