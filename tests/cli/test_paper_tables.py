@@ -46,7 +46,7 @@ def test_every_cell_has_its_result(work):
         else:
             assert 0 <= result["agreement"] <= 1 and result["kl"] > 0
     # Table 6 has as many bytes as its encodings ask for.
-    bytes_of = {name: results["made"][f"20-{name}"]["bytes_per_crop"] for name in cells.KINDS}
+    bytes_of = {name: results["made"][f"10-{name}"]["bytes_per_crop"] for name in cells.KINDS}
     assert bytes_of["hard"] < bytes_of["ms-1"] < bytes_of["ms-2"] < bytes_of["ms-5"] < bytes_of["ms-2-f32"] < bytes_of["full-f32"]
 
 
@@ -75,9 +75,9 @@ def test_what_another_command_made_is_trained_again(work):
     assert Results(work / "results.json").of("hard-m2", 0)["command"] == cells.CELLS["hard-m2"].command(0)
     assert (work / "runs/hard-m2-0/weights.safetensors").stat().st_size > 1000
     # So is what is made for them, and what was made of that.
-    other = work / "20-hard.fkdb"
+    other = work / "10-hard.fkdb"
     kept = other.read_bytes()
-    (work / "made/20-hard.command").write_text("another")
+    (work / "made/10-hard.command").write_text("another")
     other.write_bytes(b"another's")
     results = Results(work / "results.json")
     results.put(None, "cells", "kind-hard", "0")
@@ -89,7 +89,7 @@ def test_what_another_command_made_is_trained_again(work):
 
 def test_where_a_cell_comes_from():
     """Its own command, and those of all that it needs."""
-    for name, parts in {"fkd-m4": ["--crops-per-image 4", "20-ms-5: fkdb-subset", "full: fkdb-write", "w48: fkdb-train"],
+    for name, parts in {"fkd-m4": ["--crops-per-image 4", "10-ms-5: fkdb-subset", "full10: fkdb-write", "w48: fkdb-train"],
                         "meal-fkd": ["ensemble: fkdb-write", "w32: fkdb-train", "--crops-per-image 1"],
                         "photos-hard": ["photos-full: fkdb-write", "lite0: lite 0", "held-out: fkdb-write", "--boxes-from"]}.items():
         text = cell_origin(name, 1)
@@ -97,15 +97,15 @@ def test_where_a_cell_comes_from():
 
 
 def test_a_cell_that_fails_is_named_and_the_others_go_on(work):
-    (work / "20-ms-2.fkdb").rename(work / "kept")
-    (work / "20-ms-2.fkdb").write_bytes(b"no label set")
+    (work / "10-ms-2.fkdb").rename(work / "kept")
+    (work / "10-ms-2.fkdb").write_bytes(b"no label set")
     try:
         done = run(work.parent, "--tiny", "--bin", BIN, "--cell", "kind-ms-2/0", "--cell", "hard-m8/0")
     finally:
-        (work / "kept").rename(work / "20-ms-2.fkdb")
+        (work / "kept").rename(work / "10-ms-2.fkdb")
     assert done.returncode == 1
     assert "hard-m8/0: top-1" in done.stdout
-    assert done.stderr.count("\n") == 1 and "20-ms-2.fkdb" in done.stderr
+    assert done.stderr.count("\n") == 1 and "10-ms-2.fkdb" in done.stderr
 
 
 def test_no_such_cell():
@@ -124,7 +124,7 @@ def test_tables_are_the_results(tmp_path):
     # What another command gave is in no table.
     results.put({"top1": 0.99, "origin": "another", "cpu": "another CPU"}, "cells", "hard", "0")
     results.put({"crops_per_second": 1.0, "origin": "another", "cpu": "another CPU"}, "speed", "relabel")
-    results.put({"bytes_per_crop": 77.7, "origin": "another", "cpu": "another CPU"}, "made", "20-hard")
+    results.put({"bytes_per_crop": 77.7, "origin": "another", "cpu": "another CPU"}, "made", "10-hard")
     text = tables.written(results)
     mean = f"{100 * statistics.mean(top1):.2f} ± {100 * statistics.stdev(top1):.2f} (3)"
     assert mean == "87.21 ± 0.27 (3)"
