@@ -7,13 +7,15 @@
 Labels: one torch.save file an image as the original FKD has them, torch.load, crops chosen, dense labels built; the same
 arrays as raw bytes in LMDB through py-lmdb; fkdb. Pixels: JPEG bytes in memory to m normalized crops of 224 x 224 with
 Pillow, with torchvision on uint8 tensors, with fkdb. Loss: dense labels and a product of matrices, PyTorch's soft
-cross-entropy, fkdb from sparse labels. Then fkdb beside itself: two threads and one, a cold label set and reading its
-file in order, m = 4 crops an image and m = 1, an epoch of FKD and one of plain training, ten thousand batches and a
-thousand. Then the Python package: labels and whole batches beside the original's Dataset under DataLoader. Figures beside a peer's are medians of rounds that take turns.
+cross-entropy, fkdb from sparse labels. ReLabel: dense maps and torchvision's RoIAlign, fkdb from sparse cells. Then fkdb
+beside itself: two threads and one, a cold label set and reading its file in order, m = 4 crops an image and m = 1, an
+epoch of FKD and one of plain training, ten thousand batches and a thousand. Then the Python package: labels and whole
+batches beside the original's Dataset under DataLoader. Figures beside a peer's are medians of rounds that take turns.
 """
 
 import argparse
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -31,6 +33,7 @@ import torch
 from photo_size import cut
 from PIL import Image
 from torchvision.io import decode_jpeg
+from torchvision.ops import roi_align
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
@@ -234,6 +237,32 @@ def compare_loss():
                        "fkdb": lambda: micro("LossAndGradient/kind:3/C:1000/rows:1024") / 1e3})
 
 
+def compare_maps():
+    """Microseconds: ReLabel's label of a crop, from a map of 15 x 15 cells, K = 5; theirs in batches of 64."""
+    images, cells = 64, 15
+    generator = torch.Generator().manual_seed(9)
+    index = torch.stack([torch.randperm(CLASSES, generator=generator)[:K] for _ in range(images * cells * cells)])
+    index = index.view(images, cells, cells, K).permute(0, 3, 1, 2).contiguous()
+    scores = torch.randn(images, K, cells, cells, generator=generator)
+    photo, to_cells = torch.empty(3, 375, 500, device="meta"), torch.tensor([1, cells / 500, cells / 375, cells / 500, cells / 375])
+
+    def batch():  # [image, left, top, right, bottom], in cells
+        boxes = [BOX.get_params(photo, BOX.scale, BOX.ratio) for _ in range(images)]
+        return to_cells * torch.tensor([[n, left, top, left + width, top + height] for n, (top, left, height, width) in enumerate(boxes)])
+
+    batches = itertools.cycle([batch() for _ in range(8)])
+    dense_maps = torch.zeros(images, CLASSES, cells, cells).scatter_(1, index, scores)
+
+    def pooled(maps):
+        torch.softmax(roi_align(maps, next(batches), (1, 1), aligned=True).flatten(1), 1)
+
+    def made_dense():
+        pooled(torch.zeros(images, CLASSES, cells, cells).scatter_(1, index, scores))
+
+    return take_turns({"dense, then torchvision's roi_align": lambda: 1e6 * seconds(made_dense) / images,
+                       "roi_align of dense maps": lambda: 1e6 * seconds(lambda: pooled(dense_maps)) / images, "fkdb": lambda: micro("PoolMap/side:15")})
+
+
 def compare_python_labels(work):
     """Microseconds an image from Python: 4 of 200 crops of random images; then of two threads."""
     db = compare_python.fkdb.open(work / "labels.fkdb")
@@ -270,6 +299,7 @@ def main():
         for m in (1, 4, 8):
             rows += row(f"JPEG to {m} normalized crops", "images/s", compare_pixels(work, m), faster=True)
         rows += row("loss and gradient, 1024 x 1000, K = 5", "ms", compare_loss(), faster=False)
+        rows += row("ReLabel's label of a crop, 15 x 15 cells, K = 5", "us", compare_maps(), faster=False)
         together, cold = compare_threads(work)
         rows += row("labels of a random image, two threads", "us", together, faster=False)
         rows += row("labels of a first epoch, cold", "s", cold, faster=False)
