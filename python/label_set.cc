@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -9,6 +10,7 @@
 #include "python/bind.h"
 #include "reader/epoch_plan.h"
 #include "trainer/match.h"
+#include "trainer/relabel.h"
 
 namespace fkdb::python {
 namespace {
@@ -32,6 +34,22 @@ std::unique_ptr<ExpandedBatch> Sample(const LabelSetPtr& set, const ArrayIn<uint
       SelectCrops(crop_order, seed, pass, images[image], num_crops, epoch, crops);
     };
     FKDB_TRY(FillBatch(set->reader, images, m, choose, &batch->labels));
+    batch->Expand();
+    return batch;
+  });
+}
+
+// m fresh crops of each ordinal, with what label maps say of them.
+std::unique_ptr<ExpandedBatch> Pool(const LabelSetPtr& set, const ArrayIn<uint64_t, 1>& ordinals, uint32_t m, uint64_t seed, uint32_t epoch,
+                                    std::array<double, 2> scale, std::array<double, 2> ratio) {
+  const StepPlan step = {0, {epoch, m}, {ordinals.data(), ordinals.data() + ordinals.size()}};
+  return WithoutGil([&]() -> Result<std::unique_ptr<ExpandedBatch>> {
+    FKDB_TRY(CheckMaps(set->reader));
+    FKDB_ASSIGN(const CropSampler sampler, CropSampler::Make({scale, ratio, set->reader.manifest().augmentation.flip_probability}));
+    const FreshCrops crops(sampler, seed);
+    auto batch = std::make_unique<ExpandedBatch>();
+    FreshCrops::Resize(step, PooledSpec(set->reader), &batch->labels);
+    for (size_t i = 0; i < step.ordinals.size(); ++i) FKDB_TRY(AddPooledCrops(set->reader, crops, step, i, &batch->labels));
     batch->Expand();
     return batch;
   });
@@ -80,6 +98,7 @@ void BindLabelSet(nb::module_& module) {
       .def("preload", &Preload, nb::arg("mode"))
       .def("sample", &Sample, nb::arg("ordinals"), nb::arg("m"), nb::arg("seed"), nb::arg("epoch"), nb::arg("pass_number"),
            nb::arg("order"))
+      .def("pool", &Pool, nb::arg("ordinals"), nb::arg("m"), nb::arg("seed"), nb::arg("epoch"), nb::arg("scale"), nb::arg("ratio"))
       .def("take", &Take, nb::arg("ordinals"), nb::arg("crops"))
       .def("check_images",
            [](const LabelSetPtr& set, nb::handle name, const nb::iterable& sorted_keys) {

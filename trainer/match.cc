@@ -47,7 +47,7 @@ Result<void> CheckPixels(const Reader& labels) {
 
 Result<void> CheckCrops(const Reader& labels) {
   if (!labels.spec().is_map()) return {};
-  return Fail(ErrorCode::kUnsupported, fmt::format("{}: its labels are label maps, which hold no crops: fkdb-train --supervision relabel and FkdLoader train from them",
+  return Fail(ErrorCode::kUnsupported, fmt::format("{}: its labels are label maps, which hold no crops: fkdb-train --supervision relabel and the Python loaders train from them",
                                                    labels.label_set().path().string()));
 }
 

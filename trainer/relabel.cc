@@ -15,12 +15,8 @@ namespace {
 
 class Relabel : public Supervision {
  public:
-  Relabel(const Reader& maps, FreshCrops crops, const DataSet* images) : reader_(maps), crops_(crops), images_(LabelledOrdinals(maps, images)) {
-    spec_.kind = LabelKind::kFull;
-    spec_.num_classes = maps.spec().num_classes;
-    spec_.top_k = 0;
-    spec_.values = ValueEncoding::kF32;
-  }
+  Relabel(const Reader& maps, FreshCrops crops, const DataSet* images)
+      : reader_(maps), crops_(crops), images_(LabelledOrdinals(maps, images)), spec_(PooledSpec(maps)) {}
 
   const LabelSpec& spec() const override { return spec_; }
   const std::vector<uint64_t>& images() const override { return images_; }
@@ -32,19 +28,9 @@ class Relabel : public Supervision {
   }
 
   Result<void> AddCrops(const StepPlan& step, size_t image, uint32_t width, uint32_t height, LabelBatch* labels) const override {
-    const uint64_t ordinal = step.ordinals[image];
-    FKDB_ASSIGN(const RecordView map, reader_.Get(ordinal));
-    if (map.skipped()) return Fail(reader_.About(ordinal, {ErrorCode::kNotFound, fmt::format("it was skipped when labelled ({})", map.skip_reason())}));
-    FKDB_TRY(CheckSize(reader_, ordinal, {map.width(), map.height()}, {width, height}));
-    crops_.Draw(step, image, width, height, labels);
-    if (labels->spec() != spec_) return {};  // a teacher labels these crops
-    auto* const values = reinterpret_cast<float*>(labels->values());
-    const size_t c = spec_.num_classes;
-    for (size_t n = image * step.pass.crops; n < (image + 1) * step.pass.crops; ++n) {
-      auto pooled = PoolLabelMap(map, labels->boxes()[n], {values + n * c, c});
-      if (!pooled) return Fail(reader_.About(ordinal, std::move(pooled).error()));
-    }
-    return {};
+    FKDB_TRY(AddPooledCrops(reader_, crops_, step, image, labels));
+    const BatchImage& then = labels->images()[image];
+    return CheckSize(reader_, then.ordinal, {then.width, then.height}, {width, height});
   }
   Result<void> CheckInput(const InputSpec&) const override { return {}; }
 
@@ -56,6 +42,30 @@ class Relabel : public Supervision {
 };
 
 }  // namespace
+
+LabelSpec PooledSpec(const Reader& maps) {
+  LabelSpec spec;
+  spec.kind = LabelKind::kFull;
+  spec.num_classes = maps.spec().num_classes;
+  spec.top_k = 0;
+  spec.values = ValueEncoding::kF32;
+  return spec;
+}
+
+Result<void> AddPooledCrops(const Reader& maps, const FreshCrops& crops, const StepPlan& step, size_t image, LabelBatch* labels) {
+  const uint64_t ordinal = step.ordinals[image];
+  FKDB_ASSIGN(const RecordView map, maps.Get(ordinal));
+  if (map.skipped()) return Fail(maps.About(ordinal, {ErrorCode::kNotFound, fmt::format("it was skipped when labelled ({})", map.skip_reason())}));
+  crops.Draw(step, image, map.width(), map.height(), labels);
+  if (labels->spec() != PooledSpec(maps)) return {};  // a teacher labels these crops
+  auto* const values = reinterpret_cast<float*>(labels->values());
+  const size_t c = maps.spec().num_classes;
+  for (size_t n = image * step.pass.crops; n < (image + 1) * step.pass.crops; ++n) {
+    auto pooled = PoolLabelMap(map, labels->boxes()[n], {values + n * c, c});
+    if (!pooled) return Fail(maps.About(ordinal, std::move(pooled).error()));
+  }
+  return {};
+}
 
 Result<std::unique_ptr<Supervision>> RelabelSupervision(const Reader& maps, const CropSampling& sampling, uint64_t seed, const DataSet* images) {
   FKDB_TRY(CheckMaps(maps));

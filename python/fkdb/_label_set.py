@@ -7,7 +7,7 @@ import functools
 import json
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -197,6 +197,33 @@ class LabelSet(Mapping[str, ImageRecord]):
         if pass_number is None:
             pass_number = epoch // m
         return self._core.sample(_ordinals(ordinals), m, seed, epoch, pass_number, order)
+
+    def pool(self, ordinals: npt.ArrayLike, m: int = 1, seed: int = 0, epoch: int = 0, *, scale: Sequence[float] | None = None,
+             ratio: Sequence[float] | None = None) -> LabelBatch:
+        """Of label maps (ReLabel): m fresh crops of each image, each with the label that is pooled from its image's map.
+
+        ordinals: (I,) whole numbers. Which crops come is a function of (seed, epoch, ordinal), the same that `fkdb-train
+        --supervision relabel` takes, and no epoch repeats one. scale, ratio: LOW, HIGH of a crop's share of the image's area and of
+        its width / height, as of torchvision's RandomResizedCrop; by default the label set's. Labels are of kind full: values (N, C).
+        Raises NotFoundError (also for a skipped image), CorruptionError.
+        """
+        if self.spec.kind != "label-map":
+            raise InvalidArgumentError(f"{self.path}: its labels are of kind '{self.spec.kind}': pool() is for label maps, sample() for stored crops")
+        if m < 1:
+            raise InvalidArgumentError(f"{m} crops an image: expected 1 or more")
+        return self._core.pool(_ordinals(ordinals), m, seed, epoch, *self._sampling(scale, ratio))
+
+    def _sampling(self, scale: Sequence[float] | None, ratio: Sequence[float] | None) -> list[list[float]]:
+        """Of fresh crops: scale and ratio, those of the label set where they are None."""
+        if self.spec.kind != "label-map" and (scale is not None or ratio is not None):
+            raise InvalidArgumentError("scale and ratio are of label maps' fresh crops: those of this label set are stored")
+        stored = self.manifest["augmentation"]
+        sampling = [[float(end) for end in (stored[name] if given is None else given)] for name, given in (("scale", scale), ("ratio", ratio))]
+        if self.spec.kind == "label-map":
+            if any(len(ends) != 2 for ends in sampling):
+                raise InvalidArgumentError(f"scale {scale} and ratio {ratio}: expected two numbers each, LOW and HIGH")
+            _core.check_sampling(*sampling)
+        return sampling
 
     def take(self, ordinals: npt.ArrayLike, crops: npt.ArrayLike) -> LabelBatch:
         """The labels of crops[i] of image ordinals[i]: a `LabelBatch`. ordinals: (I,), crops: (I, m), both whole numbers."""

@@ -120,26 +120,28 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
     transform: applied to each crop, (channels, height, width) uint8: what it returns is stacked instead of normalized crops.
     input_size: of the student, pixels or (height, width); the teacher's unless given.
     allow_missing: takes the images that both have; `missing` says which labelled ones there are not.
+    scale, ratio: of the fresh crops that label maps (ReLabel) have, as of `FkdLoader`.
 
     len() counts the images that have labels, in key order; items are `FkdBatch`es of one image.
     Raises MismatchError, naming the first difference, if images and label set do not belong together.
     """
 
-    def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int = 4, *, seed: int = 0,
+    def __init__(self, images: Any, db: LabelSet | Path, crops_per_image: int | None = None, *, seed: int = 0,
                  order: Literal["cycle", "visit"] = "cycle", pixels: Literal["fkdb", "torchvision"] = "fkdb",
                  transform: Callable[[torch.Tensor], torch.Tensor] | None = None, keys: Sequence[str | bytes] | None = None,
-                 input_size: int | Sequence[int] | None = None, allow_missing: bool = False) -> None:
+                 input_size: int | Sequence[int] | None = None, allow_missing: bool = False, scale: Sequence[float] | None = None,
+                 ratio: Sequence[float] | None = None) -> None:
         if pixels not in ("fkdb", "torchvision"):
             raise InvalidArgumentError(f"pixels {pixels!r}: expected 'fkdb' or 'torchvision'")
-        _check_numbers(crops_per_image=crops_per_image)
         self.db = db if isinstance(db, LabelSet) else open(db)
+        crops_per_image = _crops_per_image(crops_per_image, self.db)
+        _check_numbers(crops_per_image=crops_per_image)
+        self._sampling = self.db._sampling(scale, ratio)
         self.crops_per_image, self.seed, self.order, self.pixels, self.transform = crops_per_image, seed, order, pixels, transform
         self.epoch, self._plain = 0, 0
         self._inputs = CropInputs.of(self.db.manifest, input_size)
-        if self.db.spec.kind == "label-map":
-            raise UnsupportedError("label maps hold no crops: FkdLoader trains from them, with fresh ones")
         self._images = _match(images, self.db, keys, allow_missing)
-        if pixels == "fkdb":
+        if pixels == "fkdb" and not _has_maps(self.db):
             self.db._core.check_pixels()
         self.missing = self._images.missing
         self._labelled = _labelled(self.db, self.missing)
@@ -165,10 +167,12 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
             raise InvalidArgumentError("a batch of several passes")
         ordinals = self._labelled[[visit.item for visit in visits]]
         epoch = visits[0].epoch
-        batch = self.db.sample(ordinals, self.crops_per_image, self.seed, epoch, order=self.order)
+        m, (scale, ratio) = self.crops_per_image, self._sampling
+        batch = (self.db.pool(ordinals, m, self.seed, epoch, scale=scale, ratio=ratio) if _has_maps(self.db)
+                 else self.db.sample(ordinals, m, self.seed, epoch, order=self.order))
         _check_ops(self.db, batch, self._inputs.shape, self.pixels == "fkdb" and self.transform is None and isinstance(self._images, _FilesOfDataSet))
         labels = SparseLabels(batch.spec, torch.from_numpy(batch.indices), torch.from_numpy(batch.values))
-        targets = torch.from_numpy(np.repeat(self._images.targets[ordinals], self.crops_per_image))
+        targets = torch.from_numpy(np.repeat(self._images.targets[ordinals], m))
         return FkdBatch(self._crops(ordinals, batch), labels, torch.from_numpy(batch.ordinals), targets,
                         {"epoch": epoch, "images": visits[-1].images})
 
@@ -283,20 +287,11 @@ class FkdLoader:
                  allow_missing: bool = False, scale: Sequence[float] | None = None, ratio: Sequence[float] | None = None) -> None:
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
         self.db = db if isinstance(db, LabelSet) else open(db)
-        maps = self.db.spec.kind == "label-map"
-        if not maps and (scale is not None or ratio is not None):
-            raise InvalidArgumentError("scale and ratio are of label maps' fresh crops: those of this label set are stored")
-        if crops_per_image is None:
-            crops_per_image = 1 if maps else 4
+        crops_per_image = _crops_per_image(crops_per_image, self.db)
         _check_numbers(crops_per_image=crops_per_image, batch_size=batch_size, workers=workers)
-        sampling = self.db.manifest["augmentation"]
-        self._sampling = [[float(end) for end in (sampling[name] if given is None else given)] for name, given in (("scale", scale), ("ratio", ratio))]
-        if maps:
-            if any(len(ends) != 2 for ends in self._sampling):
-                raise InvalidArgumentError(f"scale {scale} and ratio {ratio}: expected two numbers each, LOW and HIGH")
-            _core.check_sampling(*self._sampling)
+        self._sampling = self.db._sampling(scale, ratio)
         # Of the batches' labels: those of pooled maps are full.
-        self._spec = LabelSpec("full", num_classes=self.db.spec.num_classes, values="f32") if maps else self.db.spec
+        self._spec = LabelSpec("full", num_classes=self.db.spec.num_classes, values="f32") if _has_maps(self.db) else self.db.spec
         if _is_image_folder(images):
             images = images.root
         self._data = _of_label_set(images if isinstance(images, DataSet) else DataSet(images), self.db, allow_missing)
@@ -493,6 +488,15 @@ def _shard(rank: int | None, ranks: int | None) -> tuple[int, int]:
     if not 0 <= rank < ranks:
         raise InvalidArgumentError(f"rank {rank} of {ranks} processes")
     return rank, ranks
+
+
+def _has_maps(db: LabelSet) -> bool:
+    return db.spec.kind == "label-map"
+
+
+def _crops_per_image(given: int | None, db: LabelSet) -> int:
+    """What is given, or: of stored crops 4, of label maps one."""
+    return given if given is not None else 1 if _has_maps(db) else 4
 
 
 def _check_numbers(**numbers: int) -> None:

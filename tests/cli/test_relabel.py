@@ -123,7 +123,7 @@ def test_images_that_are_missing_or_changed(fkdb, run, label_maps, tmp_path):
 
 def test_maps_and_crops_are_told_apart(fkdb, run, label_maps, tmp_path):
     maps, out = label_maps[1], ["--out", tmp_path / "run"]
-    no_crops = f"{maps}: its labels are label maps, which hold no crops: fkdb-train --supervision relabel and FkdLoader train from them"
+    no_crops = f"{maps}: its labels are label maps, which hold no crops: fkdb-train --supervision relabel and the Python loaders train from them"
     fkdb.fails(4, no_crops, *run, "--supervision", "db", *out)
     fkdb.fails(4, no_crops, *run, "--teacher", "x.pt", *out)
     crops = GOLDEN / "marginal-smoothing.f16.pixel.fkdb"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fkdb.torch.FkdLoader on ReLabel's label maps."""
+"""ReLabel's label maps from Python: LabelSet.pool, FkdLoader, FkdDataset."""
 
 import numpy as np
 import pytest
@@ -38,14 +38,53 @@ def test_label_maps(label_maps):
     small = next(iter(ft.FkdLoader(images, maps, 2, 64, input_size=16)))  # in the label set's own scale
     assert torch.allclose(small.labels.dense().sum(1), torch.ones(64)) and small.targets.tolist() == small.targets[::2].repeat_interleave(2).tolist()
     assert (small.labels.dense().argmax(1) == small.targets).float().mean() > 0.9
-    with pytest.raises(fkdb.UnsupportedError, match="label maps hold no crops: FkdLoader trains from them, with fresh ones"):
-        ft.FkdDataset(images, maps)
-    with pytest.raises(fkdb.InvalidArgumentError, match="crop scale 0.5,0.2 and ratio 0.75,1.33333333333333.*: expected LOW,HIGH with 0 < LOW <= HIGH"):
-        ft.FkdLoader(images, maps, scale=np.array([0.5, 0.2]))
-    with pytest.raises(fkdb.InvalidArgumentError, match=r"scale \(0.1,\) and ratio None: expected two numbers each"):
-        ft.FkdLoader(images, maps, scale=(0.1,))
+    for way in (ft.FkdLoader, ft.FkdDataset):
+        with pytest.raises(fkdb.InvalidArgumentError, match="crop scale 0.5,0.2 and ratio 0.75,1.33333333333333.*: expected LOW,HIGH with 0 < LOW <= HIGH"):
+            way(images, maps, scale=np.array([0.5, 0.2]))
+        with pytest.raises(fkdb.InvalidArgumentError, match=r"scale \(0.1,\) and ratio None: expected two numbers each"):
+            way(images, maps, scale=(0.1,))
+
+
+@pytest.mark.parametrize("m, workers", [(None, 0), (2, 2)])
+def test_a_dataset_is_the_loader(label_maps, m, workers):
+    """The same crops, labels and pixels in two passes, from the middle of the first on."""
+    images, maps = label_maps
+    options = dict(scale=(0.1, 0.4), ratio=(0.5, 1), input_size=16, seed=3)
+    dataset = ft.FkdDataset(images, maps, m, **options)
+    m = m or 1
+    assert dataset.crops_per_image == m
+    loader = ft.FkdLoader(images, maps, m, 64 * m, workers=1, **options)
+    sampler = ft.FkdSampler(dataset)
+    batches = torch.utils.data.DataLoader(dataset, 64, sampler=sampler, collate_fn=ft.collate, num_workers=workers)
+    for begin in ({"epoch": 0, "images": 128}, None):
+        if begin:
+            loader.load_state_dict(begin), sampler.load_state_dict(begin)
+        theirs = one_pass(loader)
+        for ours, (inputs, values, ordinals, state) in zip(batches, theirs, strict=True):
+            assert torch.equal(ours.inputs, inputs) and torch.equal(ours.labels.values, values)
+            assert (ours.ordinals.tolist(), ours.state, ours.labels.spec.kind) == (ordinals, state, "full")
+        assert len(theirs) == (3 if begin else 5)
+
+
+def test_crops_for_transforms_of_one_s_own(label_maps):
+    images, path = label_maps
+    maps = fkdb.open(path)
+    item = ft.FkdDataset(images, maps, 2, transform=lambda crop: crop.float().mean(), pixels="torchvision")[7]
+    batch = maps.pool([7], 2)
+    assert item.inputs.shape == (2,) and torch.equal(item.labels.values, torch.from_numpy(batch.values))
+    assert batch.values.shape == (2, 10) and batch.indices.shape == (2, 0) and np.allclose(batch.values.sum(1), 1)
+    top, left, height, width = batch.boxes.T
+    assert (height * width >= 0.05 * 28 * 28).all() and (top + height <= 28).all() and (left + width <= 28).all() and batch.sizes.tolist() == [[28, 28]]
+    assert not np.array_equal(maps.pool([7], 2, epoch=2).boxes, batch.boxes) and np.array_equal(maps.pool([5, 7], 2).boxes[2:], batch.boxes)
+    with pytest.raises(fkdb.InvalidArgumentError, match="0 crops an image"):
+        maps.pool([7], 0)
+    with pytest.raises(fkdb.NotFoundError, match="no image 300: the label set has 300"):
+        maps.pool([300])
 
 
 def test_stored_crops_have_their_scale(labels):
-    with pytest.raises(fkdb.InvalidArgumentError, match="scale and ratio are of label maps' fresh crops: those of this label set are stored"):
-        ft.FkdLoader(TRAIN, labels, scale=(0.1, 1))
+    for way in (ft.FkdLoader, ft.FkdDataset):
+        with pytest.raises(fkdb.InvalidArgumentError, match="scale and ratio are of label maps' fresh crops: those of this label set are stored"):
+            way(TRAIN, labels, scale=(0.1, 1))
+    with pytest.raises(fkdb.InvalidArgumentError, match="its labels are of kind '.*': pool\\(\\) is for label maps, sample\\(\\) for stored crops"):
+        fkdb.open(labels).pool([0])

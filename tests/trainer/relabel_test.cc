@@ -184,7 +184,7 @@ TEST_F(RelabelTest, WhatGoesWrongIsNamed) {
   const auto db = DbSupervision(maps, CropOrder::kCycle, 1);
   ASSERT_FALSE(db);
   EXPECT_EQ(db.error().code, ErrorCode::kUnsupported);
-  EXPECT_EQ(db.error().message, file + ": its labels are label maps, which hold no crops: fkdb-train --supervision relabel and FkdLoader train from them");
+  EXPECT_EQ(db.error().message, file + ": its labels are label maps, which hold no crops: fkdb-train --supervision relabel and the Python loaders train from them");
   test::RandomLabels crops(3);
   ASSERT_TRUE(crops.Build(Path("crops.fkdb")));
   const auto other = RelabelSupervision(*Reader::Open(Path("crops.fkdb")), {}, 7);
