@@ -110,7 +110,7 @@ void BindLabelSet(nb::module_& module) {
              Unwrap(CheckClasses(set->reader, FromPython(name), FromPython(class_names)));
            },
            nb::arg("name"), nb::arg("class_names"))
-      .def("check_pixels", [](const LabelSetPtr& set) { Unwrap(CheckPixels(set->reader)), Unwrap(CheckCrops(set->reader)); });
+      .def("check_pixels", [](const LabelSetPtr& set) { Unwrap(CheckPixels(set->reader)); });
   module.def(
       "image_order",
       [](uint64_t num_images, uint64_t seed, uint64_t pass) {

@@ -57,7 +57,6 @@ Result<void> AddPooledCrops(const Reader& maps, const FreshCrops& crops, const S
   FKDB_ASSIGN(const RecordView map, maps.Get(ordinal));
   if (map.skipped()) return Fail(maps.About(ordinal, {ErrorCode::kNotFound, fmt::format("it was skipped when labelled ({})", map.skip_reason())}));
   crops.Draw(step, image, map.width(), map.height(), labels);
-  if (labels->spec() != PooledSpec(maps)) return {};  // a teacher labels these crops
   auto* const values = reinterpret_cast<float*>(labels->values());
   const size_t c = maps.spec().num_classes;
   for (size_t n = image * step.pass.crops; n < (image + 1) * step.pass.crops; ++n) {

@@ -21,8 +21,8 @@ Result<std::unique_ptr<Supervision>> RelabelSupervision(const Reader& maps, cons
 // Of the labels that maps give: all C probabilities.
 LabelSpec PooledSpec(const Reader& maps);
 
-// Draws the crops of a step's image, of the size that it had when it was labelled, and pools their labels. `labels` is of PooledSpec, or of a teacher who
-// will label these crops. Errors: NotFound (skipped, too), Corruption.
+// Draws the crops of a step's image, of the size that it had when it was labelled, and pools their labels. `labels`: of PooledSpec.
+// Errors: NotFound (skipped, too), Corruption.
 Result<void> AddPooledCrops(const Reader& maps, const FreshCrops& crops, const StepPlan& step, size_t image, LabelBatch* labels);
 
 }  // namespace fkdb

@@ -192,8 +192,7 @@ class LabelSet(Mapping[str, ImageRecord]):
         order: 'cycle' takes every stored crop once before any twice; 'visit' draws m of M afresh at each visit, by
         pass_number (epoch // m, unless given). Raises NotFoundError (also for a skipped image), CorruptionError.
         """
-        if m < 1:
-            raise InvalidArgumentError(f"{m} crops an image: expected 1 or more")
+        m, seed, epoch = _place(m, seed, epoch)
         if pass_number is None:
             pass_number = epoch // m
         return self._core.sample(_ordinals(ordinals), m, seed, epoch, pass_number, order)
@@ -202,23 +201,22 @@ class LabelSet(Mapping[str, ImageRecord]):
              ratio: Sequence[float] | None = None) -> LabelBatch:
         """Of label maps (ReLabel): m fresh crops of each image, each with the label that is pooled from its image's map.
 
-        ordinals: (I,) whole numbers. Which crops come is a function of (seed, epoch, ordinal), the same that `fkdb-train
-        --supervision relabel` takes, and no epoch repeats one. scale, ratio: LOW, HIGH of a crop's share of the image's area and of
-        its width / height, as of torchvision's RandomResizedCrop; by default the label set's. Labels are of kind full: values (N, C).
-        Raises NotFoundError (also for a skipped image), CorruptionError.
+        ordinals: (I,) whole numbers. Which crops come is a function of (seed, epoch, ordinal, scale, ratio), the same that `fkdb-train
+        --supervision relabel` takes. epoch: how many crops of each image earlier passes have used; passes of m, begun m apart, repeat
+        none. scale, ratio: LOW, HIGH of a crop's share of the image's area and of its width / height, as of torchvision's
+        RandomResizedCrop; by default the label set's. Labels are of kind full: values (N, C). Raises InvalidArgumentError (labels of
+        another kind), NotFoundError (also for a skipped image), CorruptionError.
         """
         if self.spec.kind != "label-map":
             raise InvalidArgumentError(f"{self.path}: its labels are of kind '{self.spec.kind}': pool() is for label maps, sample() for stored crops")
-        if m < 1:
-            raise InvalidArgumentError(f"{m} crops an image: expected 1 or more")
-        return self._core.pool(_ordinals(ordinals), m, seed, epoch, *self._sampling(scale, ratio))
+        return self._core.pool(_ordinals(ordinals), *_place(m, seed, epoch), *self._sampling(scale, ratio))
 
     def _sampling(self, scale: Sequence[float] | None, ratio: Sequence[float] | None) -> list[list[float]]:
         """Of fresh crops: scale and ratio, those of the label set where they are None."""
         if self.spec.kind != "label-map" and (scale is not None or ratio is not None):
             raise InvalidArgumentError("scale and ratio are of label maps' fresh crops: those of this label set are stored")
         stored = self.manifest["augmentation"]
-        sampling = [[float(end) for end in (stored[name] if given is None else given)] for name, given in (("scale", scale), ("ratio", ratio))]
+        sampling = [[float(end) for end in np.ravel(stored[name] if given is None else given)] for name, given in (("scale", scale), ("ratio", ratio))]
         if self.spec.kind == "label-map":
             if any(len(ends) != 2 for ends in sampling):
                 raise InvalidArgumentError(f"scale {scale} and ratio {ratio}: expected two numbers each, LOW and HIGH")
@@ -252,6 +250,16 @@ def _reopen(path: str, digest: str, allow_partial: bool) -> LabelSet:
     if labels.digest != digest:
         raise MismatchError(f"{path}: another label set than the one that was pickled: {digest} then, {labels.digest} now")
     return labels
+
+
+def _place(m: int, seed: int, epoch: int) -> tuple[int, int, int]:
+    """Whole numbers as C++ takes them."""
+    m, seed, epoch = operator.index(m), operator.index(seed), operator.index(epoch)
+    if m < 1:
+        raise InvalidArgumentError(f"{m} crops an image: expected 1 or more")
+    if not (m < 2**32 and 0 <= epoch < 2**32 and 0 <= seed < 2**64):
+        raise InvalidArgumentError(f"{m} crops an image, epoch {epoch}, seed {seed}: expected less than 2^32, 2^32, 2^64, and none below 0")
+    return m, seed, epoch
 
 
 def _ordinals(ordinals: npt.ArrayLike) -> npt.NDArray[np.uint64]:

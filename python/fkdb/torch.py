@@ -104,7 +104,7 @@ class Visit(NamedTuple):
 
 
 class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
-    """m stored crops of each image with their labels, for torch.utils.data.DataLoader.
+    """m crops of each image with their labels, for torch.utils.data.DataLoader: stored ones, or fresh ones of label maps (ReLabel).
 
         dataset = FkdDataset("train/", "labels.fkdb", crops_per_image=4)
         loader = DataLoader(dataset, batch_size=64, sampler=FkdSampler(dataset), collate_fn=collate, num_workers=8)
@@ -113,14 +113,14 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
 
     images: a path as of `fkdb.open_images`; an `fkdb.DataSet`; a torchvision ImageFolder; or any data set whose items are
     images (PIL, uint8 arrays, uint8 tensors) or tuples that begin with one, with `keys` naming each item's image.
-    db: a `LabelSet` or its path.
-    order: 'cycle' or 'visit', as of LabelSet.sample.
+    db: a `LabelSet` or its path. crops_per_image: m; of stored crops 4, of label maps 1 unless given.
+    order: 'cycle' or 'visit', as of LabelSet.sample; of stored crops alone.
     pixels: 'fkdb', the bytes the teacher saw, normalized as the manifest says; 'torchvision': its v2 resized_crop
     (antialiased) and horizontal_flip.
     transform: applied to each crop, (channels, height, width) uint8: what it returns is stacked instead of normalized crops.
     input_size: of the student, pixels or (height, width); the teacher's unless given.
     allow_missing: takes the images that both have; `missing` says which labelled ones there are not.
-    scale, ratio: of the fresh crops that label maps (ReLabel) have, as of `FkdLoader`.
+    scale, ratio: of label maps' fresh crops, as of LabelSet.pool.
 
     len() counts the images that have labels, in key order; items are `FkdBatch`es of one image.
     Raises MismatchError, naming the first difference, if images and label set do not belong together.
@@ -133,6 +133,8 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
                  ratio: Sequence[float] | None = None) -> None:
         if pixels not in ("fkdb", "torchvision"):
             raise InvalidArgumentError(f"pixels {pixels!r}: expected 'fkdb' or 'torchvision'")
+        if order not in ("cycle", "visit"):
+            raise InvalidArgumentError(f"order {order!r}: expected 'cycle' or 'visit'")
         self.db = db if isinstance(db, LabelSet) else open(db)
         crops_per_image = _crops_per_image(crops_per_image, self.db)
         _check_numbers(crops_per_image=crops_per_image)
@@ -141,7 +143,7 @@ class FkdDataset(torch.utils.data.Dataset[FkdBatch]):
         self.epoch, self._plain = 0, 0
         self._inputs = CropInputs.of(self.db.manifest, input_size)
         self._images = _match(images, self.db, keys, allow_missing)
-        if pixels == "fkdb" and not _has_maps(self.db):
+        if pixels == "fkdb":
             self.db._core.check_pixels()
         self.missing = self._images.missing
         self._labelled = _labelled(self.db, self.missing)

@@ -87,8 +87,17 @@ def test_what_another_command_made_is_trained_again(work):
     assert other.stat().st_size == len(kept)
 
 
+def test_speed_is_of_few_images_of_a_larger_label_set(work):
+    done = run(work.parent, "--tiny", "--bin", BIN, "--speed", "--turns", 2, "--cell", "hard", "--cell", "relabel", "--cell", "fkd-m32", "--cell", "meal-fkd")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == 2 * ["hard", "relabel", "meal-fkd", "fkd-m32"]
+    speeds = json.loads((work / "results.json").read_text())["speed"]
+    assert all(len(speed["turns"]) == 2 and speed["images"] == 48 < 96 and speed["crops_per_second"] > 0 for speed in speeds.values()) and len(speeds) == 4
+
+
 def test_where_a_cell_comes_from():
-    """Its own command, and those of all that it needs."""
+    """Its own command, and those of all that it needs, and the recipe that it names."""
+    assert "\nstep-factor = 0.1\n" in cell_origin("meal-fkd", 0)
     for name, parts in {"fkd-m4": ["--crops-per-image 4", "10-ms-5: fkdb-subset", "full10: fkdb-write", "w48: fkdb-train"],
                         "meal-fkd": ["ensemble: fkdb-write", "w32: fkdb-train", "--crops-per-image 1"],
                         "photos-hard": ["photos-full: fkdb-write", "lite0: lite 0", "held-out: fkdb-write", "--boxes-from"]}.items():
@@ -129,6 +138,6 @@ def test_tables_are_the_results(tmp_path):
     mean = f"{100 * statistics.mean(top1):.2f} ± {100 * statistics.stdev(top1):.2f} (3)"
     assert mean == "87.21 ± 0.27 (3)"
     assert text.count(mean) == 2  # Table 6's K = 5 and Table 7's m = 8 are one cell
-    assert re.search(r"^\| images/s \|.*\n.*\n.*\n\| FKD.* 500 \| not timed yet \| not timed yet \|$", text, re.MULTILINE)
+    assert re.search(r"^\| images/s of one core \|.*\n.*\n.*\n\| FKD.* 500 \| not timed yet \| not timed yet \|$", text, re.MULTILINE)
     assert re.search(r"^\| FKD, m = 4.* \| not run yet \| 0\.75 x \|$", text, re.MULTILINE)
     assert not any(stale in text for stale in ("99.00", "77.7", "another CPU", "3000.00 x"))

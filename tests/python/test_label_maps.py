@@ -43,6 +43,10 @@ def test_label_maps(label_maps):
             way(images, maps, scale=np.array([0.5, 0.2]))
         with pytest.raises(fkdb.InvalidArgumentError, match=r"scale \(0.1,\) and ratio None: expected two numbers each"):
             way(images, maps, scale=(0.1,))
+        with pytest.raises(fkdb.InvalidArgumentError, match="scale None and ratio 0.5: expected two numbers each"):
+            way(images, maps, ratio=0.5)
+    with pytest.raises(fkdb.InvalidArgumentError, match="order 'random': expected 'cycle' or 'visit'"):
+        ft.FkdDataset(images, maps, order="random")
 
 
 @pytest.mark.parametrize("m, workers", [(None, 0), (2, 2)])
@@ -55,7 +59,8 @@ def test_a_dataset_is_the_loader(label_maps, m, workers):
     assert dataset.crops_per_image == m
     loader = ft.FkdLoader(images, maps, m, 64 * m, workers=1, **options)
     sampler = ft.FkdSampler(dataset)
-    batches = torch.utils.data.DataLoader(dataset, 64, sampler=sampler, collate_fn=ft.collate, num_workers=workers)
+    batches = torch.utils.data.DataLoader(dataset, 64, sampler=sampler, collate_fn=ft.collate, num_workers=workers,
+                                          multiprocessing_context="spawn" if workers else None)
     for begin in ({"epoch": 0, "images": 128}, None):
         if begin:
             loader.load_state_dict(begin), sampler.load_state_dict(begin)
@@ -76,8 +81,11 @@ def test_crops_for_transforms_of_one_s_own(label_maps):
     top, left, height, width = batch.boxes.T
     assert (height * width >= 0.05 * 28 * 28).all() and (top + height <= 28).all() and (left + width <= 28).all() and batch.sizes.tolist() == [[28, 28]]
     assert not np.array_equal(maps.pool([7], 2, epoch=2).boxes, batch.boxes) and np.array_equal(maps.pool([5, 7], 2).boxes[2:], batch.boxes)
-    with pytest.raises(fkdb.InvalidArgumentError, match="0 crops an image"):
-        maps.pool([7], 0)
+    for number, what in ((0, "0 crops an image: expected 1 or more"), (2**32, "4294967296 crops an image, epoch 0, seed 0: expected less than")):
+        with pytest.raises(fkdb.InvalidArgumentError, match=what):
+            maps.pool([7], number)
+    with pytest.raises(fkdb.InvalidArgumentError, match="1 crops an image, epoch 4294967296, seed -1: expected less than 2.32, 2.32, 2.64, and none below 0"):
+        maps.pool([7], 1, -1, 2**32)
     with pytest.raises(fkdb.NotFoundError, match="no image 300: the label set has 300"):
         maps.pool([300])
 

@@ -411,8 +411,11 @@ TEST_F(TrainTest, TheRateCanChangeWithinAPass) {
   std::vector<double> rates;
   TrainHooks hooks;
   hooks.progress = [&](const TrainProgress& p) { rates.push_back(p.learning_rate); };
+  std::string metrics;
+  hooks.metrics = [&](const std::string& line) { metrics += line; };
   config_.out = Path("whole");
   ASSERT_TRUE(Train(config_, *data_, **hard, nullptr, hooks));
+  EXPECT_EQ(nlohmann::json::parse(metrics)["lr"], 0.1 * 1e-30);  // of the pass's last step
   const size_t half = (rates.size() + 1) / 2;
   EXPECT_EQ(rates.at(half - 1), 0.1);
   EXPECT_EQ(rates.at(half), 0.1 * 1e-30);

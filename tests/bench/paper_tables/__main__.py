@@ -42,8 +42,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=pathlib.Path, nargs="?")
     parser.add_argument("--cell", action="append", default=[], help="name, name/seed or pattern; name/seed trains again what has a result")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once, one thread each")
-    parser.add_argument("--speed", action="store_true", help="time the cells instead")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once, each of one thread and one that loads batches")
+    parser.add_argument("--speed", action="store_true", help="time the cells instead, or those of --cell")
     parser.add_argument("--turns", type=int, default=3, help="of --speed")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--tables", action="store_true")
@@ -66,7 +66,10 @@ def main():
     results = Results(work / "results.json" if options.tiny else options.results)
     runner = Runner(work, options.bin, results, options.tiny)
     if options.speed:
-        return runner.time(cells.TIMED, options.turns)
+        try:
+            return runner.time([name for name in cells.TIMED if not options.cell or any((name, 0) in pairs for pairs in patterns.values())], options.turns)
+        except RuntimeError as error:
+            sys.exit(f"paper_tables: {error}")
     wanted = []
     for pattern, pairs in patterns.items():
         if "/" in pattern:

@@ -18,6 +18,7 @@ import threading
 from cells import CELLS, MADE, STUDENTS_LABELS
 
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
+RECIPES = pathlib.Path(__file__).resolve().parents[3] / "trainer/recipes/train"
 IN_BRACES = re.compile(r"\{([\w-]+)\}")
 
 
@@ -96,9 +97,9 @@ class Runner:
             return str(self.made(name) if name in MADE else self.weights(name, seed))
         return shlex.split(IN_BRACES.sub(path, tiny(command) if self.is_tiny else command))
 
-    def run(self, words, *arguments):
+    def run(self, words, *arguments, under=()):
         """A program of ours; returns the last line of its JSON."""
-        done = subprocess.run([self.bin / words[0], *words[1:], *map(str, arguments)], capture_output=True, text=True)
+        done = subprocess.run([*under, self.bin / words[0], *words[1:], *map(str, arguments)], capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"{shlex.join(words)}: {done.stderr.strip() or done.returncode}")
         return json.loads(done.stdout.splitlines()[-1])
@@ -184,29 +185,36 @@ class Runner:
         return {"agreement": compared["top1_agreement"], "kl": compared["kl_ab"]}
 
     def time(self, names, turns):
-        """Crops a second, medians of turns: each of 32 epochs of few images."""
+        """Crops a second of one core, on which all threads of a training are: medians of turns, each of a few hundred images."""
+        few = 48 if self.is_tiny else 1280
         speeds = {name: [] for name in names}
         for turn in range(turns):
             for name in names:
-                command = re.sub(r"--epochs \d+", "--epochs 32", CELLS[name].command(0))
-                command = re.sub(r"--limit \d+", "--limit 1280", command).replace(" --val {val}", "")
+                words = self.words(CELLS[name].command(0), 0)
+                m = int(words[words.index("--crops-per-image") + 1]) if "--crops-per-image" in words else 1
+                # Five passes or more. The first fifth warms up: memory, caches, what Torch compiles.
+                for flag, value in {"--limit": few, "--epochs": max(32, 5 * m)}.items():
+                    words[words.index(flag) + 1] = str(value)
+                at = words.index("--val")
+                del words[at:at + 2]
                 out = self.work / "runs" / f"speed-{name}-{turn}"
                 shutil.rmtree(out, ignore_errors=True)
-                self.run(self.words(command, 0), "--out", out, "--json", "--quiet")
+                labels = ["--allow-missing", "--preload", "off"] if "--db" in words else []  # of more images than are timed
+                self.run(words, *labels, "--out", out, "--json", "--quiet", under=["taskset", "-c", "0"])
                 passes = metrics(out)
                 shutil.rmtree(out)
-                # The first fifth warms up: memory, caches, what Torch compiles.
                 passes = passes[len(passes) // 5:]
                 speeds[name].append(sum(p["crops"] for p in passes) / sum(p["seconds"] for p in passes))
+                self.results.put({"crops_per_second": statistics.median(speeds[name]), "turns": speeds[name], "images": few,
+                                  "origin": digest(cell_origin(name, 0)), "cpu": cpu()}, "speed", name)
                 print(f"{name}: {speeds[name][-1]:.0f} crops/s", flush=True)
-        for name, values in speeds.items():
-            self.results.put({"crops_per_second": statistics.median(values), "turns": values, "origin": digest(cell_origin(name, 0)), "cpu": cpu()},
-                             "speed", name)
 
 
 def origin(command):
     """The command, and those of all that it needs."""
     text = command + "\n"
+    for recipe in re.findall(r"--config ([\w-]+)", command):
+        text += (RECIPES / f"{recipe}.toml").read_text()
     for name in sorted(set(IN_BRACES.findall(command)) & MADE.keys()):
         text += f"{name}: {origin(MADE[name][0])}"
     return text

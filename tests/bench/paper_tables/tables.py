@@ -51,14 +51,16 @@ def table(head, rows):
 def written(results):
     text = f"### Tables 1 and 3: hard labels, ReLabel, FKD, vanilla KD\n\nAll 60,000 images, {CELLS['hard'].epochs} epochs; and the first 10,000, "
     text += f"{CELLS['kd-10k'].epochs} epochs.\n\n"
-    text += table(["supervision", "cells", "all: top-1, %", "10,000: top-1, %", "seconds a crop, of plain training's"],
+    text += table(["supervision", "cells", "all: top-1, %", "10,000: top-1, %", "one core's seconds a crop, of plain training's"],
                   [[what, f"`{name}`, `{few}`", accuracy(results, name), accuracy(results, few), of_plain(results, name, "hard")]
                    for what, name, few in (("hard labels", "hard", "hard-m1"), ("ReLabel, maps of 7 x 7 cells, K = 10", "relabel", "relabel-10k"),
                                            ("FKD, m = 4, marginal smoothing, K = 5, packed", "fkd", "fkd-m4"),
+                                           ("FKD, m = 1, the same labels", "fkd-single", "fkd-m1"),
                                            ("vanilla KD, the teacher in every step", "kd", "kd-10k"))])
     text += "\n### Table 4: MEAL V2, fine-tuning from hard labels' weights with two teachers\n\nThe first 10,000 images; from `hard-m1` of the same seed.\n\n"
-    text += table(["training", "cell", "top-1, %", "seconds an epoch, of MEAL V2's"],
+    text += table(["training", "cell", "top-1, %", "one core's seconds a crop, of MEAL V2's"],
                   [["where it begins", "`hard-m1`", accuracy(results, "hard-m1"), ""],
+                   [f"hard labels for {CELLS['meal-hard'].epochs} epochs more", "`meal-hard`", accuracy(results, "meal-hard"), ""],
                    [f"MEAL V2: both teachers in every step, {CELLS['meal-online'].epochs} epochs", "`meal-online`", accuracy(results, "meal-online"), "1.00 x"],
                    [f"with FKD, m = 4, {CELLS['meal-fkd'].epochs} epochs", "`meal-fkd`", accuracy(results, "meal-fkd"),
                     of_plain(results, "meal-fkd", "meal-online")],
@@ -68,17 +70,19 @@ def written(results):
     text += table(["label", "values", "cell", "top-1, %", "bytes a crop"],
                   [[*label_words(recode), f"`{cell}`", accuracy(results, cell), bytes_per_crop(results, f"10-{name}")]
                    for name, recode in KINDS.items() for cell in ["fkd-m8" if name == "ms-5" else f"kind-{name}"]])
-    text += f"\nC = 1000: 252 photos, {CELLS['photos-hard'].epochs} epochs, m = 4; on crops that nobody was trained on.\n\n"
+    text += f"\nC = 1000: 252 cuts of 12 photos, {CELLS['photos-hard'].epochs} epochs, m = 4; on crops that nobody was trained on.\n\n"
     text += table(["label", "values", "cell", "first class is the teacher's, %", "KL(teacher, student), nats", "bytes a crop"],
                   [[*label_words(recode), f"`photos-{name}`", over_seeds(results, f"photos-{name}", "agreement"),
                     over_seeds(results, f"photos-{name}", "kl", 1, 3), bytes_per_crop(results, f"photos-{name}")] for name, recode in PHOTO_KINDS.items()])
     text += f"\n### Table 7: m crops of an image in a batch\n\nThe first 10,000 images, {CELLS['hard-m1'].epochs} epochs.\n\n"
-    for what in ("top-1, %", "images/s"):
+    for what in ("top-1, %", "images/s of one core"):
         rows = []
         for label, name in (("hard labels", "hard"), ("FKD, marginal smoothing, K = 5", "fkd")):
             values = [accuracy(results, f"{name}-m{m}") if what.startswith("top") else
                       f"{rate / m:,.0f}" if (rate := speed(results, f"{name}-m{m}")) else "not timed yet" for m in MS]
             rows.append([label, *values])
+        if what.startswith("top"):
+            rows.append(["images in a step", *(str(-(-128 // m)) for m in MS)])
         text += table([what, *(f"m = {m}" for m in MS)], rows) + "\n"
     teachers = [f"{name} {100 * made['top1']:.2f} %" for name in ("w48", "w32") if (made := results.made(name))]
     cpus = sorted({r["cpu"] for name, cell in CELLS.items() for s in cell.seeds if (r := results.of(name, s))})
