@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """ReLabel's label maps from Python: LabelSet.pool, FkdLoader, FkdDataset."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import TRAIN
 
 import fkdb
@@ -69,6 +72,26 @@ def test_a_dataset_is_the_loader(label_maps, m, workers):
             assert torch.equal(ours.inputs, inputs) and torch.equal(ours.labels.values, values)
             assert (ours.ordinals.tolist(), ours.state, ours.labels.spec.kind) == (ordinals, state, "full")
         assert len(theirs) == (3 if begin else 5)
+
+
+def test_images_that_are_missing(label_maps, tmp_path):
+    """Of a path and of torchvision's ImageFolder, beside the loader."""
+    images, maps = label_maps
+    some = tmp_path / "some"
+    shutil.copytree(images, some)
+    gone = sorted(some.glob("*/*.png"))[5:300:100]
+    for file in gone:
+        file.unlink()
+    options = dict(input_size=16, seed=1, allow_missing=True)
+    loader = ft.FkdLoader(some, maps, 1, 512, **options)
+    whole = next(iter(loader))
+    for source in (some, torchvision.datasets.ImageFolder(some)):
+        dataset = ft.FkdDataset(source, maps, **options)
+        assert len(dataset) == len(loader.db) - len(gone) == len(whole) and dataset.missing.tolist() == loader.missing.tolist()
+        batch = dataset.__getitems__(list(ft.FkdSampler(dataset)))
+        assert torch.equal(batch.inputs, whole.inputs) and torch.equal(batch.labels.values, whole.labels.values)
+        with pytest.raises(fkdb.MismatchError):
+            ft.FkdDataset(source, maps)
 
 
 def test_crops_for_transforms_of_one_s_own(label_maps):
