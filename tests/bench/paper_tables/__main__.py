@@ -14,8 +14,6 @@ you like: it goes on from the last checkpoint. Bits of weights repeat on one ins
 """
 
 import argparse
-import concurrent.futures
-import datetime
 import fnmatch
 import json
 import pathlib
@@ -26,7 +24,7 @@ sys.path.insert(0, str(HERE))
 
 import cells  # noqa: E402
 import tables  # noqa: E402
-from runner import Runner, Results  # noqa: E402
+from runner import Results, Runner  # noqa: E402
 
 
 def chosen(pattern):
@@ -79,17 +77,7 @@ def main():
     if options.tiny:
         wanted = [(name, seed) for name, seed in wanted if seed == 0]
     wanted = sorted((pair for pair in wanted if results.of(*pair) is None), key=lambda pair: pair[1])  # a seed of everything first
-    failed = 0
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for done in concurrent.futures.as_completed([pool.submit(runner.train, *pair) for pair in wanted]):
-            if done.exception() is not None:
-                failed = 1
-                print(f"paper_tables: {done.exception()}", file=sys.stderr, flush=True)
-                continue
-            name, seed, result = done.result()
-            judged = f"top-1 {100 * result['top1']:.2f} %" if "top1" in result else f"agreement {100 * result['agreement']:.2f} %, KL {result['kl']:.3f}"
-            print(f"{datetime.datetime.now():%H:%M} {name}/{seed}: {judged}, {result['seconds']:.0f} s", flush=True)
-    return failed
+    return runner.train_all(wanted, options.jobs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes what cells need, trains them, times them, and keeps the results."""
 
+import concurrent.futures
+import contextlib
+import datetime
 import gzip
 import hashlib
 import importlib
@@ -14,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 
 from cells import CELLS, MADE, STUDENTS_LABELS
 
@@ -59,12 +63,16 @@ def cpu():
 
 def tiny(command):
     """The same command, so small that it says nothing but that it runs."""
-    changes = [(r"--limit \d+", "--limit 96"), (r"-w48\b", "-w3"), (r"-w(32|16)\b", "-w2"), (r"-w8\b", "-w1")]
+    changes = [(r"--limit \d+", "--limit 96"), (r"-w40\b", "-w3"), (r"-w(32|16)\b", "-w2"), (r"-w8\b", "-w1")]
     if "{photos}" in command:
         changes.append(("--crops 32", "--crops 4"))
     for what, instead in changes:
         command = re.sub(what, instead, command)
     return command
+
+
+class Busy(Exception):
+    """Another training makes what this one needs."""
 
 
 class Runner:
@@ -104,10 +112,17 @@ class Runner:
             raise RuntimeError(f"{shlex.join(words)}: {done.stderr.strip() or done.returncode}")
         return json.loads(done.stdout.splitlines()[-1])
 
+    @contextlib.contextmanager
     def only_one(self, *what):
-        """A lock: two trainings may want the same thing made."""
+        """Two trainings may want the same thing made: Busy for the second one."""
         with self.locks_lock:
-            return self.locks.setdefault(what, threading.Lock())
+            lock = self.locks.setdefault(what, threading.Lock())
+        if not lock.acquire(blocking=False):
+            raise Busy(what)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def made(self, name):
         """The file, made if it is not there, or was made by another command."""
@@ -115,9 +130,10 @@ class Runner:
         path = self.work / file
         with self.only_one(name):
             begin(self.work / "made" / f"{name}.command", origin(command), path.parent if command.startswith("fkdb-train") else path)
-            if not path.exists():
+            missing = not path.exists()
+            if missing:
                 self.make(self.words(command, 0), path)
-            if self.results.made(name) is None:
+            if missing or self.results.made(name) is None:
                 result = self.result_of(command, path)
                 if result:
                     self.results.put({**result, "command": command, "origin": digest(origin(command)), "cpu": cpu()}, "made", name)
@@ -177,6 +193,46 @@ class Runner:
         self.results.put(result, "cells", name, str(seed))
         return name, seed, result
 
+    def train_all(self, cells, jobs):
+        """Of (name, seed) pairs; those that need what another one makes let those behind them go first. Returns an exit status."""
+        waiting, lock, failed, stop = set(range(len(cells))), threading.Lock(), [], threading.Event()
+
+        def first(besides):
+            with lock:
+                found = min(waiting - besides, default=None)
+                waiting.discard(found)
+                return found
+
+        def job():
+            busy = set()
+            while waiting and not stop.is_set():
+                at = first(besides=busy)
+                if at is None:
+                    time.sleep(1)
+                    busy.clear()
+                    continue
+                try:
+                    said(*self.train(*cells[at]))
+                except Busy:
+                    with lock:
+                        waiting.add(at)
+                    busy.add(at)
+                    continue
+                except Exception as error:
+                    failed.append(at)
+                    print(f"paper_tables: {error}", file=sys.stderr, flush=True)
+                busy.clear()
+
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            for _ in range(jobs):
+                pool.submit(job)
+            try:
+                pool.shutdown()
+            except KeyboardInterrupt:
+                stop.set()
+                raise
+        return 1 if failed else 0
+
     def beside_the_teacher(self, out):
         """Share of the held-out crops whose first class is the teacher's, and KL(teacher || student) in nats."""
         labels = out / "held-out.fkdb"
@@ -185,8 +241,8 @@ class Runner:
         return {"agreement": compared["top1_agreement"], "kl": compared["kl_ab"]}
 
     def time(self, names, turns):
-        """Crops a second of one core, on which all threads of a training are: medians of turns, each of 1280 images (48 in tiny)."""
-        few = 48 if self.is_tiny else 1280
+        """Crops a second of one core, on which all threads of a training are: medians of turns, each of 640 images (48 in tiny)."""
+        few = 48 if self.is_tiny else 640
         speeds = {name: [] for name in names}
         for turn in range(turns):
             for name in names:
@@ -208,6 +264,11 @@ class Runner:
                 self.results.put({"crops_per_second": statistics.median(speeds[name]), "turns": speeds[name], "images": few,
                                   "origin": digest(cell_origin(name, 0)), "cpu": cpu()}, "speed", name)
                 print(f"{name}: {speeds[name][-1]:.0f} crops/s", flush=True)
+
+
+def said(name, seed, result):
+    judged = f"top-1 {100 * result['top1']:.2f} %" if "top1" in result else f"agreement {100 * result['agreement']:.2f} %, KL {result['kl']:.3f}"
+    print(f"{datetime.datetime.now():%H:%M} {name}/{seed}: {judged}, {result['seconds']:.0f} s", flush=True)
 
 
 def origin(command):
