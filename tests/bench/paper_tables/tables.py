@@ -66,7 +66,7 @@ def written(results):
                     of_plain(results, "meal-fkd", "meal-online")],
                    [f"with FKD, cosine, {CELLS['meal-fkd-cosine'].epochs} epochs", "`meal-fkd-cosine`", accuracy(results, "meal-fkd-cosine"),
                     of_plain(results, "meal-fkd", "meal-online")]])
-    text += f"\n### Table 6: what is kept of a label\n\nThe first 10,000 images, {CELLS['kind-hard'].epochs} epochs, m = 8; C = 10.\n\n"
+    text += f"\n### Table 6: what is kept of a label\n\nThe first 10,000 images, {CELLS['kind-hard'].epochs} epochs, m = 1; C = 10.\n\n"
     text += table(["label", "values", "cell", "top-1, %", "bytes a crop"],
                   [[*label_words(recode), f"`kind-{name}`", accuracy(results, f"kind-{name}"), bytes_per_crop(results, f"10-{name}")]
                    for name, recode in KINDS.items()])
