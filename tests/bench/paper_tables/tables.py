@@ -50,13 +50,14 @@ def table(head, rows):
 
 def written(results):
     text = f"### Tables 1 and 3: hard labels, ReLabel, FKD, vanilla KD\n\nAll 60,000 images, {CELLS['hard'].epochs} epochs; and the first 10,000, "
-    text += f"{CELLS['kd-10k'].epochs} epochs.\n\n"
+    text += f"{CELLS['hard-m1'].epochs} epochs.\n\n"
     text += table(["supervision", "cells", "all: top-1, %", "10,000: top-1, %", "one core's seconds a crop, of plain training's"],
-                  [[what, f"`{name}`, `{few}`", accuracy(results, name), accuracy(results, few), of_plain(results, name, "hard")]
+                  [[what, ", ".join(f"`{cell}`" for cell in (name, few) if cell), accuracy(results, name),
+                    accuracy(results, few) if few else "", of_plain(results, name, "hard")]
                    for what, name, few in (("hard labels", "hard", "hard-m1"), ("ReLabel, maps of 7 x 7 cells, K = 10", "relabel", "relabel-10k"),
                                            ("FKD, m = 4, marginal smoothing, K = 5, packed", "fkd", "fkd-m4"),
                                            ("FKD, m = 1, the same labels", "fkd-single", "fkd-m1"),
-                                           ("vanilla KD, the teacher in every step", "kd", "kd-10k"))])
+                                           ("vanilla KD, the teacher in every step", "kd", ""))])
     text += "\n### Table 4: MEAL V2, fine-tuning from hard labels' weights with two teachers\n\nThe first 10,000 images; from `hard-m1` of the same seed.\n\n"
     text += table(["training", "cell", "top-1, %", "one core's seconds a crop, of MEAL V2's"],
                   [["where it begins", "`hard-m1`", accuracy(results, "hard-m1"), ""],
