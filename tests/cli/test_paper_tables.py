@@ -81,11 +81,14 @@ def test_what_another_command_made_is_trained_again(work):
     (work / "made/10-hard.command").write_text("another")
     other.write_bytes(b"another's")
     results = Results(work / "results.json")
+    made = results.made("10-hard")["digest"]
+    results.put("another machine's", "made", "10-hard", "digest")
     results.put(None, "cells", "kind-hard", "0")
     shutil.rmtree(work / "runs/kind-hard-0")
     done = run(work.parent, "--tiny", "--bin", BIN)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 1 and "kind-hard/0" in done.stdout
     assert other.stat().st_size == len(kept)
+    assert Results(work / "results.json").made("10-hard")["digest"] == made
 
 
 def test_speed_is_of_few_images_of_a_larger_label_set(work):
