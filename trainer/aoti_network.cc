@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -70,6 +71,14 @@ void ReadShape(const std::string& source, Package* package) {
   package->has_shape = package->rank > 0;
 }
 
+// Whether what lies there in a file is a shared library. Torch's loader would unpack anything else to /tmp, fail, and leave it there.
+bool IsLibrary(const std::filesystem::path& path, size_t offset) {
+  std::array<char, 4> begin = {};
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(offset)).read(begin.data(), begin.size());
+  return begin == std::array{'\x7f', 'E', 'L', 'F'};
+}
+
 // Reads, and runs nothing. Throws as Torch does.
 Result<Package> ReadPackage(const std::filesystem::path& path) {
   caffe2::serialize::PyTorchStreamReader zip(path.string());
@@ -81,7 +90,7 @@ Result<Package> ReadPackage(const std::filesystem::path& path) {
   bool has_code = false;
   for (const std::string& name : zip.getAllRecords()) {
     if (!name.starts_with(kFolder)) continue;
-    if (name.ends_with(".so")) has_code = true;
+    if (name.ends_with(".so")) has_code = IsLibrary(path, zip.getRecordOffset(name));
     if (name.ends_with(".cpp")) ReadShape(read(name), &package);
     if (!name.ends_with("_metadata.json")) continue;
     const auto json = nlohmann::json::parse(read(name), nullptr, /*allow_exceptions=*/false);

@@ -86,20 +86,23 @@ def test_ctrl_c_in_a_training(fkdb, photos, tmp_path):
 
 def test_ctrl_c_in_an_evaluation(fkdb, tmp_path):
     out = tmp_path / "run"
-    command = ["train", "--images", TEST, "--limit", 64, "--val", TRAIN, "--model", "resnet6-w64", "--epochs", 1,
-               "--batch-size", 64, "--out", out]
+    command = ["train", "--images", TEST, "--limit", 128, "--val", TRAIN, "--model", "resnet6-w64", "--epochs", 1,
+               "--batch-size", 64, "--checkpoint-steps", 1, "--out", out]
     running = subprocess.Popen([BIN / "fkdb-train", *map(str, command[1:])], stderr=subprocess.PIPE, text=True)
-    time.sleep(4)  # it listens to signals by then, and has not seen 60,000 images
-    assert running.poll() is None
+    until = time.monotonic() + SECONDS
+    while not (out / "checkpoint.safetensors").exists():  # of the first of two steps
+        assert running.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(1)  # in the evaluation of 60,000 images by then, or before the last step, which is taken
     begun = time.monotonic()
     running.send_signal(signal.SIGINT)
     _, stderr = running.communicate(timeout=SECONDS)
     assert time.monotonic() - begun < 20
-    assert running.returncode == 0 and stderr == "fkdb-train: stopped after 1 steps; the same command with --resume continues\n"
+    assert running.returncode == 0 and stderr == "fkdb-train: stopped after 2 steps; the same command with --resume continues\n"
     assert not (out / "metrics.jsonl").exists()
     command[command.index(TRAIN)] = TEST  # the same training, a shorter evaluation
     done = fkdb.json(*command, "--resume")
-    assert done["finished"] and done["steps"] == 1 and done["top1"] > 0
+    assert done["finished"] and done["steps"] == 2 and done["top1"] > 0
 
 
 def test_profile(fkdb, photos, tmp_path):

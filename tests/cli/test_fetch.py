@@ -230,9 +230,12 @@ def test_killed_at_any_moment(fkdb, server, share, tmp_path):
 
 def test_stopped(fkdb, server, share, tmp_path):
     fetch = subprocess.Popen([BIN / "fkdb-share", "fetch", f"{server.url}/unhurried/share", tmp_path / "got"], stderr=subprocess.PIPE, text=True)
-    time.sleep(0.5)
+    until = time.monotonic() + 60
+    while not (tmp_path / "got/manifest.json.lock").exists():  # it listens to signals by then
+        assert fetch.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
     fetch.send_signal(signal.SIGINT)
-    _, said = fetch.communicate(timeout=5)
+    _, said = fetch.communicate(timeout=60)
     assert fetch.returncode == 6 and said == "fkdb-share: stopped before everything was fetched; the same command goes on\n"
 
 

@@ -26,7 +26,7 @@ def teachers(teacher, begun):
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory, fkdb, teachers):
     path = tmp_path_factory.mktemp("labels") / "full.fkdb"
-    fkdb.ok("write", *DATA, "--teacher", teachers, "--crops", 8, "--label", "full", "--encoding", "f32", "--out", path)
+    fkdb.ok("write", *DATA, "--teacher", teachers, "--crops", 8, "--batch-size", 32, "--label", "full", "--encoding", "f32", "--out", path)
     return path
 
 
@@ -34,7 +34,7 @@ def test_with_fkd_and_without(fkdb, begun, teachers, ensemble, tmp_path):
     fkd = fkdb.passes(*RUN, "--weights", begun, "--db", ensemble, "--out", tmp_path / "fkd")
     assert [p["crops_per_image"] for p in fkd] == [4, 4, 4]
     assert [p["lr"] for p in fkd] == pytest.approx([0.01, 0.01, 0.001])
-    # Both teachers asked in every step, of the same crops: a teacher's last bits depend on the batch.
+    # Both teachers asked in every step, of the same crops, in batches of the same size: a teacher's last bits depend on it.
     online = fkdb.passes(*RUN, "--weights", begun, "--db", ensemble, "--teacher", teachers, "--out", tmp_path / "online")
     assert [p["loss"] for p in online] == pytest.approx([p["loss"] for p in fkd], rel=1e-3)
     # One of them is another label, and a fresh student another beginning.

@@ -98,13 +98,19 @@ def test_every_option_at_once(tmp_path):
     assert max(np.abs(a[name] - b[name]).max() for name in names) < 1e-5
 
 
+def wait_for(path):
+    until = time.monotonic() + SECONDS
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_is_started_again_with_all_others(whole, tmp_path, victim):
     out, _ = whole
     launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--val", TEST, "--checkpoint-steps", 7, "--json"), "--max-restarts", 2),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert "pass" in json.loads(launcher.stdout.readline())  # the first is done
-    time.sleep(0.3)
+    wait_for(tmp_path / "run" / "checkpoint.safetensors")
     os.kill(ranks_of(launcher)[victim], signal.SIGKILL)
     stdout, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0, stderr
@@ -151,8 +157,9 @@ def test_stopped_and_resumed_by_another_number_of_processes(whole, tmp_path):
 
 def test_sigterm_saves_and_ends_all(whole, tmp_path):
     out, _ = whole
-    launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--json")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert "pass" in json.loads(launcher.stdout.readline())
+    launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--val", TEST, "--checkpoint-steps", 1, "--json")), stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "run" / "checkpoint.safetensors")
     os.kill(ranks_of(launcher)[1], signal.SIGTERM)  # one that was told tells the other
     stdout, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0 and json.loads(stdout.splitlines()[-1])["finished"] is False, stderr

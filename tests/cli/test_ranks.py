@@ -80,7 +80,7 @@ def begin(command):
 def test_a_killed_process_is_started_again_with_all_others(one, fkdb, teacher, tmp_path, victim):
     out = tmp_path / "many.fkdb"
     launcher = begin(torchrun(2, arguments(teacher, out, "--threads", 1, "--json", "--progress", "json"), "--max-restarts", 2))
-    time.sleep(random.uniform(0, 1))
+    time.sleep(random.uniform(0, 0.15 * one["seconds"]))
     os.kill(ranks_of(launcher)[victim], signal.SIGKILL)
     stdout, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0, stderr

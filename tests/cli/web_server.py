@@ -6,11 +6,12 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 
 CONFIG = """
-daemon off; pid {root}/nginx.pid; error_log {root}/error.log; worker_processes 2; {user}
+daemon off; pid {root}/nginx.pid; error_log {root}/error.log; worker_processes 1; {user}
 events {{}}
 http {{
   log_format fetched '$uri $status $body_bytes_sent $http_range';
@@ -28,6 +29,7 @@ http {{
     location /moved/ {{ rewrite ^/moved/(.*)$ /share/$1 redirect; }}
     location /cycle/ {{ rewrite ^/cycle/(.*)$ /cycle/$1 redirect; }}
     location /broken/ {{ return 503; }}
+    location /asked- {{ return 204; }}
   }}
 }}
 """
@@ -65,9 +67,15 @@ class Server:
 
     def sent(self):
         """Each request since the last call: (path, status, bytes, range)."""
-        time.sleep(0.1)
-        path = self.root / "access.log"
-        lines = path.read_text().splitlines()
+        # What was asked last is in the log last; it is written after the client has its bytes.
+        last = f"/asked-{time.monotonic_ns()}"
+        with urllib.request.urlopen(f"{self.url}{last}") as answer:
+            assert answer.status == 204
+        path, until = self.root / "access.log", time.monotonic() + 10
+        while last not in path.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        lines = path.read_text().splitlines()[:-1]
         path.write_text("")  # nginx appends
         return [(uri, int(status), int(size), part) for uri, status, size, part in (line.split(" ", 3) for line in lines)]
 

@@ -152,7 +152,7 @@ TEST_F(LoaderTest, AFullQueueDoesNotKeepItFromEnding) {
 TEST_F(LoaderTest, EndingWaitsForNoMoreThanTheImagesUnderWay) {
   for (const int workers : kWorkers) {
     std::atomic<uint64_t> loaded = 0;
-    std::latch all_at_work(workers), ending(1);
+    std::latch all_at_work(workers), resetting(1), ending(1);
     const MadeUp data(4000, [&](uint64_t) -> Result<void> {
       if (++loaded <= static_cast<uint64_t>(workers)) {
         all_at_work.count_down();
@@ -163,7 +163,8 @@ TEST_F(LoaderTest, EndingWaitsForNoMoreThanTheImagesUnderWay) {
     Within(std::chrono::seconds(30), [&] {
       auto loader = Open(data, workers, 8);
       all_at_work.wait();
-      std::jthread end([&] { loader.reset(); });
+      std::jthread end([&] { resetting.count_down(), loader.reset(); });
+      resetting.wait();
       std::this_thread::sleep_for(std::chrono::milliseconds(50));  // it waits for them by now
       ending.count_down();
       end.join();

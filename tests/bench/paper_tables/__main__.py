@@ -41,8 +41,9 @@ def main():
     parser.add_argument("workdir", type=pathlib.Path, nargs="?")
     parser.add_argument("--cell", action="append", default=[], help="name, name/seed or pattern; name/seed trains again what has a result")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, each of one thread and one that loads batches")
-    parser.add_argument("--speed", action="store_true", help="time the cells instead, or those of --cell")
-    parser.add_argument("--turns", type=int, default=3, help="of --speed")
+    parser.add_argument("--speed", action="store_true", help="time the cells instead, or the tables that have those of --cell")
+    parser.add_argument("--turns", type=int, default=5, help="of --speed")
+    parser.add_argument("--seconds", type=float, default=30, help="that a turn of --speed takes, or longer")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit 1 if README.md has other tables")
@@ -65,7 +66,8 @@ def main():
     runner = Runner(work, options.bin, results, options.tiny)
     if options.speed:
         try:
-            return runner.time([name for name in cells.TIMED if not options.cell or any((name, 0) in pairs for pairs in patterns.values())], options.turns)
+            named = {name for pairs in patterns.values() for name, _ in pairs}
+            return runner.time([group for group in cells.TIMED if named & set(group)], options.turns, options.seconds)
         except RuntimeError as error:
             sys.exit(f"paper_tables: {error}")
     wanted = []

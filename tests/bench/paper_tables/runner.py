@@ -63,7 +63,7 @@ def cpu():
 
 def tiny(command):
     """The same command, so small that it says nothing but that it runs."""
-    changes = [(r"--limit \d+", "--limit 96"), (r"-w40\b", "-w3"), (r"-w(32|16)\b", "-w2"), (r"-w8\b", "-w1")]
+    changes = [(r"--limit 640\b", "--limit 48"), (r"--limit \d{4,}", "--limit 96"), (r"-w40\b", "-w3"), (r"-w(32|16)\b", "-w2"), (r"-w8\b", "-w1")]
     if "{photos}" in command:
         changes.append(("--crops 32", "--crops 4"))
     for what, instead in changes:
@@ -240,30 +240,79 @@ class Runner:
         compared = self.run(["fkdb-share", "diff", str(self.made("held-out")), str(labels)], "--json")
         return {"agreement": compared["top1_agreement"], "kl": compared["kl_ab"]}
 
-    def time(self, names, turns):
-        """Crops a second of one core, on which all threads of a training are: medians of turns, each of 640 images (48 in tiny)."""
-        few = 48 if self.is_tiny else 640
-        speeds = {name: [] for name in names}
-        for turn in range(turns):
-            for name in names:
-                words = self.words(CELLS[name].command(0), 0)
-                m = int(words[words.index("--crops-per-image") + 1]) if "--crops-per-image" in words else 1
-                # Five passes or more. The first fifth warms up: memory, caches, what Torch compiles.
-                for flag, value in {"--limit": few, "--epochs": max(32, 5 * m)}.items():
-                    words[words.index(flag) + 1] = str(value)
-                at = words.index("--val")
-                del words[at:at + 2]
-                out = self.work / "runs" / f"speed-{name}-{turn}"
-                shutil.rmtree(out, ignore_errors=True)
-                labels = ["--allow-missing", "--preload", "off"] if "--db" in words else []  # of more images than are timed
-                self.run(words, *labels, "--out", out, "--json", "--quiet", under=["taskset", "-c", "0"])
-                passes = metrics(out)
-                shutil.rmtree(out)
-                passes = passes[len(passes) // 5:]
-                speeds[name].append(sum(p["crops"] for p in passes) / sum(p["seconds"] for p in passes))
-                self.results.put({"crops_per_second": statistics.median(speeds[name]), "turns": speeds[name], "images": few,
-                                  "origin": digest(cell_origin(name, 0)), "cpu": cpu()}, "speed", name)
-                print(f"{name}: {speeds[name][-1]:.0f} crops/s", flush=True)
+    def time(self, groups, turns, seconds):
+        """Crops a second of one core. A group's trainings, the first of them twice, share that core for some seconds of each turn, and each is
+        judged by its own time on it: what slows the machine slows all of them. The first one's twin says how far that is true."""
+        for names in groups:
+            speeds = {name: {"turns": []} for name in names}
+            speeds[names[0]]["again"] = []
+            for _ in range(turns):
+                *of_names, again = self.at_once([*names, names[0]], seconds)
+                speeds[names[0]]["again"].append(again)
+                for name, speed in zip(names, of_names):
+                    speeds[name]["turns"].append(speed)
+                    self.results.put({**speeds[name], "crops_per_second": statistics.median(speeds[name]["turns"]),
+                                      "origin": digest(cell_origin(name, 0)), "cpu": cpu()}, "speed", name)
+                    print(f"{name}: {speed:.0f} crops/s", flush=True)
+
+    def timed(self, name):
+        """The words of a cell's training, going on and on in passes of 4096 crops (48 and more in tiny), without evaluation."""
+        words = self.words(CELLS[name].command(0).replace("--val {val} ", ""), 0)
+        m = int(words[words.index("--crops-per-image") + 1]) if "--crops-per-image" in words else 1
+        for flag, value in {"--limit": 48 if self.is_tiny else 4096 // m, "--epochs": 1_000_000}.items():
+            words[words.index(flag) + 1] = str(value)
+        return words + (["--allow-missing", "--preload", "off"] if "--db" in words else [])  # labels of more images than are timed
+
+    def at_once(self, names, seconds):
+        """Crops a second of core 0 that each of these trainings got, from when all are warm."""
+        with contextlib.ExitStack() as stack:
+            trainings = [stack.enter_context(Timed(self.bin, self.timed(name), self.work / "runs" / f"speed-{i}"))
+                         for i, name in enumerate(names)]
+            end = None
+            while end is None or time.monotonic() < end or not all(training.timed() for training in trainings):
+                time.sleep(0.01)
+                warm = [training.watch(begin=end is not None) for training in trainings]
+                if end is None and all(warm):
+                    end = time.monotonic() + seconds
+            return [training.speed() for training in trainings]
+
+
+class Timed:
+    """A training on core 0, and what it did when a pass ended."""
+
+    def __init__(self, folder, words, out):
+        self.out, self.first, self.last = out, None, None
+        shutil.rmtree(out, ignore_errors=True)
+        self.command = ["taskset", "-c", "0", folder / words[0], *words[1:], "--out", out, "--quiet"]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.communicate()
+        shutil.rmtree(self.out, ignore_errors=True)
+
+    def watch(self, begin):
+        """Whether it is warm: 4000 crops are behind it. From `begin` on, passes count."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{shlex.join(map(str, self.command))}: {self.process.stderr.read().strip() or self.process.returncode}")
+        file = self.out / "metrics.jsonl"
+        lines = file.read_text().split("\n")[:-1] if file.exists() else []
+        if self.last is None or len(lines) > self.last[0]:
+            utime, stime = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+            self.last = len(lines), sum(json.loads(line)["crops"] for line in lines), (int(utime) + int(stime)) / os.sysconf("SC_CLK_TCK")
+            if begin and self.first is None:
+                self.first = self.last
+        return self.last[1] >= 4000
+
+    def timed(self):
+        """Whether it had half a second of the core: its time is told in hundredths."""
+        return self.first and self.last[2] - self.first[2] >= 0.5
+
+    def speed(self):
+        return (self.last[1] - self.first[1]) / (self.last[2] - self.first[2])
 
 
 def said(name, seed, result):

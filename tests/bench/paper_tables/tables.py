@@ -3,7 +3,7 @@
 
 import statistics
 
-from cells import CELLS, KINDS, MS, PHOTO_KINDS
+from cells import CELLS, KINDS, LARGE_MS, MS, PHOTO_KINDS, TIMED
 
 BEGIN, END = "<!-- tables -->\n", "<!-- /tables -->\n"
 
@@ -22,6 +22,15 @@ def accuracy(results, name):
     return over_seeds(results, name, "top1")
 
 
+def gain(results, name, over):
+    """Points of top-1: the mean over seeds ± its standard error (seeds)."""
+    pairs = [(results.of(name, s), results.of(over, s)) for s in CELLS[name].seeds]
+    points = [100 * (a["top1"] - b["top1"]) for a, b in pairs if a and b]
+    if len(points) < 2:
+        return "not run yet"
+    return f"{statistics.mean(points):+.2f} ± {statistics.stdev(points) / len(points) ** 0.5:.2f} ({len(points)})"
+
+
 def label_words(recode):
     """["marginal smoothing, K = 2", "packed"] of "marginal-smoothing,top-k=2,packed"."""
     kind, *top_k, values = recode.split(",")
@@ -38,10 +47,13 @@ def speed(results, name):
     return found and found["crops_per_second"]
 
 
-def of_plain(results, name, plain):
-    """Seconds a crop beside those of `plain`."""
-    this, that = speed(results, name), speed(results, plain)
-    return f"{that / this:.2f} x" if this and that else "not timed yet"
+def of_plain(results, name, plain, turns="turns"):
+    """Seconds a crop beside those of `plain`, which shared its core: the median turn (all turns)."""
+    this, that = results.speed(name), results.speed(plain)
+    if not this or not that:
+        return "not timed yet"
+    ratios = sorted(b / a for a, b in zip(this[turns], that["turns"]))
+    return f"{statistics.median(ratios):.2f} x" + (f" ({ratios[0]:.2f} to {ratios[-1]:.2f})" if ratios[0] < ratios[-1] else "")
 
 
 def table(head, rows):
@@ -58,6 +70,9 @@ def written(results):
                                            ("FKD, m = 4, marginal smoothing, K = 5, packed", "fkd", "fkd-m4"),
                                            ("FKD, m = 1, the same labels", "fkd-single", "fkd-m1"),
                                            ("vanilla KD, the teacher in every step", "kd", ""))])
+    text += f"\nBy seed, in points, mean ± standard error (seeds), of all images: FKD, m = 1, above hard labels {gain(results, 'fkd-single', 'hard')}, above "
+    text += f"ReLabel {gain(results, 'fkd-single', 'relabel')}, above vanilla KD {gain(results, 'fkd-single', 'kd')}; FKD, m = 4, above hard labels "
+    text += f"{gain(results, 'fkd', 'hard')}, above ReLabel {gain(results, 'fkd', 'relabel')}.\n"
     text += "\n### Table 4: MEAL V2, fine-tuning from hard labels' weights with two teachers\n\nThe first 10,000 images; from `hard-m1` of the same seed.\n\n"
     text += table(["training", "cell", "top-1, %", "one core's seconds a crop, of MEAL V2's"],
                   [["where it begins", "`hard-m1`", accuracy(results, "hard-m1"), ""],
@@ -83,13 +98,18 @@ def written(results):
                       f"{rate / m:,.0f}" if (rate := speed(results, f"{name}-m{m}")) else "not timed yet" for m in MS]
             rows.append([label, *values])
         if what.startswith("top"):
-            rows.append(["images in a step", *(str(-(-128 // m)) for m in MS)])
+            rows.append(["images in a step", *(str(128 // m) for m in MS)])
+            rows.append(["FKD in steps of 512 crops", *(accuracy(results, f"fkd-m{m}-of-512") if m in LARGE_MS else "" for m in MS)])
+            rows.append(["images in a step", *(str(512 // m) if m in LARGE_MS else "" for m in MS)])
         text += table([what, *(f"m = {m}" for m in MS)], rows) + "\n"
     teachers = [f"{name} {100 * made['top1']:.2f} %" for name in ("w40", "w32") if (made := results.made(name))]
     cpus = sorted({r["cpu"] for name, cell in CELLS.items() for s in cell.seeds if (r := results.of(name, s))})
+    twins = [f"`{group[0]}` {of_plain(results, group[0], group[0], 'again')}" for group in TIMED if results.speed(group[0])]
     timed = sorted({r["cpu"] for name in CELLS if (r := results.speed(name))})
     text += f"Mean ± standard deviation (seeds). Teachers' top-1: {', '.join(teachers) or 'not trained yet'}."
     text += f" Trained on {'; '.join(cpus) or 'nothing yet'}" + (f", timed on {'; '.join(timed)}" if timed else "") + ".\n"
+    if twins:
+        text += f"Seconds a crop: the median of turns (the least to the most). Twice the same training in a turn: {', '.join(twins)}.\n"
     return text
 
 
