@@ -96,7 +96,7 @@ CELLS = {}
 CELLS["hard"] = Cell(CROPS, images=60_000, epochs=8, seeds=MORE_SEEDS)
 CELLS["fkd"] = Cell(f"--db {{packed}} --crops-per-image 4 {NO_TAIL}", images=60_000, epochs=8, seeds=MORE_SEEDS)
 CELLS["fkd-single"] = Cell(f"--db {{packed}} --crops-per-image 1 {NO_TAIL}", images=60_000, epochs=8, seeds=MORE_SEEDS)
-CELLS["relabel"] = Cell(f"--db {{maps}} {CROPS}", images=60_000, epochs=8, seeds=MORE_SEEDS)
+CELLS["relabel"] = Cell(f"--db {{maps}} {CROPS}", images=60_000, epochs=8)
 CELLS["relabel-10k"] = Cell(f"--db {{maps10}} {CROPS}")
 # Table 7.
 CELLS |= {f"hard-m{m}": Cell(f"{CROPS} --crops-per-image {m} {NO_TAIL}") for m in MS}
