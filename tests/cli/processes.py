@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs as torchrun starts them."""
+"""Programs under way: as torchrun starts them, and up to some point of their work."""
 
 import pathlib
 import socket
 import sys
+import time
 
 TORCHRUN = pathlib.Path(sys.executable).parent / "torchrun"
 
@@ -27,6 +28,16 @@ def ranks_of(launcher):
         if parent == launcher.pid and b"\0RANK=" in b"\0" + environment:
             found[int((b"\0" + environment).split(b"\0RANK=")[1].split(b"\0")[0])] = int(folder.name)
     return found
+
+
+def wait_for(condition, running, seconds=240):
+    """Until the condition holds, of a process that runs meanwhile."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if running.poll() is not None or time.monotonic() > until:
+            running.kill()
+            raise AssertionError(running.communicate())
+        time.sleep(0.005)
 
 
 def free_port():

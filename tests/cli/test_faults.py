@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import BIN, TEST, TRAIN
+from processes import wait_for
 from safetensors.numpy import load_file
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden/pillow"
@@ -40,13 +41,6 @@ def begin(command, out):
                                text=True)
     wait_for(lambda: (out / "metrics.jsonl").exists() and len((out / "metrics.jsonl").read_text().splitlines()) > 2, running)
     return running
-
-
-def wait_for(condition, running):
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert running.poll() is None and time.monotonic() < until, running.communicate()
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("fault", ["missing", "broken"])
@@ -89,10 +83,7 @@ def test_ctrl_c_in_an_evaluation(fkdb, tmp_path):
     command = ["train", "--images", TEST, "--limit", 128, "--val", TRAIN, "--model", "resnet6-w64", "--epochs", 1,
                "--batch-size", 64, "--checkpoint-steps", 1, "--out", out]
     running = subprocess.Popen([BIN / "fkdb-train", *map(str, command[1:])], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + SECONDS
-    while not (out / "checkpoint.safetensors").exists():  # of the first of two steps
-        assert running.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
+    wait_for((out / "checkpoint.safetensors").exists, running)  # of the first of two steps
     time.sleep(1)  # in the evaluation of 60,000 images by then, or before the last step, which is taken
     begun = time.monotonic()
     running.send_signal(signal.SIGINT)

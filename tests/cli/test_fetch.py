@@ -17,6 +17,7 @@ import time
 
 import pytest
 from conftest import BIN, TRAIN
+from processes import wait_for
 from web_server import Server
 
 
@@ -230,10 +231,7 @@ def test_killed_at_any_moment(fkdb, server, share, tmp_path):
 
 def test_stopped(fkdb, server, share, tmp_path):
     fetch = subprocess.Popen([BIN / "fkdb-share", "fetch", f"{server.url}/unhurried/share", tmp_path / "got"], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
-    while not (tmp_path / "got/manifest.json.lock").exists():  # it listens to signals by then
-        assert fetch.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
+    wait_for((tmp_path / "got/manifest.json.lock").exists, fetch)  # it listens to signals by then
     fetch.send_signal(signal.SIGINT)
     _, said = fetch.communicate(timeout=60)
     assert fetch.returncode == 6 and said == "fkdb-share: stopped before everything was fetched; the same command goes on\n"
@@ -241,10 +239,7 @@ def test_stopped(fkdb, server, share, tmp_path):
 
 def test_two_at_once(fkdb, server, share, tmp_path):
     first = subprocess.Popen([BIN / "fkdb-share", "fetch", f"{server.url}/unhurried/share", tmp_path / "got", "--quiet"])
-    until = time.monotonic() + 10
-    while not (tmp_path / "got/manifest.json.lock").exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for((tmp_path / "got/manifest.json.lock").exists, first)
     fkdb.fails(5, f"{tmp_path}/got/manifest.json.lock: another writer is at work on this label set; wait for it to end (its lock vanishes with it)",
                "share", "fetch", f"{server.url}/share", tmp_path / "got")
     assert first.wait() == 0 and same(share, tmp_path / "got")

@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
 import torch
 from conftest import BIN, TEST, TRAIN
-from processes import free_port, ranks_of, torchrun
+from processes import free_port, ranks_of, torchrun, wait_for
 from safetensors.numpy import load_file
 
 SECONDS = 240
@@ -98,19 +97,12 @@ def test_every_option_at_once(tmp_path):
     assert max(np.abs(a[name] - b[name]).max() for name in names) < 1e-5
 
 
-def wait_for(path):
-    until = time.monotonic() + SECONDS
-    while not path.exists():
-        assert time.monotonic() < until, path
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_is_started_again_with_all_others(whole, tmp_path, victim):
     out, _ = whole
     launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--val", TEST, "--checkpoint-steps", 7, "--json"), "--max-restarts", 2),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "run" / "checkpoint.safetensors")
+    wait_for((tmp_path / "run" / "checkpoint.safetensors").exists, launcher)
     os.kill(ranks_of(launcher)[victim], signal.SIGKILL)
     stdout, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0, stderr
@@ -159,7 +151,7 @@ def test_sigterm_saves_and_ends_all(whole, tmp_path):
     out, _ = whole
     launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--val", TEST, "--checkpoint-steps", 1, "--json")), stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "run" / "checkpoint.safetensors")
+    wait_for((tmp_path / "run" / "checkpoint.safetensors").exists, launcher)
     os.kill(ranks_of(launcher)[1], signal.SIGTERM)  # one that was told tells the other
     stdout, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0 and json.loads(stdout.splitlines()[-1])["finished"] is False, stderr

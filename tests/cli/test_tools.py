@@ -11,6 +11,7 @@ import time
 
 import pytest
 from conftest import BIN, TEST, TRAIN
+from processes import wait_for
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden/pillow"
 
@@ -89,8 +90,7 @@ def test_ctrl_c_stops_and_resume_continues(fkdb, teacher, tmp_path):
     command = ["--images", TRAIN, "--limit", 30000, "--teacher", teacher, "--crops", 16, "--threads", 1, "--out", path]
     writer = subprocess.Popen([BIN / "fkdb-write", *map(str, command)], stderr=subprocess.PIPE, text=True)
     partial = path.with_name("l.fkdb.partial")
-    while not partial.exists():
-        time.sleep(0.05)
+    wait_for(partial.exists, writer)
     time.sleep(0.5)
     writer.send_signal(signal.SIGINT)
     _, stderr = writer.communicate(timeout=60)

@@ -256,7 +256,7 @@ class Runner:
                     print(f"{name}: {speed:.0f} crops/s", flush=True)
 
     def timed(self, name):
-        """The words of a cell's training, going on and on in passes of 4096 crops (48 and more in tiny), without evaluation."""
+        """The words of a cell's training, going on and on without evaluation; a pass has 4096 crops, or a recipe's m times as many."""
         words = self.words(CELLS[name].command(0).replace("--val {val} ", ""), 0)
         m = int(words[words.index("--crops-per-image") + 1]) if "--crops-per-image" in words else 1
         for flag, value in {"--limit": 48 if self.is_tiny else 4096 // m, "--epochs": 1_000_000}.items():
@@ -266,7 +266,7 @@ class Runner:
     def at_once(self, names, seconds):
         """Crops a second of core 0 that each of these trainings got, from when all are warm."""
         with contextlib.ExitStack() as stack:
-            trainings = [stack.enter_context(Timed(self.bin, self.timed(name), self.work / "runs" / f"speed-{i}"))
+            trainings = [stack.enter_context(Timed(self.bin, self.timed(name), self.work / "runs" / f"speed-{os.getpid()}-{i}"))
                          for i, name in enumerate(names)]
             end = None
             while end is None or time.monotonic() < end or not all(training.timed() for training in trainings):
