@@ -90,7 +90,7 @@ Result<Package> ReadPackage(const std::filesystem::path& path) {
   bool has_code = false;
   for (const std::string& name : zip.getAllRecords()) {
     if (!name.starts_with(kFolder)) continue;
-    if (name.ends_with(".so")) has_code = IsLibrary(path, zip.getRecordOffset(name));
+    if (name.ends_with(".so")) has_code = has_code || IsLibrary(path, zip.getRecordOffset(name));
     if (name.ends_with(".cpp")) ReadShape(read(name), &package);
     if (!name.ends_with("_metadata.json")) continue;
     const auto json = nlohmann::json::parse(read(name), nullptr, /*allow_exceptions=*/false);

@@ -102,7 +102,7 @@ def test_a_killed_process_is_started_again_with_all_others(whole, tmp_path, vict
     out, _ = whole
     launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--val", TEST, "--checkpoint-steps", 7, "--json"), "--max-restarts", 2),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for((tmp_path / "run" / "checkpoint.safetensors").exists, launcher)
+    wait_for((tmp_path / "run" / "metrics.jsonl").exists, launcher)  # the first pass is done
     os.kill(ranks_of(launcher)[victim], signal.SIGKILL)
     stdout, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0, stderr
@@ -149,9 +149,8 @@ def test_stopped_and_resumed_by_another_number_of_processes(whole, tmp_path):
 
 def test_sigterm_saves_and_ends_all(whole, tmp_path):
     out, _ = whole
-    launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--val", TEST, "--checkpoint-steps", 1, "--json")), stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
-    wait_for((tmp_path / "run" / "checkpoint.safetensors").exists, launcher)
+    launcher = subprocess.Popen(torchrun(2, arguments(tmp_path / "run", "--val", TEST, "--json")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "run" / "metrics.jsonl").exists, launcher)  # the first pass is done
     os.kill(ranks_of(launcher)[1], signal.SIGTERM)  # one that was told tells the other
     stdout, stderr = launcher.communicate(timeout=SECONDS)
     assert launcher.returncode == 0 and json.loads(stdout.splitlines()[-1])["finished"] is False, stderr

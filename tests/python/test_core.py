@@ -468,11 +468,19 @@ def test_import_is_quick_and_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
+def processor_time_of_children():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_ctrl_c_ends_a_program_and_a_job(labels, tmp_path):
     big = tmp_path / "big.fkdb"
     subprocess.run([BIN / "label_bench", "make", "--images", "60000", "--out", big], check=True, capture_output=True)
     for code in ("import runpy, sys; sys.argv[1:] = ['verify', '--threads', '1', sys.argv[1]]; runpy.run_module('fkdb', run_name='__main__')",
                  "import fkdb, sys; fkdb.verify(sys.argv[1], threads=1)"):
+        used = [processor_time_of_children()]
+        subprocess.run([sys.executable, "-c", code, big], check=True, capture_output=True)
+        used.append(processor_time_of_children())
         child = subprocess.Popen([sys.executable, "-c", code, big], stderr=subprocess.PIPE, text=True)
         until = time.monotonic() + 60
         while "big.fkdb" not in pathlib.Path(f"/proc/{child.pid}/maps").read_text():  # it reads the file, and will for a second
@@ -480,7 +488,9 @@ def test_ctrl_c_ends_a_program_and_a_job(labels, tmp_path):
             time.sleep(0.001)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
-        assert child.returncode == -signal.SIGINT  # it did not come to its end
+        used.append(processor_time_of_children())
+        assert child.returncode == -signal.SIGINT
+        assert used[2] - used[1] < 0.7 * (used[1] - used[0])  # it did not come to its end first
 
 
 def test_daemon_threads_at_exit(db):
